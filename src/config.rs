@@ -1,0 +1,349 @@
+//! The configuration: `/etc/wsecho.toml` and what it means.
+//!
+//! Owns the names of the keys, TOML, and the line and column in every finding. Each value's type
+//! belongs to the module that acts on it; this one puts them together. It does not know the
+//! command line's syntax, nor when a file is read again.
+//!
+//! Source: TOML 1.1. Defaults are those of `config/wsecho.toml`, which a test compares.
+
+mod advice;
+mod read;
+mod value;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::advice::Machine;
+use self::read::{Document, Position, Table};
+use self::value::{Addr, ByteSize, EndpointPath, Mode, Seconds, Text, Whole};
+use crate::net::listen::ListenAddr;
+use crate::ops::drain;
+use crate::ops::logging::{Format, Level};
+use crate::ws::handshake::{Rules, Subprotocols};
+use crate::ws::session;
+
+/// Where the configuration is looked for unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/wsecho.toml";
+
+/// Everything the service is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// What only a restart changes.
+    pub boot: Boot,
+    /// What a reload changes, for connections accepted from then on.
+    pub policy: Arc<Policy>,
+}
+
+/// Settings that hold from start to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// `bind`.
+    pub bind: Vec<ListenAddr>,
+    /// `unix_mode`: the permissions of Unix sockets.
+    pub unix_mode: u32,
+    /// `workers`: threads; 0 means one per core.
+    pub workers: usize,
+    /// `limits.max_connections`.
+    pub max_connections: usize,
+    /// `log.format`.
+    pub log_format: Format,
+}
+
+/// Settings that a connection keeps from its accept on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `[[endpoint]]`, in the order of the file.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[shutdown]`.
+    pub shutdown: drain::Settings,
+    /// `log.level`.
+    pub log_level: Level,
+}
+
+/// A path on which WebSockets are accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The path, compared byte by byte.
+    pub path: String,
+    /// What is asked of its handshakes.
+    pub rules: Rules,
+    /// What its sessions are run by.
+    pub session: session::Settings,
+}
+
+/// `[timeouts]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to a complete request head.
+    pub handshake: Duration,
+    /// For writing an answer, and for the closing handshake.
+    pub close: Duration,
+}
+
+/// The keys in which two configurations differ.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Acted on from the next connection on.
+    pub reloaded: Vec<&'static str>,
+    /// Without effect until the service is started anew.
+    pub need_restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// The keys whose values differ in `new`.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Changes {
+        fn different(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
+            keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
+        }
+        // Taken apart whole, so that a new field cannot be forgotten here.
+        let Boot { bind, unix_mode, workers, max_connections, log_format } = &self.boot;
+        let Policy { endpoints, timeouts, shutdown, log_level } = &*self.policy;
+        let Timeouts { handshake, close } = timeouts;
+        let limit = |endpoints: &[Arc<Endpoint>]| {
+            endpoints.first().map(|endpoint| endpoint.session.max_message_size)
+        };
+        let tables = |endpoints: &[Arc<Endpoint>]| -> Vec<(String, Rules, String)> {
+            let row =
+                |it: &Arc<Endpoint>| (it.path.clone(), it.rules.clone(), it.session.prefix.clone());
+            endpoints.iter().map(row).collect()
+        };
+        Changes {
+            reloaded: different(&[
+                ("endpoint", tables(endpoints) == tables(&new.policy.endpoints)),
+                ("limits.max_message_size", limit(endpoints) == limit(&new.policy.endpoints)),
+                ("timeouts.handshake", *handshake == new.policy.timeouts.handshake),
+                ("timeouts.close", *close == new.policy.timeouts.close),
+                ("shutdown.drain_timeout", shutdown.timeout == new.policy.shutdown.timeout),
+                ("shutdown.drain_spread", shutdown.spread == new.policy.shutdown.spread),
+                ("log.level", *log_level == new.policy.log_level),
+            ]),
+            need_restart: different(&[
+                ("bind", *bind == new.boot.bind),
+                ("unix_mode", *unix_mode == new.boot.unix_mode),
+                ("workers", *workers == new.boot.workers),
+                ("limits.max_connections", *max_connections == new.boot.max_connections),
+                ("log.format", *log_format == new.boot.log_format),
+            ]),
+        }
+    }
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self {
+            bind: vec![ListenAddr::Tcp(([127, 0, 0, 1], 8888).into())],
+            unix_mode: 0o660,
+            workers: 0,
+            max_connections: 10_000,
+            log_format: Format::default(),
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let endpoint = |path: &str, prefix: &str| {
+            let session = session::Settings { prefix: prefix.to_owned(), ..Default::default() };
+            Arc::new(Endpoint { path: path.to_owned(), session, ..Default::default() })
+        };
+        Self {
+            endpoints: vec![endpoint("/socket", "server: "), endpoint("/echo", "")],
+            timeouts: Timeouts::default(),
+            shutdown: drain::Settings::default(),
+            log_level: Level::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { handshake: Duration::from_secs(10), close: Duration::from_secs(5) }
+    }
+}
+
+/// What the command line says instead of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--bind`: replaces all of `bind`, unless empty.
+    pub bind: Vec<ListenAddr>,
+    /// `--log-level`.
+    pub log_level: Option<Level>,
+}
+
+/// Where the configuration comes from; it can be read again and again.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// `--config`; without it [`DEFAULT_PATH`] is used, and may be missing.
+    pub path: Option<PathBuf>,
+    /// What holds whatever the file says.
+    pub overrides: Overrides,
+}
+
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// What is wrong, and the remedy.
+    pub message: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {0}: {1}; correct the path, or make the file readable for this user")]
+    Unreadable(PathBuf, std::io::Error),
+    /// The file is read and wrong.
+    #[error("{}", Listed(.0, .1))]
+    Invalid(PathBuf, Vec<Finding>),
+}
+
+/// All findings, one a line, as compilers print them.
+struct Listed<'a>(&'a Path, &'a [Finding]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Finding { line, column, message }) in self.1.iter().enumerate() {
+            let newline = if index > 0 { "\n" } else { "" };
+            write!(f, "{newline}{}:{line}:{column}: {message}", self.0.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl Source {
+    /// The file that is read.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
+    }
+
+    /// Reads the file once and wholly.
+    ///
+    /// The second value tells whether there was a file: where the default path is empty, the
+    /// built-in defaults hold.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with everything that is wrong in it.
+    pub fn load(&self) -> Result<(Config, bool), ConfigError> {
+        let path = self.path();
+        let (mut config, found) = match std::fs::read_to_string(path) {
+            Ok(text) => {
+                let config = parse(&text)
+                    .map_err(|findings| ConfigError::Invalid(path.to_path_buf(), findings))?;
+                (config, true)
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.path.is_none() => {
+                (Config::default(), false)
+            }
+            Err(error) => return Err(ConfigError::Unreadable(path.to_path_buf(), error)),
+        };
+        if !self.overrides.bind.is_empty() {
+            config.boot.bind.clone_from(&self.overrides.bind);
+        }
+        if let Some(level) = self.overrides.log_level {
+            Arc::make_mut(&mut config.policy).log_level = level;
+        }
+        Ok((config, found))
+    }
+}
+
+/// Reads a configuration from the text of a file: the defaults, and what the file changes.
+///
+/// # Errors
+/// All findings, in the order of the file.
+pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
+    let document = Document::new(text);
+    let mut top = document.parse();
+    let mut boot = Boot::default();
+    let mut policy = Policy::default();
+    let mut max_message_size = session::Settings::default().max_message_size;
+
+    if let Some(bind) = top.list::<Addr>("bind") {
+        boot.bind = addresses(&document, bind);
+    }
+    top.set::<Mode, _>("unix_mode", &mut boot.unix_mode);
+    top.set::<Whole<0, 1024>, _>("workers", &mut boot.workers);
+
+    let mut limits = top.table("limits");
+    limits.set::<Whole<1, 1_000_000>, _>("max_connections", &mut boot.max_connections);
+    limits.set::<ByteSize, _>("max_message_size", &mut max_message_size);
+    limits.finish();
+
+    let mut timeouts = top.table("timeouts");
+    timeouts.set::<Seconds<1>, _>("handshake", &mut policy.timeouts.handshake);
+    timeouts.set::<Seconds<1>, _>("close", &mut policy.timeouts.close);
+    timeouts.finish();
+
+    let mut shutdown = top.table("shutdown");
+    shutdown.set::<Seconds<0>, _>("drain_timeout", &mut policy.shutdown.timeout);
+    if let Some(at) = shutdown.set::<Seconds<0>, _>("drain_spread", &mut policy.shutdown.spread) {
+        if policy.shutdown.spread > policy.shutdown.timeout {
+            document.find(at, "shutdown.drain_spread is longer than drain_timeout: lower it");
+        }
+    }
+    shutdown.finish();
+
+    let mut log = top.table("log");
+    log.set::<Level, _>("level", &mut policy.log_level);
+    log.set::<Format, _>("format", &mut boot.log_format);
+    log.finish();
+
+    let given = top.tables("endpoint");
+    if !given.is_empty() {
+        policy.endpoints = endpoints(&document, given);
+    }
+    for endpoint in &mut policy.endpoints {
+        let session = &mut Arc::make_mut(endpoint).session;
+        session.max_message_size = max_message_size;
+        session.close = policy.timeouts.close;
+    }
+    top.finish();
+    document.into_result(Config { boot, policy: Arc::new(policy) })
+}
+
+/// The addresses of `bind`, each of them once.
+fn addresses(document: &Document<'_>, given: Vec<(Position, Addr)>) -> Vec<ListenAddr> {
+    let mut bind: Vec<ListenAddr> = Vec::new();
+    for (at, Addr(addr)) in given {
+        let any_port = matches!(&addr, ListenAddr::Tcp(tcp) if tcp.port() == 0);
+        if bind.contains(&addr) && !any_port {
+            document.find(at, format!("bind: \"{addr}\" stands here twice: remove one"));
+        }
+        bind.push(addr);
+    }
+    bind
+}
+
+/// The endpoints of the file, each path once.
+fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Arc<Endpoint>> {
+    let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+    for mut table in given {
+        let mut endpoint = Endpoint::default();
+        let mut path = EndpointPath::default();
+        if let Some(at) = table.set::<EndpointPath, _>("path", &mut path) {
+            if endpoints.iter().any(|other| other.path == path.0) {
+                document.find(
+                    at,
+                    format!("endpoint.path: \"{}\" stands here twice: remove one", path.0),
+                );
+            }
+        } else {
+            document.find(table.position(), "endpoint: path is missing: write path = \"/…\"");
+        }
+        endpoint.path = path.0;
+        table.set::<Text, _>("prefix", &mut endpoint.session.prefix);
+        table.set::<Subprotocols, _>("subprotocols", &mut endpoint.rules.subprotocols);
+        table.finish();
+        endpoints.push(Arc::new(endpoint));
+    }
+    endpoints
+}

@@ -1,0 +1,230 @@
+//! The table of paths, and what each of them answers.
+//!
+//! Owns the answers that are not a WebSocket, and the start, the count and the one log line of a
+//! session. It does not know hyper's connection, nor where a request came from but for its peer.
+//!
+//! Sources: RFC 9110 for the statuses; RFC 6455, section 4.2.2 for the 101.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::config::{Endpoint, Policy};
+use crate::net::listen::PeerAddr;
+use crate::ops::drain::Drain;
+use crate::ops::logging::Untrusted;
+use crate::ws::handshake::{self, Accepted, Rejection, Trace};
+use crate::ws::session::{self, Ended};
+
+/// The only kind of body there is: short, and known at once.
+pub type Body = Full<Bytes>;
+
+/// What a request gets.
+#[derive(Debug)]
+pub enum Answer {
+    /// An answer after which the connection closes.
+    Plain(Response<Body>),
+    /// A 101, and the endpoint whose session begins behind it.
+    Upgrade(Response<Body>, Arc<Endpoint>),
+}
+
+/// The number of open sessions, shared by all routers of a process.
+pub type SessionCount = Arc<AtomicUsize>;
+
+/// Answers requests by one policy. A reload makes a new router; a connection keeps the one it was
+/// accepted under.
+pub struct Router {
+    policy: Arc<Policy>,
+    drain: Drain,
+    sessions: SessionCount,
+}
+
+impl Router {
+    /// A router for this policy.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, drain: Drain, sessions: SessionCount) -> Self {
+        Self { policy, drain, sessions }
+    }
+
+    /// The policy that its connections keep.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The drain that its sessions belong to.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Answers a request by its head; `overflow` says that its connection is one too many.
+    pub fn answer<B>(&self, request: &Request<B>, peer: PeerAddr, overflow: bool) -> Answer {
+        let path = request.uri().path();
+        let endpoint = self.policy.endpoints.iter().find(|endpoint| endpoint.path == path);
+        let trace = Trace::of(request);
+        let readable = request.method() == Method::GET || request.method() == Method::HEAD;
+        match (path, endpoint) {
+            ("/healthz", _) if readable => Answer::Plain(self.health()),
+            (_, Some(endpoint)) if path != "/" || trace.is_attempt() => {
+                match self.check(request, endpoint, overflow) {
+                    Ok(accepted) => Answer::Upgrade(switch(accepted), Arc::clone(endpoint)),
+                    Err(rejection) => {
+                        tracing::info!(
+                            %peer, endpoint = endpoint.path, reason = rejection.label(),
+                            "handshake refused: {rejection}"
+                        );
+                        Answer::Plain(refuse(rejection))
+                    }
+                }
+            }
+            _ if overflow => Answer::Plain(refuse(Rejection::Full)),
+            _ if !readable => Answer::Plain(refuse(Rejection::Method)),
+            ("/", _) => {
+                Answer::Plain(plain(StatusCode::OK, self.list("WebSocket echo endpoints:")))
+            }
+            _ => {
+                tracing::debug!(%peer, path = %Untrusted(path.as_bytes()), "no such path");
+                let text = self.list("nothing here; WebSocket echo endpoints:");
+                Answer::Plain(plain(StatusCode::NOT_FOUND, text))
+            }
+        }
+    }
+
+    fn check<B>(
+        &self,
+        request: &Request<B>,
+        endpoint: &Endpoint,
+        overflow: bool,
+    ) -> Result<Accepted, Rejection> {
+        if self.drain.is_draining() {
+            return Err(Rejection::Draining);
+        }
+        if overflow {
+            return Err(Rejection::Full);
+        }
+        handshake::check(request, &endpoint.rules)
+    }
+
+    fn health(&self) -> Response<Body> {
+        if self.drain.is_draining() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
+        } else {
+            plain(StatusCode::OK, "ok\n".to_owned())
+        }
+    }
+
+    /// A heading, and a line for each endpoint.
+    fn list(&self, heading: &str) -> String {
+        let mut text = format!("{heading}\n");
+        for endpoint in &self.policy.endpoints {
+            let prefix = &endpoint.session.prefix;
+            let what = if prefix.is_empty() { "echoes verbatim" } else { "text is prefixed with" };
+            let quoted = if prefix.is_empty() { String::new() } else { format!(" {prefix:?}") };
+            writeln!(text, "  {}  {what}{quoted}", endpoint.path).expect("a String takes all");
+        }
+        text
+    }
+
+    /// Runs the session behind a 101 to its end, and logs it.
+    pub async fn run_session<S>(&self, stream: S, first: Bytes, endpoint: &Endpoint, peer: PeerAddr)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let begun = Instant::now();
+        let counted = Counted::new(&self.sessions);
+        let report = session::run(stream, first, &endpoint.session, &self.drain).await;
+        drop(counted);
+        let close_reason = match &report.ended {
+            Ended::ByClient(_, reason) => reason.as_bytes(),
+            _ => b"",
+        };
+        tracing::info!(
+            client = %peer,
+            endpoint = endpoint.path,
+            messages = report.messages,
+            bytes = report.bytes,
+            seconds = begun.elapsed().as_secs_f64(),
+            ended = report.ended.label(),
+            close_reason = %Untrusted(close_reason),
+            "session ended: {}", report.ended
+        );
+    }
+}
+
+/// Counts a session for as long as it lives, also when it panics.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(sessions: &'a AtomicUsize) -> Self {
+        sessions.fetch_add(1, Ordering::Relaxed);
+        Self(sessions)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The 101 of RFC 6455, section 4.2.2, item 5.
+fn switch(accepted: Accepted) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accepted.accept);
+    if let Some(subprotocol) = accepted.subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
+}
+
+/// An answer for people. It closes the connection, so that bytes behind a refused handshake are
+/// never taken for a request.
+fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONNECTION, "close"),
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The answer to a handshake that is not accepted.
+fn refuse(rejection: Rejection) -> Response<Body> {
+    let mut response = plain(rejection.status(), format!("{rejection}\n"));
+    let mut say = |name: HeaderName, value: HeaderValue| {
+        response.headers_mut().insert(name, value);
+    };
+    match rejection.status() {
+        StatusCode::METHOD_NOT_ALLOWED => say(ALLOW, HeaderValue::from_static("GET, HEAD")),
+        StatusCode::UPGRADE_REQUIRED => {
+            say(UPGRADE, HeaderValue::from_static("websocket"));
+            say(CONNECTION, HeaderValue::from_static("close, Upgrade"));
+            say(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION));
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            // Jitter, so that those who were turned away do not return together.
+            say(RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
+        }
+        _ => {}
+    }
+    response
+}

@@ -1,0 +1,3 @@
+//! What the service knows of the network below HTTP.
+
+pub mod listen;

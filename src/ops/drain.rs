@@ -1,0 +1,159 @@
+//! Draining: the one door through which tasks start, and the promise that each of them ends.
+//!
+//! Owns the set of running tasks, the moment at which draining begins, and the schedule by which
+//! sessions leave. It does not know what a task does, nor what a Close frame is.
+//!
+//! hyper's graceful shutdown forgets a connection once it is upgraded, so the service tracks every
+//! task itself: `tokio::spawn` is forbidden by `clippy.toml`, and [`Drain::spawn`] takes its place.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a drain may take, and how it is spread: `[shutdown]` in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// From the first SIGTERM to the moment at which what still runs is aborted.
+    pub timeout: Duration,
+    /// The time over which sessions are closed, so that their clients do not return all at once.
+    pub spread: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), spread: Duration::from_secs(5) }
+    }
+}
+
+/// When one session has to leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot {
+    /// From here on the session closes at its next message boundary.
+    pub due: Instant,
+    /// Here whatever still runs is aborted.
+    pub deadline: Instant,
+}
+
+struct Schedule {
+    begun: Instant,
+    settings: Settings,
+    tasks: u32,
+    tickets: AtomicU32,
+}
+
+#[derive(Default)]
+struct Shared {
+    tracker: TaskTracker,
+    token: CancellationToken,
+    schedule: OnceLock<Schedule>,
+}
+
+/// A handle on the set of all tasks; clones share it.
+#[derive(Clone, Default)]
+pub struct Drain(Arc<Shared>);
+
+impl Drain {
+    /// Starts a task that [`Drain::wait`] waits for. A panic in it ends this task alone.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        #[expect(clippy::disallowed_methods, reason = "this is the door that tracks every task")]
+        self.0.tracker.spawn(task);
+    }
+
+    /// Begins to drain; a second call changes nothing.
+    pub fn begin(&self, settings: Settings) {
+        self.0.schedule.get_or_init(|| Schedule {
+            begun: Instant::now(),
+            settings,
+            tasks: u32::try_from(self.running()).unwrap_or(u32::MAX).max(1),
+            tickets: AtomicU32::new(0),
+        });
+        self.0.tracker.close();
+        self.0.token.cancel();
+    }
+
+    /// Whether [`Drain::begin`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.token.is_cancelled()
+    }
+
+    /// The number of tasks that have started and not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.0.tracker.len()
+    }
+
+    /// Waits until the drain begins, then hands out the next slot: the slots of all tasks lie
+    /// evenly in `spread`, the first at once.
+    pub async fn slot(&self) -> Slot {
+        self.0.token.cancelled().await;
+        let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
+        let ticket = schedule.tickets.fetch_add(1, Ordering::Relaxed).min(schedule.tasks);
+        Slot {
+            due: schedule.begun + schedule.settings.spread * ticket / schedule.tasks,
+            deadline: schedule.begun + schedule.settings.timeout,
+        }
+    }
+
+    /// Waits until every task has ended, at most until the deadline of the drain, and returns how
+    /// many are left. They are dropped with the runtime.
+    pub async fn wait(&self) -> usize {
+        self.0.token.cancelled().await;
+        let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
+        let deadline = schedule.begun + schedule.settings.timeout;
+        // Elapsed is no error here: what remains is counted below.
+        let _ = timeout_at(deadline, self.0.tracker.wait()).await;
+        self.running()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(timeout: u64, spread: u64) -> Settings {
+        Settings { timeout: Duration::from_secs(timeout), spread: Duration::from_secs(spread) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_are_spread_evenly_and_the_first_is_at_once() {
+        let drain = Drain::default();
+        for _ in 0..4 {
+            let task = drain.clone();
+            drain.spawn(async move {
+                task.slot().await;
+                std::future::pending::<()>().await;
+            });
+        }
+        let begun = Instant::now();
+        let waiting = drain.clone();
+        drain.begin(settings(30, 8));
+        let due: Vec<u64> = [waiting.slot().await, waiting.slot().await, waiting.slot().await]
+            .map(|slot| (slot.due - begun).as_secs())
+            .to_vec();
+        assert_eq!(due, [0, 2, 4]);
+        assert_eq!(waiting.wait().await, 4, "the stuck tasks are counted");
+        assert_eq!(begun.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panicking_task_ends_alone() {
+        let drain = Drain::default();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        drain.spawn(async { panic!("on purpose") });
+        let other = drain.clone();
+        drain.spawn(async move {
+            other.slot().await;
+            tell.send("alive").expect("the test listens");
+        });
+        tokio::task::yield_now().await;
+        drain.begin(settings(30, 0));
+        assert_eq!(drain.wait().await, 0);
+        assert_eq!(told.await, Ok("alive"));
+    }
+}

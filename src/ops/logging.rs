@@ -1,0 +1,309 @@
+//! Logging: where records go, what they look like, and how text from the network gets into them.
+//!
+//! Owns tracing-subscriber, the format of a line, and [`Untrusted`], the one type through which
+//! bytes from a peer may reach a log. It does not know what is logged.
+//!
+//! Sources: sd-daemon(3) for the `<N>` prefixes; journald of EL 7.0 to 7.4 splits lines at 2,048
+//! bytes, so every record is one line below that.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use serde::Deserialize;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{self as layer, FmtContext};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The longest line, in bytes, its newline included.
+const MAX_LINE: usize = 2047;
+/// Records that may wait for a slow reader of stderr before new ones are lost.
+const QUEUE: usize = 8192;
+
+/// The least urgent kind of record that is written: `log.level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The service cannot do its work.
+    Error,
+    /// An administrator should look; a peer alone can never cause this.
+    Warn,
+    /// One line per session, and the life of the service.
+    #[default]
+    Info,
+    /// Why something was decided.
+    Debug,
+    /// Everything, libraries included.
+    Trace,
+}
+
+impl From<Level> for LevelFilter {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Error => Self::ERROR,
+            Level::Warn => Self::WARN,
+            Level::Info => Self::INFO,
+            Level::Debug => Self::DEBUG,
+            Level::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// What a record looks like: `log.format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// `journal` when stderr leads to journald, otherwise `text`.
+    #[default]
+    Auto,
+    /// With the time; on a terminal with colour.
+    Text,
+    /// With the `<N>` priority that journald reads; it adds the time itself.
+    Journal,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Text from a peer, made safe for a log: escaped so that it stays on its line and in its field,
+/// and cut to 256 bytes.
+///
+/// Escaped are control characters, quotes, backslashes, the invisible marks that reorder text
+/// (UAX #9), U+2028 and U+2029; bytes that are not UTF-8 become U+FFFD.
+#[derive(Clone, Copy, Debug)]
+pub struct Untrusted<'a>(pub &'a [u8]);
+
+impl Untrusted<'_> {
+    /// The most bytes that one value takes in a log line.
+    pub const MAX: usize = 256;
+}
+
+impl fmt::Display for Untrusted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CUT: char = '…';
+        let mut escaped = String::with_capacity(self.0.len().min(Self::MAX));
+        // No character shrinks when escaped, so what lies behind this many bytes never shows.
+        for character in String::from_utf8_lossy(&self.0[..self.0.len().min(Self::MAX + 1)]).chars()
+        {
+            let before = escaped.len();
+            if needs_escape(character) || matches!(character, '"' | '\\') {
+                escaped.extend(character.escape_default());
+            } else {
+                escaped.push(character);
+            }
+            if escaped.len() > Self::MAX - CUT.len_utf8() {
+                escaped.truncate(before);
+                escaped.push(CUT);
+                break;
+            }
+        }
+        f.write_str(&escaped)
+    }
+}
+
+/// Whether a character could break a line or change how the rest of it reads.
+fn needs_escape(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
+}
+
+/// Whether stderr is the stream socket that journald listens on.
+///
+/// systemd 219 sets no `JOURNAL_STREAM` (it came with 231): the name of the peer is what tells.
+fn stderr_is_the_journal() -> bool {
+    let peer = io::stderr()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stderr| UnixStream::from(stderr).peer_addr());
+    peer.is_ok_and(|peer| {
+        peer.as_pathname().is_some_and(|path| path.as_os_str() == "/run/systemd/journal/stdout")
+    })
+}
+
+/// Prints lines of a start-up error on stderr, each with journald's priority where it reads along.
+pub fn print_error(message: &impl fmt::Display) {
+    let prefix = if stderr_is_the_journal() { "<3>" } else { "wsecho: " };
+    for line in message.to_string().lines() {
+        // Nobody is left to be told when stderr is closed.
+        let _ = writeln!(io::stderr(), "{prefix}{line}");
+    }
+}
+
+/// The running log; it is flushed when this is dropped.
+pub struct Logging {
+    level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
+    _worker: WorkerGuard,
+}
+
+impl Logging {
+    /// Starts to log to stderr, and turns panics into records.
+    ///
+    /// Records pass through a bounded queue and are lost when its reader stalls: writing a log
+    /// must never hold up a session.
+    ///
+    /// # Panics
+    /// When called twice in one process.
+    #[must_use]
+    pub fn start(format: Format, level: Level) -> Self {
+        let (writer, worker) = NonBlockingBuilder::default()
+            .buffered_lines_limit(QUEUE)
+            .lossy(true)
+            .thread_name("log")
+            .finish(io::stderr());
+        let (filter, level) = reload::Layer::new(LevelFilter::from(level));
+        let layer = layer::layer().with_writer(writer);
+        let registry = tracing_subscriber::registry().with(filter);
+        match format {
+            Format::Json => {
+                let json = layer.json().flatten_event(true).with_current_span(false);
+                registry.with(json.with_span_list(false).with_target(false)).init();
+            }
+            Format::Journal => registry.with(layer.event_format(Line::Journal)).init(),
+            Format::Auto if stderr_is_the_journal() => {
+                registry.with(layer.event_format(Line::Journal)).init();
+            }
+            Format::Auto | Format::Text => {
+                let colour = io::stderr().is_terminal();
+                registry.with(layer.event_format(Line::Text { colour })).init();
+            }
+        }
+        std::panic::set_hook(Box::new(|panic| {
+            tracing::error!(cause = %panic, "panic: please report this");
+        }));
+        Self { level, _worker: worker }
+    }
+
+    /// Changes the level from the next record on.
+    pub fn set_level(&self, level: Level) {
+        self.level.reload(LevelFilter::from(level)).expect("the subscriber lives with the process");
+    }
+}
+
+/// The two forms of a line for people.
+enum Line {
+    Journal,
+    Text { colour: bool },
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: format::Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::with_capacity(256);
+        let level = *event.metadata().level();
+        match self {
+            Self::Journal => {
+                let priority = match level {
+                    tracing::Level::ERROR => 3,
+                    tracing::Level::WARN => 4,
+                    tracing::Level::INFO => 6,
+                    tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+                };
+                write!(line, "<{priority}>")?;
+            }
+            Self::Text { colour } => {
+                SystemTime.format_time(&mut format::Writer::new(&mut line))?;
+                let (on, off) = match (colour, level) {
+                    (false, _) => ("", ""),
+                    (true, tracing::Level::ERROR) => ("\x1b[31m", "\x1b[0m"),
+                    (true, tracing::Level::WARN) => ("\x1b[33m", "\x1b[0m"),
+                    (true, _) => ("\x1b[2m", "\x1b[0m"),
+                };
+                write!(line, " {on}{level:>5}{off} ")?;
+            }
+        }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        line.extend([fields.message, fields.rest]);
+        cut(&mut line, MAX_LINE - 1);
+        writeln!(writer, "{line}")
+    }
+}
+
+/// A message and its fields as `message key=value key="two words"`.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: String,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = String::new();
+        for character in format!("{value:?}").chars() {
+            if needs_escape(character) {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        let name = field.name();
+        if name == "message" {
+            self.message = text;
+            return;
+        }
+        let quote = if text.is_empty() || text.contains([' ', '=']) { "\"" } else { "" };
+        write!(self.rest, " {name}={quote}{text}{quote}").expect("a String takes all");
+    }
+}
+
+/// Cuts a line to at most `max` bytes, between two characters.
+fn cut(line: &mut String, max: usize) {
+    if line.len() > max {
+        line.truncate((0..=max).rfind(|&at| line.is_char_boundary(at)).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_text_stays_on_its_line_and_in_its_field() {
+        let cases: [(&[u8], &str); 7] = [
+            (b"plain", "plain"),
+            ("gr\u{fc}n".as_bytes(), "gr\u{fc}n"),
+            (b"a\r\nb\x1b[31m", r"a\r\nb\u{1b}[31m"),
+            (b"\" x=1", "\\\" x=1"),
+            ("\u{202e}abc\u{2028}".as_bytes(), r"\u{202e}abc\u{2028}"),
+            ("\u{9b}31m".as_bytes(), r"\u{9b}31m"),
+            (b"\xff<3>", "\u{fffd}<3>"),
+        ];
+        for (bytes, shown) in cases {
+            assert_eq!(Untrusted(bytes).to_string(), shown, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn network_text_is_cut_to_256_bytes() {
+        for bytes in [vec![b'a'; 300], vec![0; 300], "\u{20ac}".repeat(100).into_bytes()] {
+            let shown = Untrusted(&bytes).to_string();
+            assert!(shown.len() <= Untrusted::MAX, "{} bytes", shown.len());
+            assert!(shown.ends_with('…'), "{shown}");
+        }
+        assert_eq!(Untrusted(&[b'a'; 253]).to_string().len(), 253, "what fits is left alone");
+    }
+}

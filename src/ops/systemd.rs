@@ -1,0 +1,94 @@
+//! The two protocols a service speaks with systemd: readiness and socket activation.
+//!
+//! Owns `NOTIFY_SOCKET` (sd_notify(3)) and `LISTEN_FDS` (sd_listen_fds(3)). It does not know what
+//! is served on a socket. Written for systemd 219: descriptors have no names there, so sockets are
+//! told apart by their address.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+
+use listenfd::ListenFd;
+pub use sd_notify::NotifyState;
+use socket2::SockRef;
+
+/// Tells the service manager about a change of state, in one datagram.
+///
+/// Without `NOTIFY_SOCKET` nothing happens. A datagram that cannot be sent is logged and
+/// forgotten: a service must not fail because nobody listens to its status.
+pub fn notify(states: &[NotifyState<'_>]) {
+    let sent = match std::env::var("NOTIFY_SOCKET") {
+        Ok(name) if name.starts_with('@') => notify_abstract(&name[1..], states),
+        _ => sd_notify::notify(states),
+    };
+    if let Err(error) = sent {
+        tracing::warn!(%error, "the service manager could not be notified: check NOTIFY_SOCKET");
+    }
+}
+
+/// sd-notify takes the name of an abstract socket for a path, so this case is sent here.
+fn notify_abstract(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
+    socket.send(lines.join("\n").as_bytes()).map(drop)
+}
+
+/// `RELOADING=1` with the time stamp that systemd 253 and later insist on.
+#[must_use]
+pub fn reloading() -> Vec<NotifyState<'static>> {
+    std::iter::once(NotifyState::Reloading).chain(NotifyState::monotonic_usec_now().ok()).collect()
+}
+
+/// A listening socket that the service manager opened.
+#[derive(Debug)]
+pub enum Inherited {
+    /// A TCP listener, IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A Unix stream listener; its path belongs to the service manager.
+    Unix(UnixListener),
+}
+
+/// Why a passed descriptor cannot be served on.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritedError {
+    /// `Accept=yes` passes connections instead of listeners.
+    #[error(
+        "the socket unit passed a connection instead of a listener: set Accept=no in its [Socket]"
+    )]
+    Connected,
+    /// A datagram socket, a FIFO or anything else that no WebSocket can arrive on.
+    #[error(
+        "descriptor {0} passed by systemd is no stream listener: use ListenStream= in the .socket unit"
+    )]
+    NotAStream(usize),
+}
+
+/// Takes every socket passed in `LISTEN_FDS`, and clears the variables.
+///
+/// To be called once, before the first thread starts: it changes the environment.
+///
+/// # Errors
+/// When a descriptor is no stream listener.
+pub fn inherited() -> Result<Vec<Inherited>, InheritedError> {
+    /// `SD_LISTEN_FDS_START`.
+    const FIRST: usize = 3;
+    let mut passed = ListenFd::from_env();
+    (0..passed.len())
+        .map(|index| {
+            let socket = if let Ok(Some(tcp)) = passed.take_tcp_listener(index) {
+                Inherited::Tcp(tcp)
+            } else if let Ok(Some(unix)) = passed.take_unix_listener(index) {
+                Inherited::Unix(unix)
+            } else {
+                return Err(InheritedError::NotAStream(FIRST + index));
+            };
+            let listens = match &socket {
+                Inherited::Tcp(tcp) => SockRef::from(tcp).is_listener(),
+                Inherited::Unix(unix) => SockRef::from(unix).is_listener(),
+            };
+            if listens.unwrap_or(false) { Ok(socket) } else { Err(InheritedError::Connected) }
+        })
+        .collect()
+}

@@ -1,0 +1,275 @@
+//! The service as a whole: bind, accept, reload, drain.
+//!
+//! Owns the order of things, the number of connections, and what the service manager is told. It
+//! does not know how a connection is served, nor where signals and configurations come from.
+//!
+//! Source: systemd's daemon(7) and sd_notify(3).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::{Changes, Config, ConfigError};
+use crate::http::conn::{self, Admission};
+use crate::http::router::Router;
+use crate::net::listen::{BindError, ListenAddr, Listener, Listeners, PeerAddr, Stream};
+use crate::ops::drain::Drain;
+use crate::ops::systemd::{self, Inherited, NotifyState};
+
+/// Connections over `limits.max_connections` that are accepted to be told so; behind them the
+/// kernel's backlog holds.
+const OVERFLOW: usize = 256;
+/// How often the service manager may be told a new status.
+const STATUS_PERIOD: Duration = Duration::from_secs(5);
+
+/// What the outside asks of a running server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGTERM or SIGINT: drain, and the second time abort.
+    Stop,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// `bind` names systemd, which passed no socket.
+    #[error(
+        "bind = \"systemd\", but systemd passed no socket: start wsecho.socket, or bind an address"
+    )]
+    NoInherited,
+}
+
+/// A server whose addresses are bound.
+pub struct Server {
+    config: Config,
+    listeners: Listeners,
+    drain: Drain,
+    sessions: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Binds every address of the configuration.
+    ///
+    /// # Errors
+    /// For the first address that cannot be listened on.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn bind(config: Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
+        let mut inherited = Some(inherited);
+        let mut listeners = Vec::new();
+        for addr in &config.boot.bind {
+            if *addr != ListenAddr::Inherited {
+                listeners.push(Listener::bind(addr, config.boot.unix_mode)?);
+                continue;
+            }
+            let passed = inherited.take().filter(|sockets| !sockets.is_empty());
+            for socket in passed.ok_or(StartError::NoInherited)? {
+                let failed = |error| BindError::Other(ListenAddr::Inherited, error);
+                listeners.push(Listener::adopt(socket).map_err(failed)?);
+            }
+        }
+        if inherited.is_some_and(|sockets| !sockets.is_empty()) {
+            tracing::warn!("systemd passed sockets that are not served: add \"systemd\" to bind");
+        }
+        let listeners = Listeners::new(listeners);
+        Ok(Self { config, listeners, drain: Drain::default(), sessions: Arc::default() })
+    }
+
+    /// The bound addresses, with the ports that the kernel chose.
+    pub fn addrs(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.listeners.addrs()
+    }
+
+    /// Serves until a signal asks to stop, then drains. Returns how many tasks did not end in time
+    /// and die with the runtime.
+    ///
+    /// `signals` is polled for what the outside asks; `reload` reads the configuration again, and
+    /// on an error the old one holds.
+    pub async fn run(
+        self,
+        mut signals: impl FnMut(&mut Context<'_>) -> Poll<Signal>,
+        reload: impl Fn() -> Result<Config, ConfigError>,
+    ) -> usize {
+        let Self { mut config, mut listeners, drain, sessions } = self;
+        let addrs = listeners.addrs().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let router = |config: &Config| {
+            Arc::new(Router::new(config.policy.clone(), drain.clone(), sessions.clone()))
+        };
+        let places = Places::new(config.boot.max_connections);
+        let mut status = Status::new(addrs);
+        let mut current = router(&config);
+        announce(&listeners, &config);
+        systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.first())]);
+
+        let mut period = interval(STATUS_PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        period.reset();
+        loop {
+            let signal = tokio::select! {
+                biased;
+                signal = poll_fn(&mut signals) => signal,
+                _ = period.tick() => {
+                    if let Some(status) = status.changed(sessions.load(Ordering::Relaxed)) {
+                        systemd::notify(&[NotifyState::Status(status)]);
+                    }
+                    continue;
+                }
+                (stream, peer, admission) = places.accept(&mut listeners) => {
+                    let router = Arc::clone(&current);
+                    drain.spawn(conn::serve(stream, peer, router, admission));
+                    continue;
+                }
+            };
+            match signal {
+                Signal::Stop => break,
+                Signal::Reload => {
+                    systemd::notify(&systemd::reloading());
+                    status.reload_failed = match reload() {
+                        Ok(new) => {
+                            log_changes(&config.changes(&new));
+                            config.policy = new.policy;
+                            current = router(&config);
+                            false
+                        }
+                        Err(error) => {
+                            tracing::error!("reload refused, the old configuration holds");
+                            for line in error.to_string().lines() {
+                                tracing::error!("{line}");
+                            }
+                            true
+                        }
+                    };
+                    let count = sessions.load(Ordering::Relaxed);
+                    let status = status.render(count);
+                    systemd::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+                }
+            }
+        }
+
+        let open = sessions.load(Ordering::Relaxed);
+        tracing::info!(sessions = open, "stopping: draining");
+        systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        // A proxy retries a refused connection elsewhere, so the sockets go before the sessions.
+        drop(listeners);
+        drain.begin(config.policy.shutdown.clone());
+        let aborted = loop {
+            tokio::select! {
+                running = drain.wait() => break running,
+                signal = poll_fn(&mut signals) => match signal {
+                    Signal::Reload => tracing::info!("SIGHUP during a drain is ignored"),
+                    Signal::Stop => break drain.running(),
+                },
+            }
+        };
+        if aborted > 0 {
+            tracing::warn!(aborted, "stopped: what had not ended was aborted");
+        } else {
+            tracing::info!("stopped: every session has ended");
+        }
+        aborted
+    }
+}
+
+/// The permits for connections.
+struct Places {
+    admitted: Arc<Semaphore>,
+    overflow: Arc<Semaphore>,
+}
+
+impl Places {
+    fn new(max_connections: usize) -> Self {
+        Self {
+            admitted: Arc::new(Semaphore::new(max_connections)),
+            overflow: Arc::new(Semaphore::new(OVERFLOW)),
+        }
+    }
+
+    /// Waits for a place, then for a connection to give it to. Cancel safe.
+    async fn accept(&self, listeners: &mut Listeners) -> (Stream, PeerAddr, Admission) {
+        let first = tokio::select! {
+            biased;
+            permit = acquire(&self.admitted) => Admission::Admitted(permit),
+            permit = acquire(&self.overflow) => Admission::Overflow(permit),
+        };
+        let (stream, peer) = listeners.accept().await;
+        let admission = match first {
+            // A place may have become free while nobody came.
+            Admission::Overflow(permit) => match Arc::clone(&self.admitted).try_acquire_owned() {
+                Ok(better) => Admission::Admitted(better),
+                Err(_) => Admission::Overflow(permit),
+            },
+            admitted @ Admission::Admitted(_) => admitted,
+        };
+        (stream, peer, admission)
+    }
+}
+
+async fn acquire(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(places).acquire_owned().await.expect("these semaphores are never closed")
+}
+
+/// The `STATUS=` line, and what it said last.
+struct Status {
+    addrs: String,
+    reload_failed: bool,
+    last: String,
+}
+
+impl Status {
+    fn new(addrs: String) -> Self {
+        Self { addrs, reload_failed: false, last: String::new() }
+    }
+
+    fn first(&mut self) -> &str {
+        self.render(0)
+    }
+
+    fn render(&mut self, sessions: usize) -> &str {
+        let failed = if self.reload_failed { "; the last reload was refused" } else { "" };
+        self.last = format!("listening on {}; {sessions} sessions{failed}", self.addrs);
+        &self.last
+    }
+
+    fn changed(&mut self, sessions: usize) -> Option<&str> {
+        let before = std::mem::take(&mut self.last);
+        Some(self.render(sessions)).filter(|now| *now != before)
+    }
+}
+
+/// Says where a client may connect.
+fn announce(listeners: &Listeners, config: &Config) {
+    for addr in listeners.addrs() {
+        let path = config.policy.endpoints.first().map_or("/", |endpoint| &endpoint.path);
+        match addr {
+            ListenAddr::Tcp(tcp) => tracing::info!(
+                "listening on {tcp}: open http://{tcp}/ in a browser, or ws://{tcp}{path} with a \
+                 WebSocket client"
+            ),
+            other => tracing::info!("listening on {other}"),
+        }
+    }
+}
+
+fn log_changes(changes: &Changes) {
+    if *changes == Changes::default() {
+        tracing::info!("reloaded: nothing has changed");
+    }
+    if !changes.reloaded.is_empty() {
+        tracing::info!(keys = changes.reloaded.join(" "), "reloaded: new connections see it");
+    }
+    if !changes.need_restart.is_empty() {
+        let keys = changes.need_restart.join(" ");
+        tracing::warn!(keys, "these keys need a restart: the old values hold until then");
+    }
+}

@@ -1,0 +1,404 @@
+//! The server's side of the opening handshake: RFC 6455, section 4.2.
+//!
+//! Owns every `Sec-WebSocket-*` name and each reason to refuse a request. It reads a request's
+//! head and nothing else: it does not know the paths, nor what follows the handshake.
+
+use std::fmt;
+
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, StatusCode, Version};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The only version there is (RFC 6455, section 4.2.1, item 6).
+pub const VERSION: &str = "13";
+
+/// What an endpoint asks of a handshake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Which subprotocol is confirmed.
+    pub subprotocols: Subprotocols,
+}
+
+/// Which of the offered subprotocols is confirmed: `subprotocols` of an endpoint.
+///
+/// An offer that nothing is confirmed of is no error here, but browsers then fail the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Subprotocols {
+    /// The first one offered, whatever it is.
+    #[default]
+    Any,
+    /// Never one.
+    None,
+    /// The first one offered that is listed.
+    Only(Vec<String>),
+}
+
+/// What the answer to a good handshake says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// `Sec-WebSocket-Accept`.
+    pub accept: HeaderValue,
+    /// `Sec-WebSocket-Protocol`, if one was chosen.
+    pub subprotocol: Option<HeaderValue>,
+}
+
+/// What a request shows of an upgrade: the parts that a proxy may have lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each part arrives or is lost by itself")]
+pub struct Trace {
+    /// HTTP/1.1: an upgrade does not exist in HTTP/1.0.
+    pub http_1_1: bool,
+    /// `Upgrade` contains `websocket`.
+    pub upgrade: bool,
+    /// `Connection` contains `upgrade`.
+    pub connection: bool,
+    /// There is a `Sec-WebSocket-Key`, so some client did mean a WebSocket.
+    pub key: bool,
+}
+
+impl Trace {
+    /// Reads the traces of an upgrade in a request.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let has = |name: &HeaderName, token: &str| {
+            list(request.headers(), name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
+        };
+        Self {
+            http_1_1: request.version() == Version::HTTP_11,
+            upgrade: has(&UPGRADE, "websocket"),
+            connection: has(&CONNECTION, "upgrade"),
+            key: request.headers().contains_key(SEC_WEBSOCKET_KEY),
+        }
+    }
+
+    /// Whether somebody tried to open a WebSocket, however badly.
+    #[must_use]
+    pub fn is_attempt(self) -> bool {
+        self.key || self.upgrade
+    }
+
+    fn is_complete(self) -> bool {
+        self.http_1_1 && self.upgrade && self.connection
+    }
+}
+
+/// What is missing, as a sentence.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_attempt() {
+            return f.write_str("this is a WebSocket endpoint: open it with a WebSocket client");
+        }
+        let missing: Vec<&str> = [
+            (self.http_1_1, "HTTP/1.1"),
+            (self.upgrade, "`Upgrade: websocket`"),
+            (self.connection, "`Connection: upgrade`"),
+        ]
+        .iter()
+        .filter_map(|(arrived, part)| (!arrived).then_some(*part))
+        .collect();
+        write!(f, "the upgrade to a WebSocket arrived without {}", missing.join(" and "))
+    }
+}
+
+/// Why a WebSocket was not opened. It knows its status, its label and its sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Neither GET nor HEAD.
+    Method,
+    /// The upgrade is not complete.
+    Upgrade(Trace),
+    /// `Sec-WebSocket-Version` names another version.
+    Version,
+    /// `Sec-WebSocket-Version` is missing, repeated or not a number.
+    BadVersion,
+    /// `Sec-WebSocket-Key` is missing, repeated or not 16 bytes in base64.
+    BadKey,
+    /// `Host` is missing, repeated or malformed.
+    BadHost,
+    /// `Sec-WebSocket-Protocol` holds something that is not a token, or one token twice.
+    BadSubprotocol,
+    /// The request has a body, whose bytes could pass for frames.
+    Body,
+    /// All of `limits.max_connections` are taken.
+    Full,
+    /// The service is stopping.
+    Draining,
+}
+
+impl Rejection {
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Upgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::BadVersion | Self::BadKey | Self::BadHost | Self::BadSubprotocol | Self::Body => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// A short name that never changes, for logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Upgrade(_) => "upgrade",
+            Self::Version => "version",
+            Self::BadVersion => "bad_version",
+            Self::BadKey => "bad_key",
+            Self::BadHost => "bad_host",
+            Self::BadSubprotocol => "bad_subprotocol",
+            Self::Body => "body",
+            Self::Full => "full",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Method => "a WebSocket is opened with GET",
+            Self::Upgrade(trace) => return trace.fmt(f),
+            Self::Version => "this server speaks version 13 of the WebSocket protocol only",
+            Self::BadVersion => "exactly one Sec-WebSocket-Version is needed, and it must be 13",
+            Self::BadKey => {
+                "exactly one Sec-WebSocket-Key is needed, and it must be 16 bytes in base64"
+            }
+            Self::BadHost => {
+                "exactly one Host is needed, and it must be a host with or without a port"
+            }
+            Self::BadSubprotocol => {
+                "Sec-WebSocket-Protocol must be a list of tokens, none of them twice"
+            }
+            Self::Body => "the opening handshake must not have a body",
+            Self::Full => "all connections are taken (limits.max_connections): try again later",
+            Self::Draining => "the service is stopping: try again",
+        })
+    }
+}
+
+/// Checks a request against RFC 6455, section 4.2.1, and computes the answer of section 4.2.2.
+///
+/// # Errors
+/// The first reason to refuse. What a proxy can lose is judged before what only a client can get
+/// wrong, so that the answer blames the right one.
+pub fn check<B>(request: &Request<B>, rules: &Rules) -> Result<Accepted, Rejection> {
+    let headers = request.headers();
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return Err(Rejection::Method);
+    }
+    let trace = Trace::of(request);
+    if !trace.is_complete() || request.method() == Method::HEAD {
+        return Err(Rejection::Upgrade(trace));
+    }
+    let version = single(headers, &SEC_WEBSOCKET_VERSION).ok_or(Rejection::BadVersion)?;
+    if version != VERSION.as_bytes() {
+        let other = !version.is_empty() && version.iter().all(u8::is_ascii_digit);
+        return Err(if other { Rejection::Version } else { Rejection::BadVersion });
+    }
+    let key = single(headers, &SEC_WEBSOCKET_KEY)
+        .filter(|key| is_16_bytes_in_base64(key))
+        .ok_or(Rejection::BadKey)?;
+    single(headers, &HOST)
+        .filter(|host| Authority::try_from(*host).is_ok_and(|host| !host.as_str().contains('@')))
+        .ok_or(Rejection::BadHost)?;
+    let empty = single(headers, &CONTENT_LENGTH).is_some_and(|length| length == b"0");
+    if headers.contains_key(TRANSFER_ENCODING) || (headers.contains_key(CONTENT_LENGTH) && !empty) {
+        return Err(Rejection::Body);
+    }
+    let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("it came out of a header");
+    Ok(Accepted {
+        accept: value(derive_accept_key(key).as_bytes()),
+        subprotocol: choose(headers, &rules.subprotocols)?.map(value),
+    })
+}
+
+/// The first offered subprotocol that the rules confirm (section 4.2.2, item 5.5).
+fn choose<'a>(headers: &'a HeaderMap, rules: &Subprotocols) -> Result<Option<&'a [u8]>, Rejection> {
+    let offered: Vec<&[u8]> = list(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
+    for (index, protocol) in offered.iter().enumerate() {
+        if !is_token(protocol) || offered[..index].contains(protocol) {
+            return Err(Rejection::BadSubprotocol);
+        }
+    }
+    Ok(offered.into_iter().find(|offered| match rules {
+        Subprotocols::Any => true,
+        Subprotocols::None => false,
+        Subprotocols::Only(listed) => listed.iter().any(|listed| listed.as_bytes() == *offered),
+    }))
+}
+
+/// The elements of a list header over all its lines (RFC 9110, section 5.6.1): empty ones are
+/// skipped, blanks and tabs around one do not belong to it.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// The value of a header that may stand there once only.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut lines = headers.get_all(name).into_iter();
+    lines.next().filter(|_| lines.next().is_none()).map(|line| line.as_bytes().trim_ascii())
+}
+
+/// Whether a text is a `token` (RFC 9110, section 5.6.2).
+#[must_use]
+pub fn is_token(text: &[u8]) -> bool {
+    !text.is_empty()
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// 16 bytes are 22 characters and two signs of padding; the last character holds two bits only.
+fn is_16_bytes_in_base64(key: &[u8]) -> bool {
+    let [digits @ .., last, b'=', b'='] = key else { return false };
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    digits.len() == 21 && digits.iter().all(is_digit) && b"AQgw".contains(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    /// The request of RFC 6455, section 1.3, changed: `-Name` removes, `+Name: v` adds a line,
+    /// `Name: v` replaces.
+    fn request(changes: &[&str]) -> Request<()> {
+        let mut request = Request::builder()
+            .uri("/chat")
+            .header("Host", "server.example.com")
+            .header("Upgrade", "websocket")
+            .header("Connection", "Upgrade")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .header("Sec-WebSocket-Version", "13")
+            .body(())
+            .unwrap();
+        for change in changes {
+            let (name, value) = change.split_once(": ").unwrap_or((change, ""));
+            let header = |name: &str| HeaderName::from_bytes(name.as_bytes()).unwrap();
+            let value = HeaderValue::from_str(value).unwrap();
+            match name.split_at(1) {
+                ("-", name) => drop(request.headers_mut().remove(header(name))),
+                ("+", name) => drop(request.headers_mut().append(header(name), value)),
+                _ => drop(request.headers_mut().insert(header(name), value)),
+            }
+        }
+        request
+    }
+
+    fn judge(changes: &[&str]) -> Result<Accepted, Rejection> {
+        check(&request(changes), &Rules::default())
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_answered_as_printed_there() {
+        let accepted = judge(&[]).unwrap();
+        assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(accepted.subprotocol, None);
+    }
+
+    #[test]
+    fn what_the_grammar_allows_is_accepted() {
+        let allowed: [&[&str]; 9] = [
+            &["Connection: keep-alive, Upgrade"],
+            &["Connection: keep-alive", "+Connection: upgrade"],
+            &["Connection: keep-alive,\tUPGRADE\t,"],
+            &["Connection: close, upgrade"],
+            &["Upgrade: h2c, websocket"],
+            &["Upgrade: WebSocket"],
+            &["Content-Length: 0"],
+            &["Host: [::1]:8888"],
+            &["Sec-WebSocket-Extensions: permessage-deflate"],
+        ];
+        for changes in allowed {
+            assert!(judge(changes).is_ok(), "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_rfc_forbids_is_refused() {
+        use Rejection as R;
+        let whole = Trace { http_1_1: true, upgrade: true, connection: true, key: true };
+        let no_upgrade = R::Upgrade(Trace { upgrade: false, ..whole });
+        let no_connection = R::Upgrade(Trace { connection: false, ..whole });
+        let refused: [(&[&str], Rejection); 23] = [
+            (&["-Upgrade"], no_upgrade),
+            (&["Upgrade: h2c"], no_upgrade),
+            (&["Upgrade: websocket2"], no_upgrade),
+            (&["-Connection"], no_connection),
+            (&["Connection: keep-alive"], no_connection),
+            (&["Connection: foo Upgrade"], no_connection),
+            (&["Connection: upgraded"], no_connection),
+            (&["Sec-WebSocket-Version: 8"], R::Version),
+            (&["Sec-WebSocket-Version: 14"], R::Version),
+            (&["-Sec-WebSocket-Version"], R::BadVersion),
+            (&["+Sec-WebSocket-Version: 8"], R::BadVersion),
+            (&["+Sec-WebSocket-Version: 13"], R::BadVersion),
+            (&["Sec-WebSocket-Version: 13, 8"], R::BadVersion),
+            (&["-Sec-WebSocket-Key"], R::BadKey),
+            (&["+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="], R::BadKey),
+            (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="], R::BadKey),
+            (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j"], R::BadKey),
+            (&["Sec-WebSocket-Key: dGhlIHNhbXBs*SBub25jZQ=="], R::BadKey),
+            (&["-Host"], R::BadHost),
+            (&["+Host: other.example"], R::BadHost),
+            (&["Host: a b"], R::BadHost),
+            (&["Content-Length: 5"], R::Body),
+            (&["Transfer-Encoding: chunked"], R::Body),
+        ];
+        for (changes, rejection) in refused {
+            assert_eq!(judge(changes), Err(rejection), "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn method_and_http_version_are_judged_first() {
+        let mut request = request(&["-Host"]);
+        *request.version_mut() = Version::HTTP_10;
+        let Err(Rejection::Upgrade(trace)) = check(&request, &Rules::default()) else {
+            panic!("HTTP/1.0 knows no upgrade");
+        };
+        assert!(!trace.http_1_1 && trace.is_attempt());
+        *request.method_mut() = Method::POST;
+        assert_eq!(check(&request, &Rules::default()), Err(Rejection::Method));
+    }
+
+    #[test]
+    fn subprotocols_are_confirmed_by_the_rules() {
+        let only = Subprotocols::Only(vec!["mqtt".into(), "chat".into()]);
+        type Case<'a> = (&'a [&'a str], &'a Subprotocols, Result<Option<&'a str>, Rejection>);
+        let cases: [Case<'_>; 7] = [
+            (&[], &Subprotocols::Any, Ok(None)),
+            (&["Sec-WebSocket-Protocol: a, b"], &Subprotocols::Any, Ok(Some("a"))),
+            (&["Sec-WebSocket-Protocol: a"], &Subprotocols::None, Ok(None)),
+            (
+                &["Sec-WebSocket-Protocol: soap", "+Sec-WebSocket-Protocol: chat, mqtt"],
+                &only,
+                Ok(Some("chat")),
+            ),
+            (&["Sec-WebSocket-Protocol: Chat"], &only, Ok(None)),
+            (&["Sec-WebSocket-Protocol: a b"], &Subprotocols::Any, Err(Rejection::BadSubprotocol)),
+            (
+                &["Sec-WebSocket-Protocol: a, a"],
+                &Subprotocols::None,
+                Err(Rejection::BadSubprotocol),
+            ),
+        ];
+        for (changes, rules, expected) in cases {
+            let rules = Rules { subprotocols: rules.clone() };
+            let chosen = check(&request(changes), &rules)
+                .map(|ok| ok.subprotocol.map(|value| value.to_str().unwrap().to_owned()));
+            assert_eq!(chosen, expected.map(|some| some.map(str::to_owned)), "{changes:?}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! WebSocket: the opening handshake, and the sessions behind it (RFC 6455).
+
+pub mod handshake;
+pub mod session;
