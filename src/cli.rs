@@ -28,7 +28,7 @@ const INTERNAL: u8 = 70;
 /// The configuration is wrong: `EX_CONFIG`. systemd does not restart on it.
 const CONFIG: u8 = 78;
 
-/// A WebSocket echo service that names what is wrong in the proxy in front of it.
+/// A WebSocket echo service, to prove that WebSockets pass proxies and firewalls
 #[derive(Debug, Parser)]
 #[command(name = "wsecho", version = version(), after_help = EXIT_CODES)]
 struct Cli {

@@ -328,18 +328,13 @@ fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Arc<Endp
     let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
     for mut table in given {
         let mut endpoint = Endpoint::default();
-        let mut path = EndpointPath::default();
-        if let Some(at) = table.set::<EndpointPath, _>("path", &mut path) {
-            if endpoints.iter().any(|other| other.path == path.0) {
-                document.find(
-                    at,
-                    format!("endpoint.path: \"{}\" stands here twice: remove one", path.0),
-                );
+        if let Some((at, EndpointPath(path))) = table.required("path", "\"/socket\"") {
+            if endpoints.iter().any(|other| other.path == path) {
+                let twice = format!("endpoint.path: \"{path}\" stands here twice: remove one");
+                document.find(at, twice);
             }
-        } else {
-            document.find(table.position(), "endpoint: path is missing: write path = \"/…\"");
+            endpoint.path = path;
         }
-        endpoint.path = path.0;
         table.set::<Text, _>("prefix", &mut endpoint.session.prefix);
         table.set::<Subprotocols, _>("subprotocols", &mut endpoint.rules.subprotocols);
         table.finish();

@@ -17,12 +17,13 @@ pub(super) type Position = usize;
 /// A file's text, and what was found wrong with it so far.
 pub(super) struct Document<'a> {
     text: &'a str,
+    syntax: RefCell<Vec<(Position, String)>>,
     findings: RefCell<Vec<(Position, String)>>,
 }
 
 impl<'a> Document<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, findings: RefCell::default() }
+        Self { text, syntax: RefCell::default(), findings: RefCell::default() }
     }
 
     /// Parses the text; syntax errors are findings too, and the rest is read all the same.
@@ -30,7 +31,7 @@ impl<'a> Document<'a> {
         let (top, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            self.find(at, format!("not TOML: {}", error.message()));
+            self.syntax.borrow_mut().push((at, format!("not TOML: {}", error.message())));
         }
         Table::new(self, String::new(), Spanned::new(top.span(), top.into_inner()))
     }
@@ -42,13 +43,14 @@ impl<'a> Document<'a> {
 
     /// The configuration, if nothing was found.
     pub(super) fn into_result(self, config: Config) -> Result<Config, Vec<Finding>> {
-        let mut findings = self.findings.into_inner();
-        if findings.is_empty() {
-            return Ok(config);
-        }
-        findings.sort();
-        findings.dedup();
-        Err(findings.into_iter().map(|(at, message)| locate(self.text, at, message)).collect())
+        let place = |(at, message)| locate(self.text, at, message);
+        let mut all: Vec<Finding> = self.syntax.into_inner().into_iter().map(place).collect();
+        let broken: Vec<usize> = all.iter().map(|finding| finding.line).collect();
+        // What a broken line seems to say is no finding of its own.
+        let values = self.findings.into_inner().into_iter().map(place);
+        all.extend(values.filter(|finding| !broken.contains(&finding.line)));
+        all.sort_by_key(|finding| (finding.line, finding.column));
+        if all.is_empty() { Ok(config) } else { Err(all) }
     }
 }
 
@@ -76,11 +78,6 @@ impl<'d, 'a> Table<'d, 'a> {
         Self { document, name, entries, known: Vec::new() }
     }
 
-    /// Where the table begins.
-    pub(super) fn position(&self) -> Position {
-        self.entries.span().start
-    }
-
     /// Reads a key into `target`, through the type `T` that checks it. Returns where its value
     /// stands, if there is a good one.
     pub(super) fn set<T, V>(&mut self, key: &'static str, target: &mut V) -> Option<Position>
@@ -91,6 +88,22 @@ impl<'d, 'a> Table<'d, 'a> {
         let at = value.span().start;
         *target = self.leaf::<T>(key, value)?.into();
         Some(at)
+    }
+
+    /// Reads a key that must be there; `example` shows how.
+    pub(super) fn required<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<(Position, T)> {
+        let begin = self.entries.span().start;
+        let Some(value) = self.remove(key) else {
+            let remedy = format!("{} is missing: write {key} = {example}", self.path(key));
+            self.document.find(begin, remedy);
+            return None;
+        };
+        let at = value.span().start;
+        self.leaf(key, value).map(|value| (at, value))
     }
 
     /// Reads a list; a single value stands for a list of one. Bad elements are left out.

@@ -93,12 +93,24 @@ pub(super) struct Whole<const MIN: i64, const MAX: i64>(usize);
 
 impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(deserializer)?;
-        usize::try_from(number)
-            .ok()
-            .filter(|_| (MIN..=MAX).contains(&number))
-            .map(Self)
-            .ok_or_else(|| D::Error::custom(format!("{number} is out of range: {MIN} to {MAX}")))
+        struct InRange<const MIN: i64, const MAX: i64>;
+
+        impl<const MIN: i64, const MAX: i64> Visitor<'_> for InRange<MIN, MAX> {
+            type Value = usize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number from {MIN} to {MAX}, without quotes")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
+                usize::try_from(number)
+                    .ok()
+                    .filter(|_| (MIN..=MAX).contains(&number))
+                    .ok_or_else(|| E::custom(format!("{number} is out of range: {MIN} to {MAX}")))
+            }
+        }
+
+        deserializer.deserialize_i64(InRange::<MIN, MAX>).map(Self)
     }
 }
 
@@ -156,7 +168,6 @@ impl From<Text> for String {
 }
 
 /// The path of an endpoint: absolute, as it stands in a request, and not one of the service's own.
-#[derive(Default)]
 pub(super) struct EndpointPath(pub(super) String);
 
 impl<'de> Deserialize<'de> for EndpointPath {

@@ -375,8 +375,8 @@ mod tests {
 
     #[test]
     fn subprotocols_are_confirmed_by_the_rules() {
-        let only = Subprotocols::Only(vec!["mqtt".into(), "chat".into()]);
         type Case<'a> = (&'a [&'a str], &'a Subprotocols, Result<Option<&'a str>, Rejection>);
+        let only = Subprotocols::Only(vec!["mqtt".into(), "chat".into()]);
         let cases: [Case<'_>; 7] = [
             (&[], &Subprotocols::Any, Ok(None)),
             (&["Sec-WebSocket-Protocol: a, b"], &Subprotocols::Any, Ok(Some("a"))),

@@ -1,1 +1,16 @@
 //! All integration tests, in one binary.
+//!
+//! Two harnesses: [`inside`] runs one connection in this process on a paused clock, [`service`]
+//! runs the real binary.
+
+mod inside;
+mod service;
+
+mod command_line;
+mod configuration;
+mod connection;
+mod http_answers;
+mod life_cycle;
+mod listeners;
+mod logs;
+mod shipped_files;

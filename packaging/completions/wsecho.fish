@@ -1,0 +1,57 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_wsecho_global_optspecs
+    string join \n config= bind= log-level= h/help V/version
+end
+
+function __fish_wsecho_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_wsecho_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_wsecho_using_subcommand
+    set -l cmd (__fish_wsecho_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c wsecho -n "__fish_wsecho_needs_command" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_needs_command" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
+complete -c wsecho -n "__fish_wsecho_needs_command" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+warn\t'An administrator should look; a peer alone can never cause this'
+info\t'One line per session, and the life of the service'
+debug\t'Why something was decided'
+trace\t'Everything, libraries included'"
+complete -c wsecho -n "__fish_wsecho_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -n "__fish_wsecho_needs_command" -s V -l version -d 'Print version'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "serve" -d 'Serve until SIGTERM; the default'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "check" -d 'Check the configuration: print "ok" or everything that is wrong, and start nothing'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+warn\t'An administrator should look; a peer alone can never cause this'
+info\t'One line per session, and the life of the service'
+debug\t'Why something was decided'
+trace\t'Everything, libraries included'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+warn\t'An administrator should look; a peer alone can never cause this'
+info\t'One line per session, and the life of the service'
+debug\t'Why something was decided'
+trace\t'Everything, libraries included'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check help" -f -a "serve" -d 'Serve until SIGTERM; the default'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check help" -f -a "check" -d 'Check the configuration: print "ok" or everything that is wrong, and start nothing'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

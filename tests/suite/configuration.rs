@@ -1,0 +1,212 @@
+//! The configuration file: every finding at once, with its place and its remedy.
+
+use std::time::Duration;
+
+use wsecho::config::{Changes, Config, parse};
+use wsecho::ws::handshake::Subprotocols;
+
+use crate::service::{Outcome, wsecho};
+
+/// The findings of a file, as `line:column: message`.
+fn findings(text: &str) -> Vec<String> {
+    let found = parse(text).expect_err("this is wrong");
+    found.iter().map(|it| format!("{}:{}: {}", it.line, it.column, it.message)).collect()
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    assert_eq!(parse("").unwrap(), Config::default());
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        bind = ["127.0.0.1:1", "unix:/run/w.sock"]
+        workers = 2
+        unix_mode = "0600"
+        [[endpoint]]
+        path = "/a"
+        prefix = "> "
+        subprotocols = ["chat", "mqtt"]
+        [[endpoint]]
+        path = "/b"
+        subprotocols = "none"
+        [limits]
+        max_connections = 7
+        max_message_size = "64 KiB"
+        [timeouts]
+        handshake = "1s 500ms"
+        close = "2s"
+        [shutdown]
+        drain_timeout = "9s"
+        drain_spread = "1s"
+        [log]
+        level = "debug"
+        format = "json"
+    "#;
+    let config = parse(text).unwrap();
+    assert_eq!(config.boot.bind.len(), 2);
+    assert_eq!((config.boot.workers, config.boot.unix_mode), (2, 0o600));
+    assert_eq!(config.boot.max_connections, 7);
+    let policy = &config.policy;
+    assert_eq!(policy.timeouts.handshake, Duration::from_millis(1500));
+    assert_eq!(policy.shutdown.spread, Duration::from_secs(1));
+    let [first, second] = &policy.endpoints[..] else { panic!("{:?}", policy.endpoints) };
+    assert_eq!((first.path.as_str(), first.session.prefix.as_str()), ("/a", "> "));
+    assert_eq!(second.rules.subprotocols, Subprotocols::None);
+    for endpoint in [first, second] {
+        assert_eq!(endpoint.session.max_message_size, 65_536);
+        assert_eq!(endpoint.session.close, Duration::from_secs(2));
+    }
+    let changes = Config::default().changes(&config);
+    assert_eq!(changes.reloaded.len() + changes.need_restart.len(), 12, "{changes:?}");
+    assert_eq!(config.changes(&config), Changes::default());
+}
+
+#[test]
+fn one_address_may_stand_without_a_list() {
+    assert_eq!(parse("bind = \"[::1]:0\"").unwrap().boot.bind[0].to_string(), "[::1]:0");
+}
+
+#[test]
+fn each_mistake_is_found_where_it_stands_and_names_its_remedy() {
+    let cases = [
+        ("bnd = 1", "1:1: unknown key \"bnd\"; did you mean \"bind\"?"),
+        (
+            "[timeouts]\nhandshak = \"1s\"",
+            "2:1: unknown key \"handshak\" in [timeouts]; did you mean \"handshake\"?",
+        ),
+        ("[timeots]\nclose = \"1s\"", "1:2: unknown key \"timeots\"; did you mean \"timeouts\"?"),
+        ("[log]\ncolour = 1", "2:1: unknown key \"colour\" in [log]; there are level, format"),
+        (
+            "bind = 5",
+            "1:8: bind: invalid type: integer `5`, expected an address in quotes, such as \"127.0.0.1:8888\"",
+        ),
+        ("bind = []", "1:8: bind: the list is empty"),
+        ("bind = [\"127.0.0.1:1\", \"x\"]", "1:24: bind: \"x\": not an address to listen on"),
+        ("bind = [\"[::1]:1\", \"[::1]:1\"]", "1:20: bind: \"[::1]:1\" stands here twice"),
+        (
+            "unix_mode = 660",
+            "1:13: unix_mode: invalid type: integer `660`, expected an octal mode in quotes, such as \"0660\"",
+        ),
+        ("unix_mode = \"0888\"", "1:13: unix_mode: \"0888\" is no octal mode"),
+        (
+            "workers = \"2\"",
+            "1:11: workers: invalid type: string \"2\", expected a number from 0 to 1024",
+        ),
+        ("workers = -1", "1:11: workers: -1 is out of range: 0 to 1024"),
+        (
+            "timeouts.close = 10",
+            "1:18: timeouts.close: invalid type: integer `10`, expected a duration with its unit in quotes, such as \"10s\"",
+        ),
+        ("timeouts.close = \"10\"", "1:18: timeouts.close: \"10\" is no duration such as \"10s\""),
+        ("timeouts.close = \"0s\"", "1:18: timeouts.close: \"0s\" is out of range: 1ms to 24h"),
+        (
+            "limits.max_message_size = 1048576",
+            "1:27: limits.max_message_size: invalid type: integer `1048576`, expected a size with its unit in quotes, such as \"1 MiB\"",
+        ),
+        (
+            "limits.max_message_size = \"1048576\"",
+            "1:27: limits.max_message_size: \"1048576\" is no size such as \"1 MiB\"",
+        ),
+        (
+            "limits.max_message_size = \"2 GiB\"",
+            "1:27: limits.max_message_size: \"2 GiB\" is out of range",
+        ),
+        (
+            "limits.max_connections = 0",
+            "1:26: limits.max_connections: 0 is out of range: 1 to 1000000",
+        ),
+        ("limits = 5", "1:10: limits is a table: write [limits]"),
+        (
+            "shutdown.drain_spread = \"31s\"",
+            "1:25: shutdown.drain_spread is longer than drain_timeout",
+        ),
+        (
+            "log.level = \"loud\"",
+            "1:13: log.level: unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`",
+        ),
+        ("[endpoint]\npath = \"/a\"", "1:1: endpoint is a list of tables: write [[endpoint]]"),
+        ("[[endpoint]]\nprefix = \"\"", "1:1: endpoint.path is missing: write path = "),
+        ("[[endpoint]]\npath = \"a\"", "2:8: endpoint.path: \"a\" is relative: write \"/a\""),
+        (
+            "[[endpoint]]\npath = \"/info\"",
+            "2:8: endpoint.path: \"/info\" is a path of the service itself",
+        ),
+        ("[[endpoint]]\npath = \"/a?b\"", "2:8: endpoint.path: \"/a?b\" is not the path of a URL"),
+        (
+            "[[endpoint]]\npath = \"/a\"\n[[endpoint]]\npath = \"/a\"",
+            "4:8: endpoint.path: \"/a\" stands here twice",
+        ),
+        (
+            "[[endpoint]]\npath = \"/a\"\nsubprotocols = \"chat\"",
+            "3:16: endpoint.subprotocols: \"chat\" is neither \"any\" nor \"none\"; write [\"chat\"] for a list",
+        ),
+        (
+            "[[endpoint]]\npath = \"/a\"\nsubprotocols = [\"a b\"]",
+            "3:16: endpoint.subprotocols: \"a b\" is no token",
+        ),
+        ("workers = 1\nworkers = 2", "2:1: not TOML: duplicate key"),
+        ("workers =", "1:10: not TOML: "),
+    ];
+    for (text, expected) in cases {
+        let found = findings(text);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert!(found[0].starts_with(expected), "{text}:\n{}\n{expected}", found[0]);
+    }
+}
+
+#[test]
+fn columns_count_characters() {
+    assert!(
+        findings("# \u{fc}\nlog = { level = \"\u{fc}\u{fc}\", x = 1 }")[1].starts_with("2:23: ")
+    );
+}
+
+#[test]
+fn all_findings_come_at_once_and_in_order() {
+    let found = findings(
+        "bnd = 1\nworkers = \"x\"\n[limits]\nmax_connections = 0\n[log]\nlevel = 1\nformt = 1",
+    );
+    let lines: Vec<&str> = found.iter().map(|it| it.split(':').next().unwrap()).collect();
+    assert_eq!(lines, ["1", "2", "4", "6", "7"], "{found:#?}");
+}
+
+#[test]
+fn check_and_serve_print_the_same_findings_and_exit_with_78() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("w.toml");
+    std::fs::write(&file, "bnd = 1\n[timeouts]\nclose = 5\n").unwrap();
+    let [check, serve] = ["check", "serve"].map(|command| {
+        let outcome = Outcome::of(wsecho().arg(command).arg("--config").arg(&file));
+        assert_eq!((outcome.code(), outcome.stdout.as_str()), (78, ""), "{command}");
+        outcome.stderr
+    });
+    assert_eq!(check, serve);
+    assert_eq!(check.lines().count(), 2, "{check}");
+    let place = format!("wsecho: {}:3:9: timeouts.close: ", file.display());
+    assert!(check.lines().nth(1).unwrap().starts_with(&place), "{check}");
+}
+
+#[test]
+fn check_says_ok_and_warns_without_failing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("w.toml");
+    std::fs::write(&file, "bind = \"0.0.0.0:0\"\nshutdown.drain_timeout = \"36s\"\n").unwrap();
+    let outcome = Outcome::of(wsecho().arg("check").arg("--config").arg(&file));
+    assert_eq!((outcome.code(), outcome.stdout.as_str()), (0, "ok\n"), "{}", outcome.stderr);
+    for warning in
+        ["warning: bind = \"0.0.0.0:0\" can be reached", "warning: shutdown.drain_timeout"]
+    {
+        assert!(outcome.stderr.contains(warning), "{warning} in {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn check_compares_with_the_shells_descriptor_limit() {
+    let binary = env!("CARGO_BIN_EXE_wsecho");
+    let script = format!("ulimit -n 100 && exec {binary} check --bind 127.0.0.1:0");
+    let outcome = Outcome::of(std::process::Command::new("sh").args(["-c", &script]));
+    assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("more descriptors than the 100 allowed"), "{}", outcome.stderr);
+}

@@ -1,0 +1,119 @@
+//! Every answer that is not a WebSocket: status, headers, sentence.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::inside::{Inside, handshake, read_head};
+
+/// Sends a request and takes the answer apart: status, head in lower case, body.
+async fn ask(inside: &Inside, request: &str) -> (u16, String, String) {
+    let answer = inside.exchange(request).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), head.to_ascii_lowercase(), body.to_owned())
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_blogs_exchange_is_answered_as_tornado_answers_it() {
+    let mut client = Inside::new("").connect();
+    client.write_all(handshake("/socket").as_bytes()).await.unwrap();
+    let head = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+    for line in [
+        "upgrade: websocket",
+        "connection: Upgrade",
+        "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    ] {
+        assert!(head.lines().any(|found| found == line), "{line} in {head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_has_its_status_its_headers_and_its_sentence() {
+    let good = handshake("/socket");
+    let without = |line: &str| good.replace(&format!("{line}\r\n"), "");
+    let cases = [
+        (good.replace("GET ", "POST "), 405, "allow: get, head", "opened with GET"),
+        (good.replace("GET ", "BREW "), 405, "allow: get, head", "opened with GET"),
+        (good.replace("HTTP/1.1", "HTTP/1.0"), 426, "upgrade: websocket", "without HTTP/1.1"),
+        (without("Upgrade: websocket"), 426, "sec-websocket-version: 13", "`Upgrade: websocket`"),
+        (without("Connection: Upgrade"), 426, "upgrade: websocket", "`Connection: upgrade`"),
+        (get("/socket"), 426, "upgrade: websocket", "open it with a WebSocket client"),
+        (good.replace("n: 13", "n: 8"), 426, "sec-websocket-version: 13", "version 13"),
+        (without("Sec-WebSocket-Version: 13"), 400, "", "must be 13"),
+        (without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), 400, "", "Sec-WebSocket-Key"),
+        (without("Host: server.example.com"), 400, "", "one Host"),
+        (good.replace("Host: s", "Host: x\r\nHost: s"), 400, "", "one Host"),
+        (good.replace("Host: s", "Content-Length: 3\r\nHost: s"), 400, "", "body"),
+        (get("/nowhere"), 404, "", "/socket"),
+    ];
+    let inside = Inside::new("");
+    for (request, expected, header, sentence) in cases {
+        let (status, head, body) = ask(&inside, &request).await;
+        assert_eq!(status, expected, "{request}{body}");
+        assert!(body.contains(sentence) && body.ends_with('\n'), "{request}{body}");
+        for header in [
+            header,
+            "connection: close",
+            "x-content-type-options: nosniff",
+            "content-type: text/plain",
+        ] {
+            assert!(head.contains(header), "{header} in {head}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_request_is_reflected() {
+    let inside = Inside::new("");
+    for request in [
+        get("/mark%3Cscript%3E?mark=1"),
+        handshake("/socket?mark").replace("websocket\r\n", "mark\r\n"),
+        handshake("/socket").replace("Version: 13", "Version: mark"),
+        handshake("/socket").replace("Host: ", "Host: mark mark"),
+        "MARK / HTTP/1.1\r\nHost: mark\r\n\r\n".to_owned(),
+    ] {
+        let (_, head, body) = ask(&inside, &request).await;
+        assert!(!(head + &body).to_lowercase().contains("mark"), "{request}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_is_answered_also_without_host_and_to_head() {
+    let inside = Inside::new("");
+    for request in ["GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let (status, _, body) = ask(&inside, request).await;
+        assert_eq!((status, body.as_str()), (200, "ok\n"), "{request}");
+    }
+    let (status, head, body) = ask(&inside, "HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert!(head.contains("content-length: 3"), "{head}");
+    assert_eq!(ask(&inside, "POST /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.0, 405);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_root_lists_the_endpoints() {
+    let (status, _, body) = ask(&Inside::new(""), &get("/")).await;
+    assert_eq!(status, 200);
+    for part in ["/socket", "\"server: \"", "/echo"] {
+        assert!(body.contains(part), "{part} in {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_on_the_root_takes_websockets_and_leaves_the_list_to_browsers() {
+    let inside = Inside::new("[[endpoint]]\npath = \"/\"\nprefix = \"\"");
+    let (status, _, body) = ask(&inside, &get("/")).await;
+    assert_eq!(status, 200, "{body}");
+    let broken = handshake("/").replace("Connection: Upgrade\r\n", "");
+    assert_eq!(ask(&inside, &broken).await.0, 426, "an attempt is told what is missing");
+    inside.open("/").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_belongs_to_the_client_and_does_not_hide_the_endpoint() {
+    Inside::new("").open("/socket?token=1").await;
+}

@@ -1,0 +1,90 @@
+//! A connection in this process: a duplex pair, a paused clock, no port.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Semaphore;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use wsecho::http::conn::{self, Admission};
+use wsecho::http::router::Router;
+use wsecho::net::listen::PeerAddr;
+use wsecho::ops::drain::Drain;
+
+/// The request of RFC 6455, section 1.3, for `path`.
+pub fn handshake(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+/// One policy, and as many connections under it as a test wants.
+pub struct Inside {
+    pub drain: Drain,
+    router: Arc<Router>,
+}
+
+impl Inside {
+    /// Takes the text of a configuration file.
+    pub fn new(config: &str) -> Self {
+        let config = wsecho::config::parse(config).expect("the test's configuration is right");
+        let drain = Drain::default();
+        let router = Arc::new(Router::new(config.policy, drain.clone(), Arc::default()));
+        Self { drain, router }
+    }
+
+    /// Opens a connection with this much room in each direction.
+    pub fn connect_with(&self, room: usize, overflow: bool) -> (DuplexStream, impl Future) {
+        let (client, server) = duplex(room);
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("it is new");
+        let admission =
+            if overflow { Admission::Overflow(permit) } else { Admission::Admitted(permit) };
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        let router = Arc::clone(&self.router);
+        self.drain.spawn(async move {
+            conn::serve(server, PeerAddr::Unix, router, admission).await;
+            drop(ended);
+        });
+        (client, end)
+    }
+
+    /// Opens a connection with room for everything.
+    pub fn connect(&self) -> DuplexStream {
+        self.connect_with(1 << 20, false).0
+    }
+
+    /// Sends bytes on a new connection and reads until it is closed.
+    pub async fn exchange(&self, request: &str) -> String {
+        let mut client = self.connect();
+        client.write_all(request.as_bytes()).await.expect("there is room");
+        read_to_end(&mut client).await
+    }
+
+    /// Opens a WebSocket, and hands it to a client that nobody here wrote.
+    pub async fn open(&self, path: &str) -> WebSocketStream<DuplexStream> {
+        let mut client = self.connect();
+        client.write_all(handshake(path).as_bytes()).await.expect("there is room");
+        let head = read_head(&mut client).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        WebSocketStream::from_raw_socket(client, Role::Client, None).await
+    }
+}
+
+/// Reads until the other end closes.
+pub async fn read_to_end(client: &mut DuplexStream) -> String {
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.expect("answers are UTF-8");
+    answer
+}
+
+/// Reads a response head and nothing behind it.
+pub async fn read_head(client: &mut DuplexStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.expect("a whole head"));
+    }
+    String::from_utf8(head).expect("heads are ASCII")
+}

@@ -1,0 +1,169 @@
+//! From READY to exit: readiness, reload, drain.
+
+use std::io::{Read, Write};
+
+use rustix::process::Signal;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::service::{Service, echo};
+
+#[test]
+fn readiness_is_told_with_the_bound_addresses() {
+    let service = Service::start("");
+    assert_ne!(service.addrs[0], "127.0.0.1:0");
+    assert_eq!(echo(&mut service.open("/socket"), "Hello world"), "server: Hello world");
+}
+
+#[test]
+fn an_abstract_notification_socket_is_reached_too() {
+    let name = format!("wsecho-test-{}", std::process::id());
+    let service = Service::start_abstract(&name);
+    assert_eq!(service.stop().0, 0);
+}
+
+#[test]
+fn without_a_notification_socket_the_service_runs_all_the_same() {
+    let mut service = Service::start_with("", |command| {
+        // The harness learns of readiness through a copy that the service does not see.
+        let path = command.get_envs().find(|(name, _)| *name == "NOTIFY_SOCKET");
+        let path = path.and_then(|(_, path)| path.map(ToOwned::to_owned)).expect("set above");
+        command.env_remove("NOTIFY_SOCKET");
+        let told = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        told.send_to(b"READY=1\nSTATUS=listening on 127.0.0.1:0; 0 sessions", path).unwrap();
+    });
+    let line = service.log_line("listening on ");
+    let addr = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+    service.addrs = vec![addr.to_owned()];
+    assert_eq!(echo(&mut service.open("/echo"), "a"), "a");
+    assert_eq!(service.stop().0, 0);
+}
+
+#[test]
+fn the_status_counts_the_sessions() {
+    let service = Service::start("");
+    let _sockets = [service.open("/echo"), service.open("/echo")];
+    let status = service.state();
+    assert!(status.ends_with("; 2 sessions\n"), "{status}");
+}
+
+#[test]
+fn a_reload_holds_for_new_connections_and_names_what_needs_a_restart() {
+    let mut service = Service::start("");
+    let mut old = service.open("/socket");
+    service.rewrite("workers = 3\n[[endpoint]]\npath = \"/socket\"\nprefix = \"new: \"\n");
+    let [reloading, ready] = service.reload();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert!(ready.starts_with("READY=1\nSTATUS="), "{ready}");
+    assert_eq!(echo(&mut service.open("/socket"), "a"), "new: a");
+    assert_eq!(echo(&mut old, "a"), "server: a", "an open session keeps its policy");
+    assert!(service.log_line("reloaded: ").contains("keys=endpoint"));
+    assert!(service.log_line("need a restart").contains("keys=workers"));
+}
+
+#[test]
+fn a_bad_reload_changes_nothing_and_says_why() {
+    let mut service = Service::start("");
+    service.rewrite("[[endpoint]]\npath = \"/socket\"\nprefix = 5\n[log]\nlevel = \"loud\"\n");
+    let [_, ready] = service.reload();
+    assert!(ready.starts_with("READY=1\n"), "{ready}");
+    assert!(ready.contains("the last reload was refused"), "{ready}");
+    assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
+    service.log_line(":4:10: endpoint.prefix: ");
+    service.log_line(":6:9: log.level: ");
+    service.rewrite("");
+    assert!(!service.reload()[1].contains("refused"), "and a good one mends it");
+}
+
+#[test]
+fn the_log_level_can_be_changed_by_a_reload() {
+    let mut service = Service::start("");
+    service.rewrite("log.level = \"debug\"");
+    service.reload();
+    service.ask("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n");
+    service.log_line("no such path");
+}
+
+#[test]
+fn a_file_that_vanishes_is_no_reason_to_fall_back_to_defaults() {
+    let mut service = Service::start("[[endpoint]]\npath = \"/only\"\n");
+    std::fs::remove_file(service.config_path()).unwrap();
+    service.reload();
+    service.log_line("cannot read ");
+    assert_eq!(echo(&mut service.open("/only"), "a"), "a");
+}
+
+#[test]
+fn sigterm_closes_every_session_with_1001_and_exits_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut service = Service::start("shutdown.drain_spread = \"100ms\"");
+        let mut sockets: Vec<_> = (0..5).map(|_| service.open("/socket")).collect();
+        service.signal(signal);
+        while service.state() != "STOPPING=1\nSTATUS=draining\n" {}
+        for socket in &mut sockets {
+            let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("no Close") };
+            assert_eq!(close.code, CloseCode::Away);
+            assert!(matches!(socket.read(), Err(Error::ConnectionClosed)));
+        }
+        service.log_line("stopped: every session has ended");
+        assert_eq!(service.wait().0, 0);
+    }
+}
+
+#[test]
+fn listeners_close_at_once_when_draining() {
+    let mut service = Service::start("");
+    let mut held = service.open("/echo");
+    service.signal(Signal::TERM);
+    service.log_line("draining");
+    while std::net::TcpStream::connect(&service.addrs[0]).is_ok() {}
+    assert!(matches!(held.read().unwrap(), Message::Close(_)));
+}
+
+#[test]
+fn sighup_during_a_drain_is_ignored_and_a_second_sigterm_aborts() {
+    let mut service = Service::start("timeouts.close = \"20s\"");
+    let _mute = service.open("/echo");
+    service.signal(Signal::TERM);
+    service.log_line("draining");
+    service.signal(Signal::HUP);
+    service.log_line("SIGHUP during a drain is ignored");
+    service.signal(Signal::TERM);
+    let line = service.log_line("what had not ended was aborted");
+    assert!(line.contains("aborted=1"), "{line}");
+    assert_eq!(service.wait().0, 0);
+}
+
+#[test]
+fn a_drain_ends_at_its_timeout_whoever_does_not_answer() {
+    let mut service = Service::start(
+        "timeouts.close = \"20s\"\n[shutdown]\ndrain_timeout = \"300ms\"\ndrain_spread = \"0s\"",
+    );
+    let _mute = service.open("/echo");
+    service.signal(Signal::TERM);
+    assert!(service.log_line("was aborted").contains("aborted=1"));
+    assert_eq!(service.wait().0, 0);
+}
+
+#[test]
+fn beyond_max_connections_a_client_gets_503_and_a_freed_place_is_taken() {
+    let service = Service::start("limits.max_connections = 2");
+    let [mut first, mut second] = [service.open("/echo"), service.open("/echo")];
+    let refused = service.ask("GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    assert!(refused.contains("limits.max_connections"), "{refused}");
+    first.close(None).unwrap();
+    while first.read().is_ok() {}
+    drop(first);
+    // The place is free once the service has seen the end, which it may tell in its own time.
+    loop {
+        let mut stream = service.connect();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        if answer.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+    }
+    assert_eq!(echo(&mut second, "unharmed"), "unharmed");
+}

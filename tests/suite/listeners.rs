@@ -1,0 +1,230 @@
+//! Listening: several at once, Unix sockets, inherited sockets, addresses that cannot be had.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::service::{Outcome, Service, connect_unix, echo, upgrade, wsecho};
+
+/// Starts in vain, and returns the exit code and what was said.
+fn refused(bind: &str) -> (i32, String) {
+    let outcome = Outcome::of(wsecho().args(["--bind", bind]));
+    let said = outcome.stderr.lines().filter(|line| line.starts_with("wsecho: "));
+    (outcome.code(), said.collect::<Vec<_>>().join("\n"))
+}
+
+/// Runs the service through a shell that moves descriptors to where systemd passes them.
+fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
+    let binary = command.get_program().to_owned();
+    let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let envs: Vec<_> =
+        command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
+    let copies: Vec<OwnedFd> =
+        fds.iter().map(|fd| fd.as_fd().try_clone_to_owned().expect("a descriptor")).collect();
+    // std can place standard streams only: stdin and stdout carry the sockets to the shell.
+    let mut shell = Command::new("sh");
+    let count = copies.len();
+    shell.arg("-c").arg(format!(
+        "exec 3<&0 4>&1 </dev/null >/dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$0\" \"$@\""
+    ));
+    shell.arg(binary).args(args);
+    for (name, value) in envs {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let mut copies = copies.into_iter();
+    shell.stdin(copies.next().expect("a socket"));
+    shell.stdout(copies.next().map_or_else(Stdio::null, Stdio::from));
+    shell.stderr(Stdio::piped());
+    *command = shell;
+}
+
+#[test]
+fn several_addresses_are_served_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.sock");
+    let bind = format!("bind = [\"127.0.0.1:0\", \"[::1]:0\", \"unix:{}\"]", path.display());
+    let service = Service::start(&bind);
+    let [v4, v6, unix] = &service.addrs[..] else { panic!("{:?}", service.addrs) };
+    assert_eq!(unix, &format!("unix:{}", path.display()));
+    for tcp in [v4, v6] {
+        let stream = std::net::TcpStream::connect(tcp).unwrap();
+        assert_eq!(echo(&mut upgrade(stream, "/socket"), "a"), "server: a");
+    }
+    assert_eq!(echo(&mut upgrade(connect_unix(&path), "/socket"), "a"), "server: a");
+}
+
+#[test]
+fn a_unix_socket_has_its_mode_whatever_the_umask_and_goes_with_the_service() {
+    for (mode, umask) in [("0660", "077"), ("0666", "022"), ("0600", "000")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w.sock");
+        let bind = format!("unix_mode = \"{mode}\"\nbind = \"unix:{}\"", path.display());
+        let service = Service::start_with(&bind, |command| {
+            let binary = command.get_program().to_owned();
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\"")).arg(binary);
+            shell.args(command.get_args());
+            for (name, value) in command.get_envs() {
+                if let Some(value) = value {
+                    shell.env(name, value);
+                }
+            }
+            shell.stdout(Stdio::null()).stderr(Stdio::piped());
+            *command = shell;
+        });
+        let found = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(format!("{found:04o}"), mode, "umask {umask}");
+        let (code, log) = service.stop();
+        assert_eq!(code, 0, "{log}");
+        assert!(!path.exists(), "the socket is removed at exit");
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.sock");
+    let bind = format!("unix:{}", path.display());
+    let live = UnixListener::bind(&path).unwrap();
+    let (code, said) = refused(&bind);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("is in use by another process"), "{said}");
+    drop(live);
+    let service = Service::start(&format!("bind = \"{bind}\""));
+    assert_eq!(echo(&mut upgrade(connect_unix(&path), "/echo"), "a"), "a");
+    drop(service);
+}
+
+#[test]
+fn what_is_no_stream_socket_is_never_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("file"), "precious").unwrap();
+    fs::write(at("target"), "precious").unwrap();
+    std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    let _datagram = UnixDatagram::bind(at("datagram")).unwrap();
+    for name in ["file", "link", "folder", "datagram"] {
+        let (code, said) = refused(&format!("unix:{}", at(name).display()));
+        assert_eq!(code, 1, "{name}: {said}");
+        assert!(fs::symlink_metadata(at(name)).is_ok(), "{name} is left alone");
+        assert!(said.contains("bind"), "{name}: {said}");
+    }
+    assert_eq!(fs::read_to_string(at("target")).unwrap(), "precious");
+}
+
+#[test]
+fn a_socket_that_was_replaced_is_not_removed_at_exit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.sock");
+    let service = Service::start(&format!("bind = \"unix:{}\"", path.display()));
+    fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    assert_eq!(service.stop().0, 0);
+    assert!(path.exists(), "it belongs to somebody else now");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (bind, sentence) in [
+        (taken.as_str(), "is in use by another process: stop that one"),
+        ("192.0.2.1:8888", "is no address of this machine"),
+        ("unix:/nonexistent/w.sock", "the folder of unix:/nonexistent/w.sock is missing"),
+    ] {
+        let (code, said) = refused(bind);
+        assert_eq!(code, 1, "{bind}: {said}");
+        assert!(said.contains(bind) && said.contains(sentence), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_port_below_1024_points_to_the_socket_unit() {
+    // Root may bind it: drop that right, or skip loudly where setpriv cannot.
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service", "--"]);
+    setpriv.arg(env!("CARGO_BIN_EXE_wsecho")).args(["--bind", "127.0.0.1:1"]);
+    let outcome = Outcome::of(&mut setpriv);
+    if fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .is_ok_and(|n| n.trim() == "0")
+    {
+        eprintln!("SKIPPED: every port may be bound by anybody on this machine");
+        return;
+    }
+    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("127.0.0.1:1 is a port for root"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("wsecho.socket"), "{}", outcome.stderr);
+}
+
+#[test]
+fn inherited_sockets_are_served_and_their_paths_are_left_to_systemd() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.sock");
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = UnixListener::bind(&path).unwrap();
+    let service =
+        Service::start_with("bind = \"systemd\"", |command| inherit(&[&tcp, &unix], command));
+    assert_eq!(service.addrs[0], tcp.local_addr().unwrap().to_string());
+    assert_eq!(service.addrs[1], format!("unix:{}", path.display()));
+    assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
+    assert_eq!(echo(&mut upgrade(connect_unix(&path), "/socket"), "b"), "server: b");
+    let (code, log) = service.stop();
+    assert_eq!(code, 0, "{log}");
+    assert!(path.exists(), "systemd listens on it further");
+}
+
+#[test]
+fn systemd_without_a_passed_socket_is_a_mistake_in_the_configuration() {
+    let (code, said) = refused("systemd");
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("start wsecho.socket"), "{said}");
+}
+
+#[test]
+fn a_passed_connection_is_refused_with_the_remedy() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut command = wsecho();
+    command.args(["--bind", "systemd"]);
+    inherit(&[&client], &mut command);
+    let outcome = Outcome::of(&mut command);
+    assert_eq!(outcome.code(), 78, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("set Accept=no"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_passed_datagram_socket_is_refused_with_the_remedy() {
+    let socket = UnixDatagram::unbound().unwrap();
+    let mut command = wsecho();
+    command.args(["--bind", "systemd"]);
+    inherit(&[&socket], &mut command);
+    let outcome = Outcome::of(&mut command);
+    assert_eq!(outcome.code(), 78, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("ListenStream="), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_second_instance_on_the_same_port_is_refused() {
+    let first = Service::start("");
+    let (code, said) = refused(&first.addrs[0]);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(echo(&mut first.open("/echo"), "still here"), "still here");
+}
+
+#[test]
+fn a_socket_path_longer_than_the_kernel_takes_is_said_so() {
+    let long = format!("unix:/{}", "x".repeat(200));
+    let outcome = Outcome::of(wsecho().args(["--bind", &long]));
+    assert_eq!(outcome.code(), 2);
+    assert!(outcome.stderr.contains("at most 107 bytes"), "{}", outcome.stderr);
+    assert!(!Path::new("/xxx").exists());
+}

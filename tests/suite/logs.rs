@@ -1,0 +1,139 @@
+//! The log: its forms, one line per session, and nothing that a client could forge.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+use crate::service::{Service, echo};
+
+/// Runs a session whose client closes with a reason, and returns its log line.
+fn session_line(service: &mut Service, reason: &str) -> String {
+    let mut socket = service.open("/socket");
+    echo(&mut socket, "abc");
+    socket.close(Some(CloseFrame { code: 4000.into(), reason: reason.into() })).unwrap();
+    while socket.read().is_ok() {}
+    service.log_line("session ended")
+}
+
+#[test]
+fn a_session_is_one_line_at_its_end() {
+    let mut service = Service::start("");
+    let line = session_line(&mut service, "bye");
+    for field in [
+        " INFO session ended: closed by the client with 4000 client=127.0.0.1:",
+        " endpoint=/socket messages=1 bytes=3 seconds=",
+        " ended=by_client close_reason=bye",
+    ] {
+        assert!(line.contains(field), "{field} in {line}");
+    }
+    let (_, log) = service.stop();
+    assert_eq!(log.matches("session ended").count(), 1, "{log}");
+}
+
+#[test]
+fn the_journal_form_has_a_priority_and_no_time() {
+    let mut service = Service::start("log.format = \"journal\"");
+    let line = session_line(&mut service, "bye");
+    assert!(line.starts_with("<6>session ended: "), "{line}");
+}
+
+#[test]
+fn the_json_form_is_one_object_a_line() {
+    let mut service = Service::start("log.format = \"json\"");
+    let line = session_line(&mut service, "a \"quoted\" \\ reason");
+    let record: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(record["level"], "INFO");
+    assert_eq!(record["endpoint"], "/socket");
+    assert_eq!(record["bytes"], 3);
+    assert_eq!(record["ended"], "by_client");
+}
+
+#[test]
+fn a_client_cannot_forge_a_line_or_a_field() {
+    let mut service = Service::start("");
+    let line = session_line(&mut service, "x\n<3>forged client=1.2.3.4 \u{202e}\u{1b}[2J\u{85}");
+    assert!(
+        line.ends_with(r#"close_reason="x\n<3>forged client=1.2.3.4 \u{202e}\u{1b}[2J\u{85}""#)
+    );
+}
+
+#[test]
+fn health_checks_and_bare_connections_are_not_logged_at_info() {
+    let mut service = Service::start("");
+    service.ask("GET /healthz HTTP/1.0\r\n\r\n");
+    drop(service.connect());
+    session_line(&mut service, "");
+    let (_, log) = service.stop();
+    let lines: Vec<&str> = log.lines().collect();
+    let [listening, _session, draining, stopped] = &lines[..] else { panic!("{log}") };
+    for (line, text) in [(listening, "listening on"), (draining, "draining"), (stopped, "stopped")]
+    {
+        assert!(line.contains(text), "{log}");
+    }
+}
+
+#[test]
+fn what_hypers_parser_refuses_is_named_in_the_log() {
+    let mut service = Service::start("timeouts.handshake = \"300ms\"");
+    for (request, reason) in [
+        ("\x16\x03\x01 hello\r\n\r\n".to_owned(), "not an HTTP/1.1 request"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "HTTP/2 was spoken"),
+        (format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000)), "over 16 KiB"),
+        ("GET / HT".to_owned(), "no complete request within timeouts.handshake"),
+    ] {
+        service.ask(&request);
+        assert!(service.log_line(reason).contains(" INFO "), "a peer cannot cause a warning");
+    }
+}
+
+#[test]
+fn a_missing_default_file_is_said_in_one_line() {
+    if std::path::Path::new("/etc/wsecho.toml").exists() {
+        eprintln!("SKIPPED: this machine has an /etc/wsecho.toml");
+        return;
+    }
+    let mut service = Service::start_with("", |command| {
+        let path = command.get_envs().find(|(name, _)| *name == "NOTIFY_SOCKET");
+        let path = path.and_then(|(_, path)| path.map(ToOwned::to_owned)).expect("set");
+        *command = crate::service::wsecho();
+        command.args(["--bind", "127.0.0.1:0"]).env("NOTIFY_SOCKET", path);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+    });
+    service.log_line("there is no /etc/wsecho.toml: the defaults hold");
+    assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
+}
+
+/// systemd 219 sets no JOURNAL_STREAM: the peer's name is what tells. A namespace lends the name.
+#[test]
+fn the_journal_is_known_by_the_name_of_stderrs_peer() {
+    const INSIDE: &str = "WSECHO_TEST_IN_NAMESPACE";
+    let name = "logs::the_journal_is_known_by_the_name_of_stderrs_peer";
+    if std::env::var_os(INSIDE).is_none() {
+        let this = std::env::current_exe().unwrap();
+        let script =
+            "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && exec \"$0\" \"$@\"";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--user", "--map-root-user", "sh", "-c", script]).arg(this);
+        let outcome = unshare.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output();
+        match outcome {
+            Ok(output) if String::from_utf8_lossy(&output.stdout).contains("1 passed") => {}
+            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare") => {
+                eprintln!("SKIPPED: no mount namespace here: {output:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        return;
+    }
+    let journal = UnixListener::bind("/run/systemd/journal/stdout").unwrap();
+    let stderr = UnixStream::connect("/run/systemd/journal/stdout").unwrap();
+    let service = Service::start_with("", |command| {
+        command.stderr(OwnedFd::from(stderr));
+    });
+    let mut first = String::new();
+    BufReader::new(journal.accept().unwrap().0).read_line(&mut first).unwrap();
+    assert!(first.starts_with("<6>listening on "), "{first}");
+    drop(service);
+}

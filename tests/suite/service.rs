@@ -1,0 +1,229 @@
+//! The real binary: started with a configuration, a notification socket of its own and port 0,
+//! and known to be ready only when it says so.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio_tungstenite::tungstenite::{Message, WebSocket};
+
+/// How long anything may take before a test fails; far above what it takes.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The command, with nothing of the environment that could change what it does.
+pub fn wsecho() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wsecho"));
+    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What a command that has ended left behind.
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.output().expect("the binary is built");
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        Self { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    pub fn code(&self) -> i32 {
+        self.status.code().expect("not killed by a signal")
+    }
+}
+
+/// A running service, killed with the test.
+pub struct Service {
+    child: Child,
+    notify: UnixDatagram,
+    log: Receiver<String>,
+    seen: Vec<String>,
+    pub dir: TempDir,
+    /// What the service was told to listen on, with the ports it got.
+    pub addrs: Vec<String>,
+}
+
+impl Service {
+    /// Starts with this configuration, on `127.0.0.1:0` unless it says otherwise.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, |_| ())
+    }
+
+    /// The same, after `change` had its way with the command.
+    pub fn start_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let socket = dir.path().join("notify");
+        let notify = UnixDatagram::bind(&socket).expect("a socket");
+        let mut command = wsecho();
+        command.env("NOTIFY_SOCKET", socket);
+        Self::launch(dir, notify, command, config, change)
+    }
+
+    /// Starts with a notification socket that is not a path.
+    pub fn start_abstract(name: &str) -> Self {
+        use std::os::linux::net::SocketAddrExt;
+        let addr = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a short name");
+        let notify = UnixDatagram::bind_addr(&addr).expect("a free name");
+        let mut command = wsecho();
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+        Self::launch(tempfile::tempdir().expect("a folder"), notify, command, "", |_| ())
+    }
+
+    fn launch(
+        dir: TempDir,
+        notify: UnixDatagram,
+        mut command: Command,
+        config: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        notify.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let path = dir.path().join("wsecho.toml");
+        let bind = if config.contains("bind") { "" } else { "bind = \"127.0.0.1:0\"\n" };
+        std::fs::write(&path, format!("{bind}{config}")).expect("a file");
+        command.arg("--config").arg(&path).stdout(Stdio::null()).stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().expect("the binary is built");
+        let (tell, log) = channel();
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    if tell.send(line).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let mut service = Self { child, notify, log, seen: Vec::new(), dir, addrs: Vec::new() };
+        let ready = service.state();
+        assert!(ready.starts_with("READY=1\n"), "{ready}");
+        let listed = ready.split_once("listening on ").and_then(|(_, rest)| rest.split_once("; "));
+        let (addrs, _) = listed.unwrap_or_else(|| panic!("no address in {ready}"));
+        service.addrs = addrs.split(", ").map(str::to_owned).collect();
+        service
+    }
+
+    /// The next datagram to the service manager.
+    pub fn state(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.notify.recv(&mut buffer).expect("a notification in time");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("wsecho.toml")
+    }
+
+    /// Replaces the configuration, with the address it is bound to.
+    pub fn rewrite(&self, config: &str) {
+        let text = format!("bind = \"127.0.0.1:0\"\n{config}");
+        std::fs::write(self.config_path(), text).expect("a file");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Reloads, and returns what the service manager is told.
+    pub fn reload(&self) -> [String; 2] {
+        self.signal(Signal::HUP);
+        [self.state(), self.state()]
+    }
+
+    /// Waits for a log line with this text.
+    pub fn log_line(&mut self, text: &str) -> String {
+        if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
+            return line.clone();
+        }
+        loop {
+            let Ok(line) = self.log.recv_timeout(PATIENCE) else {
+                panic!("no line with {text:?} in:\n{}", self.seen.join("\n"));
+            };
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the end, and returns the exit code and the whole log.
+    pub fn wait(mut self) -> (i32, String) {
+        let status = self.child.wait().expect("a child");
+        while let Ok(line) = self.log.recv_timeout(PATIENCE) {
+            self.seen.push(line);
+        }
+        (status.code().expect("not killed by a signal"), self.seen.join("\n"))
+    }
+
+    /// Asks to stop, and waits for the end.
+    pub fn stop(self) -> (i32, String) {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.addrs[0]).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    }
+
+    /// Opens a WebSocket on the first address; its session runs when this returns.
+    pub fn open(&self, path: &str) -> WebSocket<TcpStream> {
+        let mut socket = upgrade(self.connect(), path);
+        socket.send(Message::Ping("are you there?".into())).expect("it reads");
+        assert!(matches!(socket.read().expect("it answers"), Message::Pong(_)));
+        socket
+    }
+
+    /// Sends a request and reads until the connection is closed.
+    pub fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself, as many tests want it to.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Opens a WebSocket on a connected stream.
+pub fn upgrade<S: Read + Write + std::fmt::Debug + 'static>(stream: S, path: &str) -> WebSocket<S> {
+    let url = format!("ws://wsecho.example{path}");
+    match tokio_tungstenite::tungstenite::client(url, stream) {
+        Ok((socket, _)) => socket,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Connects to a Unix socket.
+pub fn connect_unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Sends one text and returns its echo.
+pub fn echo<S: Read + Write>(socket: &mut WebSocket<S>, text: &str) -> String {
+    socket.send(text.into()).expect("it reads");
+    socket.read().expect("it answers").into_text().expect("text").to_string()
+}

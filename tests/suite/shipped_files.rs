@@ -1,0 +1,144 @@
+//! Shipped files agree with the code.
+//!
+//! With `UPDATE=1` in the environment the generated ones are written instead of compared.
+
+use std::fs;
+use std::path::Path;
+
+use clap_complete::Shell;
+use wsecho::config::{Config, parse};
+
+fn shipped(path: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn compare(path: &str, generated: &[u8]) {
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(shipped(path).parent().expect("a folder")).unwrap();
+        fs::write(shipped(path), generated).unwrap();
+    }
+    let committed = fs::read(shipped(path)).unwrap_or_default();
+    assert!(
+        committed == generated,
+        "{path} is out of date: run `UPDATE=1 cargo test --test suite shipped_files`"
+    );
+}
+
+/// The command as it is installed: without the commit, which only a release build knows.
+fn command() -> clap::Command {
+    wsecho::cli::command().version(env!("CARGO_PKG_VERSION"))
+}
+
+/// What clap_mangen leaves out, or would point to a page of its own.
+const MAN_PAGE_END: &str = r"
+.SH EXIT STATUS
+.TP
+.B 0
+Success; also after a drain.
+.TP
+.B 1
+A failure at run time, such as an address that is in use.
+.TP
+.B 2
+The command line is wrong.
+.TP
+.B 70
+An internal error: please report it.
+.TP
+.B 78
+The configuration is wrong; every finding is printed. systemd does not restart on it.
+.SH SIGNALS
+.TP
+.B SIGHUP
+Read the configuration again. New connections see it; when it is wrong, the old one holds.
+.TP
+.BR SIGTERM ,\~ SIGINT
+Drain: close the listeners, close each session with code 1001, and exit. A second one aborts.
+.SH ENVIRONMENT
+.TP
+.B NOTIFY_SOCKET
+Where readiness and status are told, see
+.BR sd_notify (3).
+.TP
+.BR LISTEN_FDS ,\~ LISTEN_PID
+Sockets passed by systemd, see
+.BR sd_listen_fds (3).
+.SH FILES
+.TP
+.I /etc/wsecho.toml
+The configuration, see
+.BR wsecho.toml (5).
+Without it the defaults hold.
+.SH SEE ALSO
+.BR wsecho.toml (5),
+.BR systemctl (1)
+";
+
+#[test]
+fn the_man_page_is_that_of_the_command_line() {
+    let command = command();
+    let man = clap_mangen::Man::new(command.clone())
+        .section("8")
+        .date("")
+        .source(concat!("wsecho ", env!("CARGO_PKG_VERSION")))
+        .manual("System Administration");
+    let mut page = Vec::new();
+    man.render_title(&mut page).unwrap();
+    man.render_name_section(&mut page).unwrap();
+    man.render_synopsis_section(&mut page).unwrap();
+    man.render_description_section(&mut page).unwrap();
+    man.render_options_section(&mut page).unwrap();
+    page.extend(b".SH COMMANDS\n");
+    for subcommand in command.get_subcommands() {
+        let about = subcommand.get_about().expect("every command says what it does");
+        page.extend(format!(".TP\n.B {}\n{about}.\n", subcommand.get_name()).bytes());
+    }
+    page.extend(MAN_PAGE_END.trim_start().bytes());
+    compare("docs/wsecho.8", &page);
+}
+
+#[test]
+fn the_completions_are_those_of_the_command_line() {
+    for (shell, path) in [
+        (Shell::Bash, "packaging/completions/wsecho.bash"),
+        (Shell::Zsh, "packaging/completions/_wsecho"),
+        (Shell::Fish, "packaging/completions/wsecho.fish"),
+    ] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command(), "wsecho", &mut script);
+        compare(path, &script);
+    }
+}
+
+/// A key's line is `#key = value`; other comments begin with `# `.
+fn uncommented() -> String {
+    let text = fs::read_to_string(shipped("config/wsecho.toml")).unwrap();
+    let bare = |line: &str| {
+        line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned()
+    };
+    text.lines().map(|line| bare(line) + "\n").collect()
+}
+
+#[test]
+fn the_shipped_configuration_is_the_defaults_also_when_uncommented() {
+    let shipped = fs::read_to_string(shipped("config/wsecho.toml")).unwrap();
+    assert_eq!(parse(&shipped), Ok(Config::default()));
+    assert_eq!(parse(&uncommented()), Ok(Config::default()));
+}
+
+#[test]
+fn the_shipped_configuration_shows_every_key() {
+    // Each unknown key is answered with the known ones, which is where this list comes from.
+    let wrong =
+        "zz=1\nlimits.zz=1\ntimeouts.zz=1\nshutdown.zz=1\nlog.zz=1\n[[endpoint]]\npath=\"/\"\nzz=1";
+    let findings = parse(wrong).unwrap_err();
+    assert_eq!(findings.len(), 6, "{findings:?}");
+    let text = uncommented();
+    for finding in findings {
+        let (_, keys) = finding.message.split_once("there are ").expect("no key is near \"zz\"");
+        for key in keys.split(", ") {
+            let shown = [format!("\n{key} = "), format!("\n[{key}]"), format!("\n[[{key}]]")];
+            assert!(shown.iter().any(|shown| text.contains(shown)), "{key}");
+        }
+    }
+}
