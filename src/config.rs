@@ -17,10 +17,11 @@ use std::time::Duration;
 
 pub use self::advice::Machine;
 use self::read::{Document, Position, Table};
-use self::value::{Addr, ByteSize, EndpointPath, Mode, Seconds, Text, Whole};
+use self::value::{Addr, ByteSize, EndpointPath, Mode, Prefix, Seconds, Whole};
 use crate::net::listen::ListenAddr;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
+use crate::ws::echo;
 use crate::ws::handshake::{Rules, Subprotocols};
 use crate::ws::session;
 
@@ -47,6 +48,8 @@ pub struct Boot {
     pub workers: usize,
     /// `limits.max_connections`.
     pub max_connections: usize,
+    /// `limits.buffer_budget`, in bytes.
+    pub buffer_budget: usize,
     /// `log.format`.
     pub log_format: Format,
 }
@@ -80,8 +83,8 @@ pub struct Endpoint {
 pub struct Timeouts {
     /// From accept to a complete request head.
     pub handshake: Duration,
-    /// For writing an answer, and for the closing handshake.
-    pub close: Duration,
+    /// What sessions wait for; `close` also bounds the writing of an answer.
+    pub session: session::Timeouts,
 }
 
 /// The keys in which two configurations differ.
@@ -101,23 +104,30 @@ impl Config {
             keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
         }
         // Taken apart whole, so that a new field cannot be forgotten here.
-        let Boot { bind, unix_mode, workers, max_connections, log_format } = &self.boot;
+        let Boot { bind, unix_mode, workers, max_connections, buffer_budget, log_format } =
+            &self.boot;
         let Policy { endpoints, timeouts, shutdown, log_level } = &*self.policy;
-        let Timeouts { handshake, close } = timeouts;
+        let Timeouts { handshake, session } = timeouts;
+        let session::Timeouts { ping_interval, pong, write, close } = session;
+        let new_session = &new.policy.timeouts.session;
         let limit = |endpoints: &[Arc<Endpoint>]| {
-            endpoints.first().map(|endpoint| endpoint.session.max_message_size)
+            endpoints.first().map(|endpoint| endpoint.session.echo.max_message_size)
         };
-        let tables = |endpoints: &[Arc<Endpoint>]| -> Vec<(String, Rules, String)> {
-            let row =
-                |it: &Arc<Endpoint>| (it.path.clone(), it.rules.clone(), it.session.prefix.clone());
-            endpoints.iter().map(row).collect()
+        let tables = |endpoints: &[Arc<Endpoint>]| -> Vec<(String, Rules, Box<str>)> {
+            let row = |Endpoint { path, rules, session }: &Endpoint| {
+                (path.clone(), rules.clone(), session.echo.prefix.clone())
+            };
+            endpoints.iter().map(|endpoint| row(endpoint)).collect()
         };
         Changes {
             reloaded: different(&[
                 ("endpoint", tables(endpoints) == tables(&new.policy.endpoints)),
                 ("limits.max_message_size", limit(endpoints) == limit(&new.policy.endpoints)),
                 ("timeouts.handshake", *handshake == new.policy.timeouts.handshake),
-                ("timeouts.close", *close == new.policy.timeouts.close),
+                ("timeouts.close", *close == new_session.close),
+                ("timeouts.write", *write == new_session.write),
+                ("timeouts.ping_interval", *ping_interval == new_session.ping_interval),
+                ("timeouts.pong", *pong == new_session.pong),
                 ("shutdown.drain_timeout", shutdown.timeout == new.policy.shutdown.timeout),
                 ("shutdown.drain_spread", shutdown.spread == new.policy.shutdown.spread),
                 ("log.level", *log_level == new.policy.log_level),
@@ -127,6 +137,7 @@ impl Config {
                 ("unix_mode", *unix_mode == new.boot.unix_mode),
                 ("workers", *workers == new.boot.workers),
                 ("limits.max_connections", *max_connections == new.boot.max_connections),
+                ("limits.buffer_budget", *buffer_budget == new.boot.buffer_budget),
                 ("log.format", *log_format == new.boot.log_format),
             ]),
         }
@@ -140,6 +151,7 @@ impl Default for Boot {
             unix_mode: 0o660,
             workers: 0,
             max_connections: 10_000,
+            buffer_budget: 256 << 20,
             log_format: Format::default(),
         }
     }
@@ -148,7 +160,8 @@ impl Default for Boot {
 impl Default for Policy {
     fn default() -> Self {
         let endpoint = |path: &str, prefix: &str| {
-            let session = session::Settings { prefix: prefix.to_owned(), ..Default::default() };
+            let echo = Arc::new(echo::Settings { prefix: prefix.into(), ..Default::default() });
+            let session = session::Settings { echo, ..Default::default() };
             Arc::new(Endpoint { path: path.to_owned(), session, ..Default::default() })
         };
         Self {
@@ -162,7 +175,7 @@ impl Default for Policy {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), close: Duration::from_secs(5) }
+        Self { handshake: Duration::from_secs(10), session: session::Timeouts::default() }
     }
 }
 
@@ -265,7 +278,7 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     let mut top = document.parse();
     let mut boot = Boot::default();
     let mut policy = Policy::default();
-    let mut max_message_size = session::Settings::default().max_message_size;
+    let mut max_message_size = echo::Settings::default().max_message_size;
 
     if let Some(bind) = top.list::<Addr>("bind") {
         boot.bind = addresses(&document, bind);
@@ -275,12 +288,17 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
 
     let mut limits = top.table("limits");
     limits.set::<Whole<1, 1_000_000>, _>("max_connections", &mut boot.max_connections);
-    limits.set::<ByteSize, _>("max_message_size", &mut max_message_size);
+    limits.set::<ByteSize<125, { 1 << 30 }>, _>("max_message_size", &mut max_message_size);
+    limits.set::<ByteSize<{ 1 << 20 }, { 1 << 40 }>, _>("buffer_budget", &mut boot.buffer_budget);
     limits.finish();
 
     let mut timeouts = top.table("timeouts");
     timeouts.set::<Seconds<1>, _>("handshake", &mut policy.timeouts.handshake);
-    timeouts.set::<Seconds<1>, _>("close", &mut policy.timeouts.close);
+    let session = &mut policy.timeouts.session;
+    timeouts.set::<Seconds<1>, _>("close", &mut session.close);
+    timeouts.set::<Seconds<1>, _>("write", &mut session.write);
+    timeouts.set::<Seconds<1>, _>("ping_interval", &mut session.ping_interval);
+    timeouts.set::<Seconds<1>, _>("pong", &mut session.pong);
     timeouts.finish();
 
     let mut shutdown = top.table("shutdown");
@@ -303,8 +321,8 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     }
     for endpoint in &mut policy.endpoints {
         let session = &mut Arc::make_mut(endpoint).session;
-        session.max_message_size = max_message_size;
-        session.close = policy.timeouts.close;
+        Arc::make_mut(&mut session.echo).max_message_size = max_message_size;
+        session.timeouts = policy.timeouts.session;
     }
     top.finish();
     document.into_result(Config { boot, policy: Arc::new(policy) })
@@ -335,7 +353,8 @@ fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Arc<Endp
             }
             endpoint.path = path;
         }
-        table.set::<Text, _>("prefix", &mut endpoint.session.prefix);
+        let echo = Arc::make_mut(&mut endpoint.session.echo);
+        table.set::<Prefix, _>("prefix", &mut echo.prefix);
         table.set::<Subprotocols, _>("subprotocols", &mut endpoint.rules.subprotocols);
         table.finish();
         endpoints.push(Arc::new(endpoint));

@@ -20,6 +20,7 @@ use crate::http::router::Router;
 use crate::net::listen::{BindError, ListenAddr, Listener, Listeners, PeerAddr, Stream};
 use crate::ops::drain::Drain;
 use crate::ops::systemd::{self, Inherited, NotifyState};
+use crate::ws::session::Budget;
 
 /// Connections over `limits.max_connections` that are accepted to be told so; behind them the
 /// kernel's backlog holds.
@@ -103,8 +104,10 @@ impl Server {
     ) -> usize {
         let Self { mut config, mut listeners, drain, sessions } = self;
         let addrs = listeners.addrs().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let budget = Budget::new(config.boot.buffer_budget);
         let router = |config: &Config| {
-            Arc::new(Router::new(config.policy.clone(), drain.clone(), sessions.clone()))
+            let policy = Arc::clone(&config.policy);
+            Arc::new(Router::new(policy, drain.clone(), budget.clone(), sessions.clone()))
         };
         let places = Places::new(config.boot.max_connections);
         let mut status = Status::new(addrs);

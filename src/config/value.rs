@@ -61,30 +61,35 @@ impl<const MIN: u64> From<Seconds<MIN>> for Duration {
     }
 }
 
-/// A size such as `"1 MiB"`, from 125 bytes (what every control frame may hold) to 1 GiB.
-pub(super) struct ByteSize(usize);
+/// A size such as `"1 MiB"`, from `MIN` to `MAX` bytes.
+pub(super) struct ByteSize<const MIN: u64, const MAX: u64>(u64);
 
-impl<'de> Deserialize<'de> for ByteSize {
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for ByteSize<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const MIN: u64 = 125;
-        const MAX: u64 = 1 << 30;
         text(deserializer, "a size with its unit in quotes, such as \"1 MiB\"", |text| {
             let unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
             let size =
                 text.parse::<bytesize::ByteSize>().ok().filter(|_| unit).ok_or_else(|| {
                     format!("{text:?} is no size such as \"1 MiB\", \"64 KiB\" or \"500 B\"")
                 })?;
-            match usize::try_from(size.as_u64()) {
-                Ok(bytes) if (MIN..=MAX).contains(&size.as_u64()) => Ok(Self(bytes)),
-                _ => Err(format!("{text:?} is out of range: {MIN} B to 1 GiB")),
+            if (MIN..=MAX).contains(&size.as_u64()) {
+                return Ok(Self(size.as_u64()));
             }
+            let [min, max] = [MIN, MAX].map(bytesize::ByteSize);
+            Err(format!("{text:?} is out of range: {min} to {max}"))
         })
     }
 }
 
-impl From<ByteSize> for usize {
-    fn from(value: ByteSize) -> Self {
+impl<const MIN: u64, const MAX: u64> From<ByteSize<MIN, MAX>> for u64 {
+    fn from(value: ByteSize<MIN, MAX>) -> Self {
         value.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> From<ByteSize<MIN, MAX>> for usize {
+    fn from(value: ByteSize<MIN, MAX>) -> Self {
+        Self::try_from(value.0).unwrap_or(Self::MAX)
     }
 }
 
@@ -152,17 +157,24 @@ impl<'de> Deserialize<'de> for Addr {
     }
 }
 
-/// Any text.
-pub(super) struct Text(String);
+/// What stands before a text: short, because an empty message is answered with it.
+pub(super) struct Prefix(Box<str>);
 
-impl<'de> Deserialize<'de> for Text {
+impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a text in quotes", |text| Ok(Self(text.to_owned())))
+        /// The most bytes of a prefix.
+        const MAX: usize = 1024;
+        text(deserializer, "a text in quotes", |text| {
+            if text.len() > MAX {
+                return Err(format!("{} bytes are too many: {MAX} at most", text.len()));
+            }
+            Ok(Self(text.into()))
+        })
     }
 }
 
-impl From<Text> for String {
-    fn from(value: Text) -> Self {
+impl From<Prefix> for Box<str> {
+    fn from(value: Prefix) -> Self {
         value.0
     }
 }

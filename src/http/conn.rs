@@ -16,12 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::router::{Answer, Body, Router};
 use super::wire::Wire;
-use crate::net::listen::PeerAddr;
+use crate::net::listen::{PeerAddr, Transport};
 
 /// The largest request head, in bytes; more is answered with 431.
 const MAX_HEAD: usize = 16 * 1024;
@@ -44,27 +43,27 @@ pub enum Admission {
 /// It cannot fail. The head has to be complete within `timeouts.handshake` of this call.
 pub async fn serve<S>(stream: S, peer: PeerAddr, router: Arc<Router>, admission: Admission)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Transport,
 {
     let timeouts = &router.policy().timeouts;
     let overflow = matches!(admission, Admission::Overflow(_));
     let deadline =
         if overflow { timeouts.handshake.min(OVERFLOW_DEADLINE) } else { timeouts.handshake };
-    let wire = Wire::new(stream, timeouts.close);
+    let wire = Wire::new(stream, timeouts.session.close);
     let admission = Mutex::new(Some(admission));
     let answer = |request: Request<Incoming>| {
         let response = match router.answer(&request, peer, overflow) {
             Answer::Plain(response) => response,
-            Answer::Upgrade(response, endpoint) => {
+            Answer::Upgrade(response, session) => {
                 let admission = admission.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let upgrade = hyper::upgrade::on(request);
-                let session = Arc::clone(&router);
+                let router = Arc::clone(&router);
                 // A task of its own: what the request needed is freed, the session stays small.
-                router.drain().spawn(async move {
+                router.drain().clone().spawn(async move {
                     // The client may be gone before it could read the 101.
                     if let Ok(upgraded) = upgrade.await {
                         let (stream, first) = Wire::<S>::reclaim(upgraded);
-                        session.run_session(stream, first, &endpoint, peer).await;
+                        router.run(session, stream, first, peer).await;
                     }
                     drop(admission);
                 });

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,15 +17,15 @@ use hyper::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::config::{Endpoint, Policy};
-use crate::net::listen::PeerAddr;
+use crate::net::listen::{PeerAddr, Transport};
 use crate::ops::drain::Drain;
 use crate::ops::logging::Untrusted;
+use crate::ws::echo::End;
 use crate::ws::handshake::{self, Accepted, Rejection, Trace};
-use crate::ws::session::{self, Ended};
+use crate::ws::session::{self, Budget, Ended, Report, Shared};
 
 /// The only kind of body there is: short, and known at once.
 pub type Body = Full<Bytes>;
@@ -34,8 +35,16 @@ pub type Body = Full<Bytes>;
 pub enum Answer {
     /// An answer after which the connection closes.
     Plain(Response<Body>),
-    /// A 101, and the endpoint whose session begins behind it.
-    Upgrade(Response<Body>, Arc<Endpoint>),
+    /// A 101, and the session that begins behind it.
+    Upgrade(Response<Body>, Opening),
+}
+
+/// A session that is about to begin.
+#[derive(Debug)]
+pub struct Opening {
+    endpoint: Arc<Endpoint>,
+    /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
+    pings: bool,
 }
 
 /// The number of open sessions, shared by all routers of a process.
@@ -46,14 +55,15 @@ pub type SessionCount = Arc<AtomicUsize>;
 pub struct Router {
     policy: Arc<Policy>,
     drain: Drain,
+    budget: Budget,
     sessions: SessionCount,
 }
 
 impl Router {
     /// A router for this policy.
     #[must_use]
-    pub fn new(policy: Arc<Policy>, drain: Drain, sessions: SessionCount) -> Self {
-        Self { policy, drain, sessions }
+    pub fn new(policy: Arc<Policy>, drain: Drain, budget: Budget, sessions: SessionCount) -> Self {
+        Self { policy, drain, budget, sessions }
     }
 
     /// The policy that its connections keep.
@@ -78,7 +88,12 @@ impl Router {
             ("/healthz", _) if readable => Answer::Plain(self.health()),
             (_, Some(endpoint)) if path != "/" || trace.is_attempt() => {
                 match self.check(request, endpoint, overflow) {
-                    Ok(accepted) => Answer::Upgrade(switch(accepted), Arc::clone(endpoint)),
+                    Ok(accepted) => {
+                        let query = request.uri().query().unwrap_or_default();
+                        let pings = query.split('&').all(|option| option != "ping=off");
+                        let opening = Opening { endpoint: Arc::clone(endpoint), pings };
+                        Answer::Upgrade(switch(accepted), opening)
+                    }
                     Err(rejection) => {
                         tracing::info!(
                             %peer, endpoint = endpoint.path, reason = rejection.label(),
@@ -128,7 +143,7 @@ impl Router {
     fn list(&self, heading: &str) -> String {
         let mut text = format!("{heading}\n");
         for endpoint in &self.policy.endpoints {
-            let prefix = &endpoint.session.prefix;
+            let prefix = &endpoint.session.echo.prefix;
             let what = if prefix.is_empty() { "echoes verbatim" } else { "text is prefixed with" };
             let quoted = if prefix.is_empty() { String::new() } else { format!(" {prefix:?}") };
             writeln!(text, "  {}  {what}{quoted}", endpoint.path).expect("a String takes all");
@@ -137,27 +152,36 @@ impl Router {
     }
 
     /// Runs the session behind a 101 to its end, and logs it.
-    pub async fn run_session<S>(&self, stream: S, first: Bytes, endpoint: &Endpoint, peer: PeerAddr)
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        let begun = Instant::now();
+    pub async fn run(
+        &self,
+        opening: Opening,
+        stream: impl Transport,
+        first: Bytes,
+        peer: PeerAddr,
+    ) {
+        let Opening { endpoint, pings } = opening;
+        let settings = &endpoint.session;
+        let began = Instant::now();
         let counted = Counted::new(&self.sessions);
-        let report = session::run(stream, first, &endpoint.session, &self.drain).await;
+        // Our own timer speaks first: it knows a slow peer from a dead one.
+        stream.prepare(settings.timeouts.write + Duration::from_secs(10), pings);
+        let shared = Shared { settings, budget: &self.budget, drain: &self.drain };
+        let Report { ended, counts } = session::run(stream, first, shared, pings).await;
         drop(counted);
-        let close_reason = match &report.ended {
-            Ended::ByClient(_, reason) => reason.as_bytes(),
+        let close_reason = match &ended {
+            Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
             _ => b"",
         };
         tracing::info!(
             client = %peer,
             endpoint = endpoint.path,
-            messages = report.messages,
-            bytes = report.bytes,
-            seconds = begun.elapsed().as_secs_f64(),
-            ended = report.ended.label(),
+            messages = counts.messages,
+            bytes_in = counts.bytes_in,
+            bytes_out = counts.bytes_out,
+            seconds = began.elapsed().as_secs_f64(),
+            ended = ended.label(),
             close_reason = %Untrusted(close_reason),
-            "session ended: {}", report.ended
+            "session ended: {ended}"
         );
     }
 }

@@ -17,7 +17,8 @@ use std::str::FromStr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
@@ -29,8 +30,45 @@ pub const BACKLOG: i32 = 4096;
 /// Room for a path in `sockaddr_un`, without its final NUL (unix(7)).
 const MAX_UNIX_PATH: usize = 107;
 
+/// The most that the kernel holds for a slow reader beyond what is under way, in bytes; without
+/// this limit it is 4 MiB (tcp(7), TCP_NOTSENT_LOWAT).
+const UNSENT: u32 = 128 * 1024;
+
+/// Probes for peers that sessions without pings would never miss.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(6);
+
 /// An accepted connection.
 pub type Stream = Either<TcpStream, UnixStream>;
+
+/// A stream that a session can run on.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Prepares for a session: what was sent and is not acknowledged for `user_timeout` breaks the
+    /// connection, and `keepalive` says whether the kernel probes a silent peer.
+    ///
+    /// These are TCP's matters; other streams need nothing.
+    fn prepare(&self, user_timeout: Duration, keepalive: bool) {
+        let _ = (user_timeout, keepalive);
+    }
+}
+
+impl Transport for DuplexStream {}
+
+impl Transport for Stream {
+    fn prepare(&self, user_timeout: Duration, keepalive: bool) {
+        if let Self::Left(tcp) = self {
+            let socket = SockRef::from(tcp);
+            // A kernel without one of these options serves all the same: they only find dead peers
+            // sooner.
+            let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+            if !keepalive {
+                let _ = socket.set_keepalive(false);
+            }
+        }
+    }
+}
 
 /// An address to listen on, as written in `bind`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,7 +269,10 @@ impl Listener {
 
     fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
         // Linux hands a listener's options down to what it accepts: one system call for all.
-        SockRef::from(&listener).set_tcp_nodelay(true)?;
+        let socket = SockRef::from(&listener);
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&KEEPALIVE)?;
+        socket.set_tcp_notsent_lowat(UNSENT)?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let addr = ListenAddr::Tcp(listener.local_addr()?);

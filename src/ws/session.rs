@@ -1,53 +1,106 @@
-//! One open WebSocket: from the end of the handshake to the last byte (RFC 6455, sections 5 to 7).
+//! One open WebSocket: the engine on a stream (RFC 6455, sections 5.5 and 7).
 //!
-//! Owns the echo, its limits and the closing handshake. It does not know HTTP, addresses or logs.
+//! Owns the session's time (pings, write time-out, closing handshake), its back-pressure and its
+//! share of memory. It does not know HTTP, addresses or logs; what the bytes mean is the engine's.
+//!
+//! Idle, a session owns its task and nothing else: reads go through one buffer per worker thread,
+//! and output that the socket takes at once is sent from there.
 
+mod backlog;
+mod budget;
+
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
-use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use crate::ops::drain::Drain;
+use self::backlog::Backlog;
+pub use self::budget::Budget;
+use self::budget::Charge;
+use crate::ops::drain::{Drain, Slot};
+use crate::ws::echo::{self, Counts, End, Engine, Out, Phase, Pressure};
 
-/// What a session is run by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The most that is read at once, in bytes: large reads are what makes large messages cheap. One
+/// such read is also the most that a session does before others have their turn.
+const WINDOW: usize = 256 * 1024;
+/// Reads in one turn, however small; well below tokio's own limit, so that a write is held up by
+/// the socket alone.
+const READS: u32 = 32;
+/// The most slices given to one write; the kernel's own limit is 1,024.
+const SLICES: usize = 64;
+/// What may be read, and must be answered, when the process has no memory left.
+const SMALL_WINDOW: usize = 4096;
+/// What a session may hold without being charged for it, in bytes.
+const FREE: usize = 4096;
+/// How long a client may be silent during the closing handshake, and after it.
+const CLOSE_SILENCE: Duration = Duration::from_secs(2);
+/// The longest life of a session that is never pinged.
+const UNPINGED_LIFE: Duration = Duration::from_secs(60 * 60);
+/// A deadline noticed later than this was slept over: the client gets another chance.
+const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// What the sessions of an endpoint are run by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Stands before the payload of each text message that is echoed.
-    pub prefix: String,
-    /// The largest message in bytes; a larger one ends the session with 1009.
-    pub max_message_size: usize,
+    /// What is echoed, and how much.
+    pub echo: Arc<echo::Settings>,
+    /// What is waited for, and how long.
+    pub timeouts: Timeouts,
+}
+
+/// The times of a session: `[timeouts]` in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A client that was silent for so long, give or take a tenth, is pinged.
+    pub ping_interval: Duration,
+    /// A pinged client from which no byte comes for so long is gone.
+    pub pong: Duration,
+    /// A client that takes no byte of what it is owed for so long is dropped.
+    pub write: Duration,
     /// How long the closing handshake may take.
     pub close: Duration,
 }
 
-impl Default for Settings {
+impl Default for Timeouts {
     fn default() -> Self {
-        Self { prefix: String::new(), max_message_size: 1 << 20, close: Duration::from_secs(5) }
+        Self {
+            ping_interval: Duration::from_secs(25),
+            pong: Duration::from_secs(20),
+            write: Duration::from_secs(30),
+            close: Duration::from_secs(5),
+        }
     }
 }
 
-/// How a session ended.
+/// How a session ended. It knows its label and its sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The client closed, with this code and reason; 1005 stands for none.
-    ByClient(u16, Utf8Bytes),
-    /// The client was gone without a Close frame.
-    Lost,
-    /// The client broke the protocol.
-    Protocol,
-    /// A message was over the limit.
-    TooBig,
-    /// The service is stopping.
+    /// By a Close frame: the client's, or ours for something the client did.
+    Closed(End),
+    /// The service was stopping: 1001.
     Draining,
+    /// A session without pings has reached its age limit: 1000.
+    TooOld,
+    /// The client's side of the connection ended without a Close frame.
+    Eof,
+    /// The connection broke.
+    Broken(io::ErrorKind),
+    /// No byte came after a ping.
+    PongTimeout,
+    /// No byte was taken of what the client is owed.
+    WriteTimeout,
+    /// It held memory for too long while the process had none left.
+    MemorySpent,
 }
 
 impl Ended {
@@ -55,11 +108,14 @@ impl Ended {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::ByClient(..) => "by_client",
-            Self::Lost => "lost",
-            Self::Protocol => "protocol",
-            Self::TooBig => "too_big",
+            Self::Closed(end) => end.label(),
             Self::Draining => "draining",
+            Self::TooOld => "too_old",
+            Self::Eof => "eof",
+            Self::Broken(_) => "broken",
+            Self::PongTimeout => "pong_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::MemorySpent => "memory_spent",
         }
     }
 }
@@ -67,11 +123,25 @@ impl Ended {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ByClient(code, _) => write!(f, "closed by the client with {code}"),
-            Self::Lost => f.write_str("connection lost without a Close frame"),
-            Self::Protocol => f.write_str("the client broke the protocol"),
-            Self::TooBig => f.write_str("message over limits.max_message_size"),
+            Self::Closed(End::Peer { code: Some(code), .. }) => {
+                write!(f, "closed by the client with {}", u16::from(*code))
+            }
+            Self::Closed(End::Peer { code: None, .. }) => f.write_str("closed by the client"),
+            Self::Closed(end) => {
+                let code = end.code().map_or(0, u16::from);
+                write!(f, "closed with {code}, {}", end.reason())
+            }
             Self::Draining => f.write_str("closed with 1001, the service is stopping"),
+            Self::TooOld => f.write_str("closed with 1000, an hour without pings is over"),
+            Self::Eof => {
+                f.write_str("the client or the path closed the connection without a Close frame")
+            }
+            Self::Broken(kind) => write!(f, "the connection broke: {kind}"),
+            Self::PongTimeout => f.write_str("no byte came within timeouts.pong after a ping"),
+            Self::WriteTimeout => f.write_str("no byte was taken within timeouts.write"),
+            Self::MemorySpent => {
+                f.write_str("unsent output was held too long while limits.buffer_budget was spent")
+            }
         }
     }
 }
@@ -81,97 +151,445 @@ impl fmt::Display for Ended {
 pub struct Report {
     /// How it ended.
     pub ended: Ended,
-    /// Messages echoed.
-    pub messages: u64,
-    /// Payload bytes of those messages, as they came.
-    pub bytes: u64,
+    /// What was echoed.
+    pub counts: Counts,
+}
+
+/// What a session shares with others.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    /// How its endpoint's sessions are run.
+    pub settings: &'a Settings,
+    /// The memory of the process.
+    pub budget: &'a Budget,
+    /// When the service stops.
+    pub drain: &'a Drain,
 }
 
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
 ///
-/// When the drain begins, the session is closed with 1001 after its slot.
-pub async fn run<S>(stream: S, first: Bytes, settings: &Settings, drain: &Drain) -> Report
+/// With `pings` the client is pinged when it is silent; without, the session is silent too, and
+/// ends after an hour.
+pub async fn run<S>(stream: S, first: Bytes, shared: Shared<'_>, pings: bool) -> Report
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .max_message_size(Some(settings.max_message_size))
-        .max_frame_size(Some(settings.max_message_size));
-    let mut socket =
-        WebSocketStream::from_partially_read(stream, first.into(), Role::Server, Some(config))
-            .await;
-    let mut report = Report { ended: Ended::Lost, messages: 0, bytes: 0 };
-    let leave = async {
-        let slot = drain.slot().await;
-        sleep_until(slot.due).await;
-    };
-    let mut leave = std::pin::pin!(leave);
-    loop {
-        let received = tokio::select! {
-            received = socket.next() => received,
-            () = &mut leave => {
-                report.ended = Ended::Draining;
-                close(&mut socket, CloseCode::Away, "wsecho: the service is stopping", settings.close)
-                    .await;
-                return report;
+    let mut session = Session::new(stream, shared, pings);
+    session.begin_with(&first);
+    drop(first);
+    let mut timer = pin!(sleep_until(session.due().0));
+    let mut slot = pin!(shared.drain.slot());
+    let ended = poll_fn(|cx| session.poll(cx, timer.as_mut(), slot.as_mut())).await;
+    Report { ended, counts: session.engine.counts() }
+}
+
+/// What a worker lends to the session that has its turn.
+struct Scratch {
+    window: Box<[u8]>,
+    out: Out,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        window: vec![0; WINDOW].into_boxed_slice(),
+        out: Out::new(),
+    });
+}
+
+/// What a session's timer is set for.
+#[derive(Clone, Copy)]
+enum Due {
+    /// Our side is closed, and the client has had its time to close its own.
+    End,
+    /// Nothing of the backlog was taken for too long.
+    Write,
+    /// Memory has been held for long.
+    Memory,
+    /// The client's Close is not waited for any longer.
+    Leave,
+    /// No byte came after a ping.
+    Pong,
+    /// The client was silent.
+    Ping,
+    /// A session without pings is an hour old.
+    Age,
+    /// The drain has come to this session.
+    Drain,
+    /// The drain waits no longer for the end of a message.
+    Cut,
+}
+
+struct Session<'a, S> {
+    stream: S,
+    shared: Shared<'a>,
+    engine: Engine,
+    backlog: Backlog,
+    charge: Charge<'a>,
+    /// How long a silence leads to a ping; `None` means never.
+    interval: Option<Duration>,
+    began: Instant,
+    /// When the last byte came; at first, when the session began.
+    heard: Instant,
+    /// When the ping was sent that nothing has come after.
+    pinged: Option<Instant>,
+    /// When the socket last took a byte of the backlog, or the backlog began.
+    progress: Instant,
+    /// Since when, or since which check, memory is charged.
+    holding: Option<Instant>,
+    /// Set when the drain has begun.
+    slot: Option<Slot>,
+    /// Why we asked the engine to close, if we did.
+    asked: Option<Ended>,
+    /// Nothing more is expected of the client: its side has ended, or our patience.
+    eof: bool,
+    /// The drain knows whom to wake.
+    registered: bool,
+    /// When our Close was sent, while the client's has not come.
+    closing: Option<Instant>,
+    /// When our side of the connection was closed.
+    left: Option<Instant>,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+    fn new(stream: S, shared: Shared<'a>, pings: bool) -> Self {
+        let began = Instant::now();
+        let interval = shared.settings.timeouts.ping_interval;
+        Self {
+            stream,
+            shared,
+            engine: Engine::new(Arc::clone(&shared.settings.echo)),
+            backlog: Backlog::default(),
+            charge: Charge::new(shared.budget),
+            // Clients that came together shall not be pinged together.
+            interval: pings.then(|| interval.mul_f64(0.9 + 0.2 * fastrand::f64())),
+            began,
+            heard: began,
+            pinged: None,
+            progress: began,
+            holding: None,
+            slot: None,
+            asked: None,
+            eof: false,
+            registered: false,
+            closing: None,
+            left: None,
+        }
+    }
+
+    /// Takes what came with the handshake; its echo waits for the first turn.
+    fn begin_with(&mut self, first: &[u8]) {
+        let mut window = first.to_vec();
+        let mut taken = 0;
+        while taken < window.len() {
+            let mut out = Out::new();
+            let rest = &mut window[taken..];
+            taken += self.engine.receive(rest, &mut out, Pressure::default());
+            self.backlog.extend(out.unsent(rest, 0));
+        }
+        self.settle(self.began);
+    }
+
+    /// One turn, and whatever has become due.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        slot: Pin<&mut impl Future<Output = Slot>>,
+    ) -> Poll<Ended> {
+        // Polled once to be woken, and then not before there is something to learn: it takes a
+        // lock that all sessions share.
+        if self.slot.is_none() && (!self.registered || self.shared.drain.is_draining()) {
+            self.registered = true;
+            if let Poll::Ready(slot) = slot.poll(cx) {
+                self.slot = Some(slot);
+            }
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                if let Poll::Ready(ended) = self.poll_turn(cx, scratch) {
+                    return Poll::Ready(ended);
+                }
+                let (deadline, _) = self.due();
+                if deadline < timer.deadline() {
+                    timer.as_mut().reset(deadline);
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                let now = Instant::now();
+                // It may have moved since the timer was set: then the timer only runs on.
+                let (deadline, due) = self.due();
+                let over =
+                    if deadline <= now { self.act(due, now, &mut scratch.out) } else { None };
+                if let Some(ended) = over {
+                    return Poll::Ready(ended);
+                }
+                timer.as_mut().reset(self.due().0);
+            }
+        })
+    }
+
+    /// What will be due first if nothing happens before, and when.
+    fn due(&self) -> (Instant, Due) {
+        let Timeouts { pong, write, close, .. } = self.shared.settings.timeouts;
+        if let Some(left) = self.left {
+            return (left + CLOSE_SILENCE, Due::End);
+        }
+        // While output waits, a pong would wait behind it: then writing is what has to go on.
+        let mut first = if !self.backlog.is_empty() {
+            (self.progress + write, Due::Write)
+        } else if let Some(closing) = self.closing {
+            let silence = self.heard.max(closing) + CLOSE_SILENCE;
+            (silence.min(closing + close), Due::Leave)
+        } else if let Some(pinged) = self.pinged {
+            (pinged + pong, Due::Pong)
+        } else if let Some(interval) = self.interval {
+            (self.heard + interval, Due::Ping)
+        } else {
+            (self.began + UNPINGED_LIFE, Due::Age)
+        };
+        let mut consider = |at: Instant, due: Due| {
+            if at < first.0 {
+                first = (at, due);
             }
         };
-        let echo = match received {
-            Some(Ok(Message::Text(text))) => {
-                report.messages += 1;
-                report.bytes += text.len() as u64;
-                let prefixed = !settings.prefix.is_empty();
-                Message::Text(if prefixed {
-                    (settings.prefix.clone() + &text).into()
-                } else {
-                    text
-                })
+        if let Some(holding) = self.holding {
+            consider(holding + write, Due::Memory);
+        }
+        if let (Some(slot), Phase::Open) = (self.slot, self.engine.phase()) {
+            if self.asked.is_none() {
+                consider(slot.due, Due::Drain);
+            } else {
+                consider(slot.deadline.checked_sub(close).unwrap_or(slot.due), Due::Cut);
             }
-            Some(Ok(Message::Binary(bytes))) => {
-                report.messages += 1;
-                report.bytes += bytes.len() as u64;
-                Message::Binary(bytes)
+        }
+        first
+    }
+
+    /// Does what is due. Each case moves the deadline, or ends the session.
+    fn act(&mut self, due: Due, now: Instant, out: &mut Out) -> Option<Ended> {
+        const STOPPING: &str = "wsecho: the service is stopping";
+        out.clear();
+        match due {
+            Due::End => return Some(self.ended()),
+            Due::Write => return Some(Ended::WriteTimeout),
+            Due::Memory if self.shared.budget.is_spent() => return Some(Ended::MemorySpent),
+            Due::Memory => self.holding = Some(now),
+            Due::Leave => self.eof = true,
+            Due::Pong if now < self.due().0 + OVERSLEPT => return Some(Ended::PongTimeout),
+            Due::Pong | Due::Ping => {
+                self.pinged = Some(now);
+                self.engine.ping(&[], out);
             }
-            Some(Ok(Message::Close(frame))) => {
-                report.ended = frame.map_or(Ended::ByClient(1005, Utf8Bytes::default()), |frame| {
-                    Ended::ByClient(frame.code.into(), frame.reason)
-                });
+            Due::Age => {
+                self.asked = Some(Ended::TooOld);
+                let reason = "wsecho: a session with ping=off ends after an hour";
+                self.engine.close(CloseCode::Normal, reason, out);
+            }
+            Due::Drain => {
+                self.asked = Some(Ended::Draining);
+                self.engine.close_after_message(CloseCode::Away, STOPPING, out);
+            }
+            Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),
+        }
+        self.owe(out.unsent(&[], 0), now);
+        None
+    }
+
+    /// Adds to what is owed.
+    fn owe<'b>(&mut self, bytes: impl Iterator<Item = Cow<'b, [u8]>>, now: Instant) {
+        if self.backlog.is_empty() {
+            self.progress = now;
+        }
+        self.backlog.extend(bytes);
+        self.settle(now);
+    }
+
+    /// Draws the consequences of what the engine and the backlog hold now.
+    fn settle(&mut self, now: Instant) {
+        let held = self.engine.held_capacity() + self.backlog.capacity();
+        let charged = held.saturating_sub(FREE);
+        self.charge.set(charged);
+        self.holding = (charged > 0).then(|| self.holding.unwrap_or(now));
+        if self.engine.phase() == Phase::Closing {
+            self.closing.get_or_insert(now);
+        }
+    }
+
+    /// Sends what is owed, then reads and echoes, until the socket has no more or others have to
+    /// have their turn.
+    fn poll_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Ended> {
+        let mut bytes = 0;
+        let mut reads = 0;
+        loop {
+            if !self.backlog.is_empty() {
+                match self.backlog.poll_send(&mut self.stream, cx) {
+                    Ok(0) => {}
+                    Ok(_) => {
+                        let now = Instant::now();
+                        self.progress = now;
+                        self.settle(now);
+                    }
+                    Err(error) => return Poll::Ready(self.broken(&error)),
+                }
+            }
+            if self.backlog.is_empty() && self.is_over() {
+                if let Poll::Ready(ended) = self.poll_leave(cx) {
+                    return Poll::Ready(ended);
+                }
+            }
+            let room = self.room();
+            if room == 0 {
+                return Poll::Pending;
+            }
+            if bytes >= WINDOW || reads >= READS {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let mut buffer = ReadBuf::new(&mut scratch.window[..room]);
+            let read = match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) => buffer.filled().len(),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
+                Poll::Pending => {
+                    if self.release_pong(&mut scratch.out) {
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+            };
+            if read == 0 {
+                self.eof = true;
                 continue;
             }
-            Some(Ok(_)) => continue,
-            Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
-                report.ended = Ended::TooBig;
-                let reason = "wsecho: message over limits.max_message_size";
-                close(&mut socket, CloseCode::Size, reason, settings.close).await;
-                return report;
+            bytes += read;
+            reads += 1;
+            if let Err(error) = self.echo(cx, scratch, read) {
+                return Poll::Ready(self.broken(&error));
             }
-            Some(Err(Error::Protocol(_) | Error::Utf8(_))) => {
-                report.ended = Ended::Protocol;
-                return report;
-            }
-            Some(Err(_)) | None => return report,
-        };
-        if socket.send(echo).await.is_err() {
-            return report;
         }
+    }
+
+    /// How much may be read now, in bytes. While output waits, memory is what limits reading; when
+    /// the process has none left, reading waits for writing.
+    fn room(&self) -> usize {
+        if self.eof {
+            return 0;
+        }
+        let spent = self.shared.budget.is_spent();
+        match (self.backlog.is_empty(), spent) {
+            (true, false) => WINDOW,
+            (true, true) => SMALL_WINDOW,
+            (false, true) => 0,
+            (false, false) => {
+                // A client that writes a whole message before it reads must not be stuck.
+                let max = usize::try_from(self.shared.settings.echo.max_message_size);
+                let max = max.unwrap_or(usize::MAX);
+                let allowance = max.saturating_add(max / 1024 + 64 * 1024);
+                WINDOW.min(allowance.saturating_sub(self.backlog.len()))
+            }
+        }
+    }
+
+    /// Gives the engine what was read, and the socket what it answers.
+    fn echo(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: usize) -> io::Result<()> {
+        let now = Instant::now();
+        self.heard = now;
+        self.pinged = None;
+        let Scratch { window, out } = scratch;
+        let mut taken = 0;
+        while taken < read {
+            let pressure = Pressure {
+                unsent: !self.backlog.is_empty(),
+                memory_spent: self.shared.budget.is_spent(),
+            };
+            let rest = &mut window[taken..read];
+            out.clear();
+            taken += self.engine.receive(rest, out, pressure);
+            let sent =
+                if pressure.unsent { 0 } else { poll_send_out(&mut self.stream, cx, out, rest)? };
+            if sent < out.len() {
+                self.owe(out.unsent(rest, sent), now);
+            }
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Sends the pong that waited for the backlog; says whether there was one.
+    fn release_pong(&mut self, out: &mut Out) -> bool {
+        if !self.backlog.is_empty() {
+            return false;
+        }
+        out.clear();
+        self.engine.release_pong(out);
+        if out.is_empty() {
+            return false;
+        }
+        self.owe(out.unsent(&[], 0), Instant::now());
+        true
+    }
+
+    /// Whether nothing is left but to close the connection.
+    fn is_over(&self) -> bool {
+        self.eof || self.engine.phase() == Phase::Closed
+    }
+
+    /// Closes our side. After both Close frames the client's end is waited for: a connection that
+    /// is closed while bytes are under way is reset, and a reset can overtake our Close.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.left.is_none() {
+            self.left = Some(Instant::now());
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+        }
+        if self.eof { Poll::Ready(self.ended()) } else { Poll::Pending }
+    }
+
+    fn ended(&self) -> Ended {
+        match (&self.asked, self.engine.end()) {
+            (Some(asked), Some(End::Server { .. })) => asked.clone(),
+            (_, Some(end)) => Ended::Closed(end.clone()),
+            (_, None) => Ended::Eof,
+        }
+    }
+
+    /// How the session ended, if the connection broke now: after both Close frames it has not.
+    fn broken(&self, error: &io::Error) -> Ended {
+        if self.engine.end().is_some() { self.ended() } else { Ended::Broken(error.kind()) }
     }
 }
 
-/// Sends a Close frame and waits for the client's, in `limit` at most.
-async fn close<S>(
-    socket: &mut WebSocketStream<S>,
-    code: CloseCode,
-    reason: &'static str,
-    limit: Duration,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let handshake = async {
-        socket.close(Some(CloseFrame { code, reason: reason.into() })).await?;
-        while socket.next().await.transpose()?.is_some() {}
-        Ok::<_, Error>(())
-    };
-    // The client may be gone or mute: either way the session is over.
-    let _ = timeout(limit, handshake).await;
+/// Writes as much of the engine's output as the socket takes, and says how much that was.
+fn poll_send_out(
+    stream: &mut (impl AsyncWrite + Unpin),
+    cx: &mut Context<'_>,
+    out: &Out,
+    window: &[u8],
+) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < out.len() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut skip = sent;
+        let mut count = 0;
+        for slice in out.slices(window) {
+            if count == SLICES {
+                break;
+            }
+            let skipped = skip.min(slice.len());
+            skip -= skipped;
+            if skipped < slice.len() {
+                slices[count] = IoSlice::new(&slice[skipped..]);
+                count += 1;
+            }
+        }
+        match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(written)) => sent += written,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    Ok(sent)
 }

@@ -34,9 +34,13 @@ fn every_key_is_read() {
         [limits]
         max_connections = 7
         max_message_size = "64 KiB"
+        buffer_budget = "1 MiB"
         [timeouts]
         handshake = "1s 500ms"
         close = "2s"
+        write = "3s"
+        ping_interval = "4s"
+        pong = "5s"
         [shutdown]
         drain_timeout = "9s"
         drain_spread = "1s"
@@ -52,14 +56,16 @@ fn every_key_is_read() {
     assert_eq!(policy.timeouts.handshake, Duration::from_millis(1500));
     assert_eq!(policy.shutdown.spread, Duration::from_secs(1));
     let [first, second] = &policy.endpoints[..] else { panic!("{:?}", policy.endpoints) };
-    assert_eq!((first.path.as_str(), first.session.prefix.as_str()), ("/a", "> "));
+    assert_eq!((first.path.as_str(), &*first.session.echo.prefix), ("/a", "> "));
     assert_eq!(second.rules.subprotocols, Subprotocols::None);
     for endpoint in [first, second] {
-        assert_eq!(endpoint.session.max_message_size, 65_536);
-        assert_eq!(endpoint.session.close, Duration::from_secs(2));
+        assert_eq!(endpoint.session.echo.max_message_size, 65_536);
+        let times = endpoint.session.timeouts;
+        let seconds = [times.close, times.write, times.ping_interval, times.pong];
+        assert_eq!(seconds.map(|time| time.as_secs()), [2, 3, 4, 5]);
     }
     let changes = Config::default().changes(&config);
-    assert_eq!(changes.reloaded.len() + changes.need_restart.len(), 12, "{changes:?}");
+    assert_eq!(changes.reloaded.len() + changes.need_restart.len(), 16, "{changes:?}");
     assert_eq!(config.changes(&config), Changes::default());
 }
 

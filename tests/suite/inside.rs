@@ -11,6 +11,7 @@ use wsecho::http::conn::{self, Admission};
 use wsecho::http::router::Router;
 use wsecho::net::listen::PeerAddr;
 use wsecho::ops::drain::Drain;
+use wsecho::ws::session::Budget;
 
 /// The request of RFC 6455, section 1.3, for `path`.
 pub fn handshake(path: &str) -> String {
@@ -21,9 +22,10 @@ pub fn handshake(path: &str) -> String {
     )
 }
 
-/// One policy, and as many connections under it as a test wants.
+/// One policy, one budget, and as many connections under it as a test wants.
 pub struct Inside {
     pub drain: Drain,
+    pub budget: Budget,
     router: Arc<Router>,
 }
 
@@ -32,8 +34,9 @@ impl Inside {
     pub fn new(config: &str) -> Self {
         let config = wsecho::config::parse(config).expect("the test's configuration is right");
         let drain = Drain::default();
-        let router = Arc::new(Router::new(config.policy, drain.clone(), Arc::default()));
-        Self { drain, router }
+        let budget = Budget::new(config.boot.buffer_budget);
+        let router = Router::new(config.policy, drain.clone(), budget.clone(), Arc::default());
+        Self { drain, budget, router: Arc::new(router) }
     }
 
     /// Opens a connection with this much room in each direction.

@@ -24,8 +24,8 @@ fn a_session_is_one_line_at_its_end() {
     let line = session_line(&mut service, "bye");
     for field in [
         " INFO session ended: closed by the client with 4000 client=127.0.0.1:",
-        " endpoint=/socket messages=1 bytes=3 seconds=",
-        " ended=by_client close_reason=bye",
+        " endpoint=/socket messages=1 bytes_in=3 bytes_out=11 seconds=",
+        " ended=peer close_reason=bye",
     ] {
         assert!(line.contains(field), "{field} in {line}");
     }
@@ -47,8 +47,8 @@ fn the_json_form_is_one_object_a_line() {
     let record: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(record["level"], "INFO");
     assert_eq!(record["endpoint"], "/socket");
-    assert_eq!(record["bytes"], 3);
-    assert_eq!(record["ended"], "by_client");
+    assert_eq!(record["bytes_in"], 3);
+    assert_eq!(record["ended"], "peer");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod service;
 mod command_line;
 mod configuration;
 mod connection;
+mod engine;
 mod http_answers;
 mod life_cycle;
 mod listeners;

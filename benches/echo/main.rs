@@ -1,0 +1,129 @@
+//! `cargo bench --bench echo`: wsecho beside the floor and two servers of its kind, in one run.
+//!
+//! This file owns the command line, the choice of processors and the order of measurement. Every
+//! round takes each shape and, within it, every server in turn (the order rotates from round to
+//! round), so that figures which are compared lie seconds apart; every measurement gets a fresh
+//! server process, so that no chance of memory layout stays with one server for a whole run.
+//!
+//! The other files: `floor` and `peers` are the servers wsecho is compared with, `process` runs one
+//! server as a process of its own and reads its CPU time and memory, `load` makes the traffic
+//! out of what `wire` knows of the protocol, `shape` says what is measured and `report` prints it.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark has real clocks only and no session to drain"
+)]
+
+mod floor;
+mod load;
+mod peers;
+mod process;
+mod report;
+mod shape;
+mod wire;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use process::{Cpus, Process, Server};
+use report::Report;
+use shape::{Effort, Shape};
+
+/// No round begins that would end later than this.
+const LONGEST_RUN: Duration = Duration::from_secs(11 * 60);
+
+/// Compare wsecho's CPU time, latency and memory with other echo servers.
+#[derive(Parser)]
+struct Options {
+    /// Paired rounds; fewer than 11 decide nothing.
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// One short round, to see that everything runs.
+    #[arg(long)]
+    quick: bool,
+    /// Only this shape (may be repeated).
+    #[arg(long)]
+    shape: Vec<Shape>,
+    /// Only this server (may be repeated).
+    #[arg(long)]
+    server: Vec<Server>,
+    /// What `cargo bench` adds to the command line; without it, as under `cargo test --benches`,
+    /// the run is quick.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Be this server instead of the benchmark.
+    #[arg(long, hide = true, requires = "cpus")]
+    serve: Option<Server>,
+    /// The processors of that server.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    cpus: Vec<usize>,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match options.serve {
+        Some(server) => server.become_it(&options.cpus),
+        None => compare(&options).map(|report| print!("{report}")),
+    };
+    outcome.map_or_else(
+        |error| {
+            eprintln!("echo benchmark: {error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+fn compare(options: &Options) -> io::Result<Report> {
+    raise_descriptor_limit()?;
+    let cpus = Cpus::choose()?;
+    process::pin(&[cpus.load])?;
+
+    let shapes = chosen(&options.shape);
+    let mut servers = chosen(&options.server);
+    let (effort, rounds) = if options.quick || !options.bench {
+        (Effort::QUICK, 1)
+    } else {
+        (Effort::FULL, options.rounds)
+    };
+
+    let mut report = Report::new(&cpus);
+    let begun = Instant::now();
+    let mut longest_round = Duration::ZERO;
+    for round in 0..rounds {
+        if begun.elapsed() + longest_round > LONGEST_RUN {
+            eprintln!("stopped after {round} of {rounds} rounds: the run would take too long");
+            break;
+        }
+        let round_begun = Instant::now();
+        for &shape in shapes.iter().filter(|shape| round < shape.most_rounds()) {
+            for &server in servers.iter().filter(|&&server| shape.is_for(server)) {
+                let figures = Process::start(server, &cpus)
+                    .and_then(|process| shape.measure(&process, &effort))
+                    .map_err(|error| {
+                        io::Error::other(format!("{}, {}: {error}", server.name(), shape.name()))
+                    })?;
+                report.add(shape, server, round, figures);
+            }
+        }
+        servers.rotate_left(1);
+        longest_round = longest_round.max(round_begun.elapsed());
+        eprintln!("round {} of {rounds}: {:.0?}", round + 1, round_begun.elapsed());
+    }
+    Ok(report)
+}
+
+/// What was asked for, or everything.
+fn chosen<T: ValueEnum>(asked: &[T]) -> Vec<T> {
+    if asked.is_empty() { T::value_variants().to_vec() } else { asked.to_vec() }
+}
+
+/// Ten thousand connections need as many descriptors here and, by inheritance, in the server.
+fn raise_descriptor_limit() -> io::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}

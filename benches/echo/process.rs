@@ -1,0 +1,225 @@
+//! One server under test as a process of its own: this file owns how it is started, pinned and
+//! ended, how it says where it listens, and how its CPU time and memory are read.
+//!
+//! All servers are started alike: this program starts itself again as a child that pins itself,
+//! asks to die with its parent and then serves or, for wsecho, replaces itself by the real program.
+//! All of them report readiness as a systemd service does, because wsecho does.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
+use std::{env, fs};
+
+use clap::ValueEnum;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::{floor, peers};
+
+const TIME_TO_START: Duration = Duration::from_secs(10);
+
+/// The servers that are compared.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Server {
+    Floor,
+    Wsecho,
+    #[value(name = "wsecho-2")]
+    WsechoTwoWorkers,
+    TokioTungstenite,
+    Fastwebsockets,
+}
+
+impl Server {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Wsecho => "wsecho",
+            Self::WsechoTwoWorkers => "wsecho, 2 workers",
+            Self::TokioTungstenite => "hyper + tokio-tungstenite",
+            Self::Fastwebsockets => "hyper + fastwebsockets",
+        }
+    }
+
+    /// What the child process does: never returns unless it failed.
+    pub fn become_it(self, cpus: &[usize]) -> io::Result<()> {
+        pin(cpus)?;
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        match self {
+            Self::Floor => floor::serve(&announced_listener()?),
+            Self::TokioTungstenite => peers::serve_tungstenite(announced_listener()?),
+            Self::Fastwebsockets => peers::serve_fastwebsockets(announced_listener()?),
+            Self::Wsecho => Err(become_wsecho(1)),
+            Self::WsechoTwoWorkers => Err(become_wsecho(2)),
+        }
+    }
+}
+
+/// Sessions are not logged, since no other server here logs any.
+fn become_wsecho(workers: u32) -> io::Error {
+    let config = format!(
+        r#"
+bind = "127.0.0.1:0"
+workers = {workers}
+
+[[endpoint]]
+path = "/echo"
+prefix = ""
+
+[limits]
+max_connections = 12000
+
+[log]
+level = "warn"
+"#
+    );
+    let file = Place::of_parent().0.join("wsecho.toml");
+    match fs::write(&file, config) {
+        Ok(()) => Command::new(env!("CARGO_BIN_EXE_wsecho")).arg("--config").arg(file).exec(),
+        Err(error) => error,
+    }
+}
+
+/// A listener on a free port, whose address the parent has been told in wsecho's words.
+fn announced_listener() -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let words = format!("READY=1\nSTATUS=listening on {}; 0 sessions", listener.local_addr()?);
+    UnixDatagram::unbound()?.send_to(words.as_bytes(), Place::of_parent().notify_socket())?;
+    Ok(listener)
+}
+
+/// The processors of this run.
+pub struct Cpus {
+    pub server: usize,
+    /// For the second worker; the load generator's own when there is no third processor.
+    pub second: usize,
+    pub load: usize,
+}
+
+impl Cpus {
+    pub fn choose() -> io::Result<Self> {
+        let allowed = sched_getaffinity(None)?;
+        let mut free = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
+        let server = free.next().unwrap_or(0);
+        let load = free.next().unwrap_or(server);
+        Ok(Self { server, load, second: free.next().unwrap_or(load) })
+    }
+}
+
+/// Keeps the calling process on the given processors.
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// The directory that a server and its parent meet in. One server runs at a time.
+struct Place(PathBuf);
+
+impl Place {
+    fn of(benchmark: u32) -> Self {
+        Self(env::temp_dir().join(format!("wsecho-bench-{benchmark}")))
+    }
+
+    fn of_parent() -> Self {
+        Self::of(std::os::unix::process::parent_id())
+    }
+
+    fn notify_socket(&self) -> PathBuf {
+        self.0.join("notify")
+    }
+}
+
+/// A running server, ended when dropped.
+pub struct Process {
+    child: Child,
+    place: Place,
+    address: SocketAddr,
+    /// Kept open: wsecho goes on to report its sessions.
+    notify: UnixDatagram,
+}
+
+impl Process {
+    pub fn start(server: Server, cpus: &Cpus) -> io::Result<Self> {
+        let place = Place::of(std::process::id());
+        fs::create_dir_all(&place.0)?;
+        let notify = UnixDatagram::bind(place.notify_socket())?;
+        notify.set_read_timeout(Some(TIME_TO_START))?;
+
+        let pinned_to = match server {
+            Server::WsechoTwoWorkers => format!("{},{}", cpus.server, cpus.second),
+            _ => cpus.server.to_string(),
+        };
+        let name = server.to_possible_value().expect("no server is hidden");
+        let child = Command::new(env::current_exe()?)
+            .args(["--serve", name.get_name(), "--cpus", &pinned_to])
+            .env("NOTIFY_SOCKET", place.notify_socket())
+            .spawn()?;
+        // From here on the child is ended whatever happens.
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let mut process = Self { child, place, address: nowhere, notify };
+        process.address = process.wait_until_ready()?;
+        Ok(process)
+    }
+
+    fn wait_until_ready(&self) -> io::Result<SocketAddr> {
+        let (mut ready, mut address) = (false, None);
+        let mut datagram = [0; 4096];
+        while !ready || address.is_none() {
+            let length = self.notify.recv(&mut datagram).map_err(|error| {
+                io::Error::new(error.kind(), format!("the server did not become ready: {error}"))
+            })?;
+            for line in String::from_utf8_lossy(&datagram[..length]).lines() {
+                ready |= line == "READY=1";
+                if let Some(status) = line.strip_prefix("STATUS=listening on ") {
+                    address = status.split([',', ';']).next().and_then(|it| it.parse().ok());
+                }
+            }
+        }
+        address.ok_or_else(|| io::Error::other("the server named no address"))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The CPU time of all its threads. Exact only while the server sleeps: the kernel books a
+    /// running thread's time late.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let line = fs::read_to_string(task?.path().join("schedstat"))?;
+            nanoseconds += line
+                .split(' ')
+                .next()
+                .and_then(|word| word.parse::<u64>().ok())
+                .ok_or_else(|| io::Error::other(format!("unexpected schedstat: {line:?}")))?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Its resident memory in bytes. (`statm` is cheaper and wrong by some hundred KiB.)
+    pub fn memory(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .and_then(|value| value.trim().strip_suffix(" kB"))
+            .and_then(|value| value.trim().parse::<u64>().ok())
+            .map(|kibibytes| kibibytes * 1024)
+            .ok_or_else(|| io::Error::other("smaps_rollup has no Rss line"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Errors would mean that it is gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.place.0);
+    }
+}

@@ -1,0 +1,148 @@
+//! The report: this file owns the collected figures and the Markdown they are printed as.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+
+use crate::process::{Cpus, Server};
+use crate::shape::{Figures, Shape};
+
+/// The figures of one server at one shape, by round.
+type Rounds = BTreeMap<u32, Figures>;
+
+pub struct Report {
+    machine: String,
+    shapes: BTreeMap<Shape, BTreeMap<Server, Rounds>>,
+}
+
+impl Report {
+    pub fn new(cpus: &Cpus) -> Self {
+        Self { machine: machine(cpus), shapes: BTreeMap::new() }
+    }
+
+    pub fn add(&mut self, shape: Shape, server: Server, round: u32, figures: Figures) {
+        let servers = self.shapes.entry(shape).or_default();
+        servers.entry(server).or_default().insert(round, figures);
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.machine)?;
+        for (&shape, servers) in &self.shapes {
+            table(f, shape, servers)?;
+        }
+        Ok(())
+    }
+}
+
+fn machine(cpus: &Cpus) -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown processor", |(_, model)| model);
+    let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let load_average = read("/proc/loadavg");
+    let busy = load_average.split(' ').next().unwrap_or("unknown");
+    let Cpus { server, second, load } = cpus;
+    format!(
+        "{model}, {cores} cores, Linux {}, load average {busy} at the start. One server process at \
+         a time on CPU {server} (two workers: {server} and {second}), the load generator on CPU \
+         {load}. Each cell is min · **median** · max over the rounds; the ratio is the floor's \
+         first figure divided by the server's, paired by round.",
+        kernel.trim(),
+    )
+}
+
+fn table(f: &mut Formatter<'_>, shape: Shape, servers: &BTreeMap<Server, Rounds>) -> fmt::Result {
+    let rounds = servers.values().map(BTreeMap::len).max().unwrap_or(0);
+    let floor = servers.get(&Server::Floor).filter(|_| shape.is_a_race());
+
+    writeln!(f, "\n### {} (rounds: {rounds})\n", shape.name())?;
+    let mut head = format!("| server | {} |", shape.columns().join(" | "));
+    let mut rule = "|---|".to_owned() + &"---:|".repeat(shape.columns().len());
+    if floor.is_some() {
+        head += " floor ÷ server |";
+        rule += "---:|";
+    }
+    writeln!(f, "{head}\n{rule}")?;
+    for (server, rounds) in servers {
+        write!(f, "| {} |", server.name())?;
+        for column in 0..shape.columns().len() {
+            let spread = Spread::of(rounds.values().map(|figures| figures[column]));
+            write!(f, " {spread} |")?;
+        }
+        if let Some(floor) = floor {
+            write!(f, " {} |", ratios(floor, rounds))?;
+        }
+        writeln!(f)?;
+    }
+
+    if let (Some(one), Some(two)) =
+        (servers.get(&Server::Wsecho), servers.get(&Server::WsechoTwoWorkers))
+    {
+        writeln!(f, "\nTwo workers ÷ one worker: {}", ratios(two, one))?;
+    }
+    Ok(())
+}
+
+/// The first figure of `above` divided by that of `below` in every round that has both.
+fn ratios(above: &Rounds, below: &Rounds) -> Spread {
+    Spread::of(above.iter().filter_map(|(round, above)| Some(above[0] / below.get(round)?[0])))
+}
+
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        let (middle, last) = (values.len() / 2, values.len().saturating_sub(1));
+        let median = if values.len() % 2 == 1 {
+            at(middle)
+        } else {
+            f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+        };
+        Self { min: at(0), median, max: at(last) }
+    }
+}
+
+impl Display for Spread {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { min, median, max } = self;
+        write!(f, "{} · **{}** · {}", Figure(*min), Figure(*median), Figure(*max))
+    }
+}
+
+/// A number with about three digits that matter, and its thousands apart.
+struct Figure(f64);
+
+impl Display for Figure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let decimals = match self.0.abs() {
+            0.0..1.0 => 3,
+            1.0..10.0 => 2,
+            10.0..100.0 => 1,
+            _ => 0,
+        };
+        let text = format!("{:.decimals$}", self.0);
+        if decimals > 0 || text.len() <= 3 {
+            return f.write_str(&text);
+        }
+        for (index, digit) in text.chars().enumerate() {
+            if index > 0 && (text.len() - index) % 3 == 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}

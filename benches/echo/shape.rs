@@ -1,0 +1,244 @@
+//! What is measured: this file owns the shapes of traffic, and how each becomes figures.
+
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "figures have three digits, and no count or size here comes near 2^52"
+)]
+
+use std::io;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::load::{Limit, Load, Tally, Traffic};
+use crate::process::{Process, Server};
+use crate::wire;
+
+const MIB: usize = 1024 * 1024;
+/// Threads that open and close connections at the same time.
+const HANDSHAKERS: u64 = 8;
+/// Connections that echo at the same time before memory is read.
+const AT_ONCE: usize = 32;
+/// What a server may need to free what it no longer needs.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// How much is measured at once.
+pub struct Effort {
+    warm_up: Duration,
+    window: Duration,
+    handshakes: u64,
+    /// Idle connections; a tenth of them also echo 1 MiB.
+    idle: usize,
+}
+
+impl Effort {
+    pub const FULL: Self = Self {
+        warm_up: Duration::from_millis(150),
+        window: Duration::from_millis(900),
+        handshakes: 6_000,
+        idle: 10_000,
+    };
+    pub const QUICK: Self = Self {
+        warm_up: Duration::from_millis(50),
+        window: Duration::from_millis(150),
+        handshakes: 800,
+        idle: 1_000,
+    };
+}
+
+/// The figures of one measurement, in the order of [`Shape::columns`].
+pub type Figures = Vec<f64>;
+
+/// The shapes of traffic, in the order of the report.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Shape {
+    Single,
+    Pipelined,
+    #[value(name = "64k")]
+    Large,
+    #[value(name = "1m")]
+    Huge,
+    Latency,
+    Beside,
+    Handshakes,
+    Memory,
+}
+
+impl Shape {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "64 connections, 1 text message of 32 B in flight on each",
+            Self::Pipelined => "16 connections, 64 text messages of 32 B in flight on each",
+            Self::Large => "8 connections, binary messages of 64 KiB",
+            Self::Huge => "4 connections, binary messages of 1 MiB",
+            Self::Latency => "Round trip of 32 B on the only connection",
+            Self::Beside => "Round trip of 32 B beside two streams of 1 MiB messages",
+            Self::Handshakes => "Handshakes: connect, upgrade, close",
+            Self::Memory => "Resident memory of an idle connection",
+        }
+    }
+
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Single | Self::Pipelined | Self::Large | Self::Huge => {
+                &["server CPU, µs per message", "messages per second"]
+            }
+            Self::Latency => &["p50, µs", "p99, µs"],
+            Self::Beside => &["p50, ms", "p99, ms", "streams, MiB per second"],
+            Self::Handshakes => &["server CPU, µs per handshake", "handshakes per second"],
+            Self::Memory => &["fresh, bytes", "after 64 KiB, bytes", "after 1 MiB, bytes"],
+        }
+    }
+
+    /// Whether the floor is what the first column is to be held against.
+    pub fn is_a_race(self) -> bool {
+        self != Self::Memory
+    }
+
+    /// Memory does not vary from round to round, and takes long.
+    pub fn most_rounds(self) -> u32 {
+        if self == Self::Memory { 3 } else { u32::MAX }
+    }
+
+    /// A second worker matters where many connections carry messages.
+    pub fn is_for(self, server: Server) -> bool {
+        let messages = matches!(self, Self::Single | Self::Pipelined | Self::Large | Self::Huge);
+        server != Server::WsechoTwoWorkers || messages
+    }
+
+    pub fn measure(self, server: &Process, effort: &Effort) -> io::Result<Figures> {
+        match self {
+            Self::Single => messages(server, effort, 64, &Traffic::text(32, 1)),
+            Self::Pipelined => messages(server, effort, 16, &Traffic::text(32, 64)),
+            Self::Large => messages(server, effort, 8, &Traffic::binary(64 * 1024, 1)),
+            Self::Huge => messages(server, effort, 4, &Traffic::binary(MIB, 1)),
+            Self::Latency => latency(server, effort),
+            Self::Beside => beside(server, effort),
+            Self::Handshakes => handshakes(server, effort),
+            Self::Memory => memory(server, effort),
+        }
+    }
+}
+
+fn open(server: &Process, connections: usize) -> io::Result<Vec<TcpStream>> {
+    (0..connections).map(|_| wire::open(server.address())).collect()
+}
+
+/// Warms up while it checks every byte, then measures.
+fn warm_and_run(load: &mut Load, effort: &Effort) -> io::Result<Tally> {
+    load.run(&limit(effort.warm_up, true))?;
+    load.run(&limit(effort.window, false))
+}
+
+/// Bounded by time; the count is only there so that nothing is without one.
+fn limit(time: Duration, check_every_byte: bool) -> Limit {
+    Limit { messages: 100_000_000, time, check_every_byte }
+}
+
+fn messages(
+    server: &Process,
+    effort: &Effort,
+    connections: usize,
+    traffic: &Traffic,
+) -> io::Result<Figures> {
+    let streams = open(server, connections)?;
+    let mut load = Load::new(streams.iter().map(|stream| (stream, traffic)))?;
+    load.run(&limit(effort.warm_up, true))?;
+    let before = server.cpu()?;
+    let tally = load.run(&limit(effort.window, false))?;
+    Ok(per_item(before, server.cpu()?, tally.time, tally.messages))
+}
+
+/// The CPU time of one of `count`, in microseconds, and how many there were in a second.
+fn per_item(cpu_before: Duration, cpu_after: Duration, time: Duration, count: u64) -> Figures {
+    let (cpu, count) = (cpu_after.as_secs_f64() - cpu_before.as_secs_f64(), count as f64);
+    vec![cpu * 1e6 / count, count / time.as_secs_f64()]
+}
+
+fn latency(server: &Process, effort: &Effort) -> io::Result<Figures> {
+    let streams = open(server, 1)?;
+    let traffic = Traffic::text(32, 1).timed();
+    let mut load = Load::new(streams.iter().map(|stream| (stream, &traffic)))?;
+    let tally = warm_and_run(&mut load, effort)?;
+    Ok(percentiles(tally.round_trips).map(|time| time.as_secs_f64() * 1e6).to_vec())
+}
+
+fn beside(server: &Process, effort: &Effort) -> io::Result<Figures> {
+    let streams = open(server, 3)?;
+    let (small, huge) = (Traffic::text(32, 1).timed(), Traffic::binary(MIB, 2));
+    let traffics = [&small, &huge, &huge];
+    let mut load = Load::new(streams.iter().zip(traffics))?;
+    let tally = warm_and_run(&mut load, effort)?;
+    let streamed = (tally.messages - tally.round_trips.len() as u64) as f64;
+    let mut figures = percentiles(tally.round_trips).map(|time| time.as_secs_f64() * 1e3).to_vec();
+    figures.push(streamed / tally.time.as_secs_f64());
+    Ok(figures)
+}
+
+/// The median, and what one in a hundred exceeds.
+fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
+    times.sort_unstable();
+    [50, 99].map(|percent| times[times.len() * percent / 100])
+}
+
+fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {
+    let open_and_close = |count| {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..HANDSHAKERS)
+                .map(|_| {
+                    scope.spawn(move || {
+                        (0..count).try_for_each(|_| wire::close(wire::open(server.address())?))
+                    })
+                })
+                .collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+        })
+    };
+    open_and_close(20)?;
+    let each = effort.handshakes / HANDSHAKERS;
+    let before = server.cpu()?;
+    let begun = Instant::now();
+    open_and_close(each)?;
+    let time = begun.elapsed();
+    // The last streams have ended for us before the server has dropped its side.
+    thread::sleep(Duration::from_millis(20));
+    Ok(per_item(before, server.cpu()?, time, each * HANDSHAKERS))
+}
+
+fn memory(server: &Process, effort: &Effort) -> io::Result<Figures> {
+    let (medium, huge) = (Traffic::binary(64 * 1024, 1), Traffic::binary(MIB, 1));
+    let settled = || {
+        thread::sleep(SETTLE);
+        server.memory().map(|bytes| bytes as f64)
+    };
+    // Whatever all connections share is there before the first is counted.
+    let first = wire::open(server.address())?;
+    echo_once(std::slice::from_ref(&first), &huge)?;
+    first.set_nonblocking(false)?;
+    wire::close(first)?;
+    let before = settled()?;
+
+    let streams = open(server, effort.idle)?;
+    let fresh = (settled()? - before) / effort.idle as f64;
+
+    echo_once(&streams, &medium)?;
+    let all = settled()?;
+    let after_medium = (all - before) / effort.idle as f64;
+
+    let some = &streams[..effort.idle / 10];
+    echo_once(some, &huge)?;
+    let after_huge = after_medium + (settled()? - all) / some.len() as f64;
+    Ok(vec![fresh, after_medium, after_huge])
+}
+
+/// One message on each connection, a few at a time.
+fn echo_once(streams: &[TcpStream], traffic: &Traffic) -> io::Result<()> {
+    for streams in streams.chunks(AT_ONCE) {
+        let mut load = Load::new(streams.iter().map(|stream| (stream, traffic)))?;
+        let messages = streams.len() as u64;
+        load.run(&Limit { messages, time: Duration::ZERO, check_every_byte: true })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The client's side of the protocol: this file owns the handshake, the frames that are sent and
+//! the reading of those that come back. An echo may come in one frame or in several.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Longer than any server may make a client wait.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+
+/// Opens a connection and upgrades it.
+pub fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let request = format!(
+        "GET /echo HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+
+    let mut head = [0; 2048];
+    let mut length = 0;
+    while !head[..length].ends_with(b"\r\n\r\n") {
+        match stream.read(&mut head[length..])? {
+            0 => return Err(wrong("the handshake was not answered")),
+            more => length += more,
+        }
+    }
+    let head = String::from_utf8_lossy(&head[..length]);
+    if head.starts_with("HTTP/1.1 101 ") && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") {
+        Ok(stream)
+    } else {
+        Err(wrong(&format!("the handshake was refused: {head:?}")))
+    }
+}
+
+/// Closes a connection that [`open`] returned as the protocol wants it: Close, Close, end of stream.
+pub fn close(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(&Message::close().frame())?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply)?;
+    if reply == [0x80 | CLOSE, 2, 0x03, 0xe8] { Ok(()) } else { Err(wrong("Close was not echoed")) }
+}
+
+/// A message that is sent and expected back.
+pub struct Message {
+    opcode: u8,
+    payload: Vec<u8>,
+}
+
+impl Message {
+    pub fn text(size: usize) -> Self {
+        let payload = (b'a'..=b'z').cycle().take(size).collect();
+        Self { opcode: TEXT, payload }
+    }
+
+    pub fn binary(size: usize) -> Self {
+        // A period that is no power of two, so that a lost or doubled block is noticed.
+        let payload = (0..=250).cycle().take(size).collect();
+        Self { opcode: BINARY, payload }
+    }
+
+    fn close() -> Self {
+        Self { opcode: CLOSE, payload: 1000_u16.to_be_bytes().to_vec() }
+    }
+
+    /// The message in one frame, masked.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut frame = vec![0x80 | self.opcode];
+        if let Ok(length @ 0..126) = u8::try_from(self.payload.len()) {
+            frame.push(0x80 | length);
+        } else if let Ok(length) = u16::try_from(self.payload.len()) {
+            frame.push(0x80 | 0x7e);
+            frame.extend(length.to_be_bytes());
+        } else {
+            frame.push(0x80 | 0x7f);
+            frame.extend((self.payload.len() as u64).to_be_bytes());
+        }
+        frame.extend(KEY);
+        frame.extend(self.payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+        frame
+    }
+}
+
+/// How far the reading of the server's frames has come.
+#[derive(Default)]
+pub struct Reply {
+    header: [u8; 10],
+    /// How many bytes of the header are there.
+    known: usize,
+    /// The payload still to come of the frame whose header is complete.
+    left: usize,
+    in_payload: bool,
+    /// The payload of the message that has come, and whether it has begun at all.
+    message: usize,
+    begun: bool,
+}
+
+impl Reply {
+    /// Takes what a read brought, compares the first `sample` bytes of each run of payload with
+    /// `expected`, and says how many messages were completed.
+    pub fn take(&mut self, mut input: &[u8], expected: &Message, sample: usize) -> io::Result<u64> {
+        let mut done = 0;
+        loop {
+            if !self.in_payload {
+                input = self.take_header(input, expected)?;
+            }
+            if !self.in_payload {
+                return Ok(done);
+            }
+            let (payload, rest) = input.split_at(self.left.min(input.len()));
+            input = rest;
+            self.left -= payload.len();
+            if !self.is_control() {
+                let compared = payload.len().min(sample);
+                let due = expected.payload.get(self.message..self.message + payload.len());
+                if due.is_none_or(|due| due[..compared] != payload[..compared]) {
+                    return Err(wrong("an echo differs from its message"));
+                }
+                self.message += payload.len();
+            }
+            if self.left > 0 {
+                return Ok(done);
+            }
+            self.in_payload = false;
+            self.known = 0;
+            if !self.is_control() && self.header[0] & 0x80 != 0 {
+                if self.message != expected.payload.len() {
+                    return Err(wrong("an echo is shorter than its message"));
+                }
+                self.message = 0;
+                self.begun = false;
+                done += 1;
+            }
+        }
+    }
+
+    /// Consumes what belongs to the header, and judges it once it is complete.
+    fn take_header<'b>(&mut self, input: &'b [u8], expected: &Message) -> io::Result<&'b [u8]> {
+        let mut rest = input;
+        while self.known < self.header_length() {
+            let missing = self.header_length() - self.known;
+            let (bytes, after) = rest.split_at(missing.min(rest.len()));
+            self.header[self.known..self.known + bytes.len()].copy_from_slice(bytes);
+            self.known += bytes.len();
+            rest = after;
+            if bytes.len() < missing {
+                return Ok(rest);
+            }
+        }
+        let length = match self.header[1] {
+            short @ 0..126 => u64::from(short),
+            126 => u64::from(u16::from_be_bytes([self.header[2], self.header[3]])),
+            127 => self.header[2..].iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)),
+            _ => return Err(wrong("the server masks its frames")),
+        };
+        self.left = usize::try_from(length).map_err(io::Error::other)?;
+        self.in_payload = true;
+        let opcode = self.header[0] & 0x7f;
+        if opcode == CLOSE {
+            return Err(wrong("the server sent Close"));
+        }
+        if !self.is_control() {
+            if opcode != if self.begun { 0 } else { expected.opcode } {
+                return Err(wrong(&format!("unexpected opcode {opcode}")));
+            }
+            self.begun = true;
+        }
+        Ok(rest)
+    }
+
+    /// The length of the header as far as it is known.
+    fn header_length(&self) -> usize {
+        match (self.known, self.header[1]) {
+            (0 | 1, _) => 2,
+            (_, 126) => 4,
+            (_, 127) => 10,
+            _ => 2,
+        }
+    }
+
+    /// A server may ping; it is not answered, as no run is long enough for that to matter.
+    fn is_control(&self) -> bool {
+        self.header[0] & 0x08 != 0
+    }
+}
+
+pub fn wrong(what: &str) -> io::Error {
+    io::Error::other(what.to_owned())
+}

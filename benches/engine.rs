@@ -1,0 +1,128 @@
+//! What the engine costs in memory alone: no socket, no kernel, no copy into a window.
+//!
+//! `cargo bench --bench engine`, or one shape for a profiler: the bench's binary with its name.
+//! The streams are masked with zeros, which costs what any mask costs and leaves the bytes as they
+//! are, so that the same memory is read again and again.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    reason = "the sizes of a benchmark are small, and its clock is the real one"
+)]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+use wsecho::ws::echo::{Engine, Out, Pressure, Settings};
+
+const WINDOW: usize = 256 * 1024;
+const ROUNDS: usize = 60;
+
+/// One masked frame of a client.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80 | opcode];
+    match payload.len() {
+        len @ 0..=125 => bytes.push(0x80 | len as u8),
+        len @ 126..=65_535 => {
+            bytes.push(0xfe);
+            bytes.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(0xff);
+            bytes.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+struct Shape {
+    name: &'static str,
+    stream: Vec<u8>,
+    messages: usize,
+    payload: usize,
+    prefix: &'static str,
+    /// The size of a read.
+    read: usize,
+    /// Whole streams per timed round.
+    repeat: usize,
+}
+
+fn run(mut shape: Shape) {
+    let settings = Settings { prefix: shape.prefix.into(), max_message_size: 16 << 20 };
+    let mut engine = Engine::new(Arc::new(settings));
+    let mut out = Out::new();
+    let mut sent = 0;
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..shape.repeat {
+                for window in shape.stream.chunks_mut(shape.read) {
+                    let taken = engine.receive(black_box(window), &mut out, Pressure::default());
+                    assert_eq!(taken, window.len());
+                    sent += black_box(&out).slices(window).map(<[u8]>::len).sum::<usize>();
+                    out.clear();
+                }
+            }
+            start.elapsed().as_secs_f64() / (shape.messages * shape.repeat) as f64
+        })
+        .collect();
+    let messages = shape.messages * shape.repeat * ROUNDS;
+    assert_eq!(engine.counts().messages as usize, messages);
+    assert!(sent > shape.payload * messages);
+    times.sort_by(f64::total_cmp);
+    let (best, median) = (times[0], times[ROUNDS / 2]);
+    let rate = |time: f64| shape.payload as f64 / time / 1e9;
+    println!(
+        "{:<26} ns per message: best {:>9.1}, median {:>9.1}    GB/s: {:>6.2}, {:>6.2}",
+        shape.name,
+        best * 1e9,
+        median * 1e9,
+        rate(best),
+        rate(median),
+    );
+}
+
+fn main() {
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let binary: Vec<u8> =
+        (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let ascii = "The quick brown fox jumps over it. ".repeat(30_000)[..1 << 20].to_owned();
+    let mixed: String = "naïve café – 東京 😀 plain ".chars().cycle().take(600_000).collect();
+    let small = |opcode, prefix, name| Shape {
+        name,
+        stream: frame(opcode, &ascii.as_bytes()[..32]).repeat(64),
+        messages: 64,
+        payload: 32,
+        prefix,
+        read: WINDOW,
+        repeat: 2_000,
+    };
+    let large = |opcode, payload: &[u8], name| Shape {
+        name,
+        stream: frame(opcode, payload),
+        messages: 1,
+        payload: payload.len(),
+        prefix: "",
+        read: WINDOW,
+        repeat: 64,
+    };
+    let shapes = [
+        small(1, "", "64 x 32 B text"),
+        small(1, "server: ", "64 x 32 B text, prefixed"),
+        small(2, "", "64 x 32 B binary"),
+        large(2, &binary[..4096], "4 KiB binary"),
+        large(2, &binary[..65_536], "64 KiB binary"),
+        Shape { read: 40_000, ..large(2, &binary[..65_536], "64 KiB binary in two reads") },
+        large(2, &binary, "1 MiB binary"),
+        large(1, ascii.as_bytes(), "1 MiB ASCII text"),
+        large(1, mixed.as_bytes(), "1 MiB mixed text"),
+    ];
+    for shape in shapes.into_iter().filter(|it| only.as_deref().is_none_or(|only| it.name == only))
+    {
+        run(shape);
+    }
+}

@@ -1,0 +1,17 @@
+//! The engine against tungstenite: the body is the one of the differential test.
+//!
+//! `cargo +nightly fuzz run engine -- -max_total_time=60`
+
+#![no_main]
+// The tests use more of their support than this target does.
+#![allow(dead_code)]
+
+#[path = "../../tests/suite/engine/streams.rs"]
+mod streams;
+#[path = "../../tests/suite/engine/support.rs"]
+mod support;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    streams::compare(data);
+    streams::cut(data);
+});

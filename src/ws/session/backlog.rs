@@ -1,0 +1,181 @@
+//! Output that the socket has not taken yet.
+//!
+//! Owns the chunks it is kept in, which are freed as they are sent. It does not know frames: the
+//! bytes are final.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+
+/// The size of a full chunk, in bytes: the allocator maps it for itself, and gives it back to the
+/// system when it is freed.
+const CHUNK: usize = 128 * 1024;
+/// The size of the smallest chunk, in bytes.
+const SMALL: usize = 512;
+
+/// Bytes in the order in which they are to be sent.
+#[derive(Debug, Default)]
+pub(super) struct Backlog(Option<Box<Chunks>>);
+
+#[derive(Debug, Default)]
+struct Chunks {
+    all: VecDeque<Vec<u8>>,
+    /// Bytes of the first chunk that are sent already.
+    sent: usize,
+    len: usize,
+    capacity: usize,
+}
+
+impl Backlog {
+    /// Whether everything is sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The bytes that are to be sent.
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunks| chunks.len)
+    }
+
+    /// The bytes of memory they take.
+    pub(super) fn capacity(&self) -> usize {
+        self.0.as_ref().map_or(0, |chunks| chunks.capacity)
+    }
+
+    /// Appends bytes; what is owned becomes a chunk as it is.
+    pub(super) fn extend<'a>(&mut self, pieces: impl Iterator<Item = Cow<'a, [u8]>>) {
+        for piece in pieces.filter(|piece| !piece.is_empty()) {
+            let chunks = self.0.get_or_insert_default();
+            chunks.len += piece.len();
+            match piece {
+                Cow::Owned(bytes) => chunks.push(bytes),
+                Cow::Borrowed(bytes) => chunks.copy(bytes),
+            }
+        }
+    }
+
+    /// Writes as much as the socket takes, and says how much that was.
+    pub(super) fn poll_send(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> io::Result<usize> {
+        let mut sent = 0;
+        while let Some(chunks) = &mut self.0 {
+            let mut slices = [IoSlice::new(&[]); super::SLICES];
+            let mut skip = chunks.sent;
+            let count = chunks.all.len().min(slices.len());
+            for (slice, chunk) in slices.iter_mut().zip(&chunks.all) {
+                *slice = IoSlice::new(&chunk[skip..]);
+                skip = 0;
+            }
+            match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    sent += written;
+                    chunks.forget(written);
+                    if chunks.len == 0 {
+                        self.0 = None;
+                    }
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        Ok(sent)
+    }
+}
+
+impl Chunks {
+    fn push(&mut self, chunk: Vec<u8>) {
+        self.capacity += chunk.capacity();
+        self.all.push_back(chunk);
+    }
+
+    fn copy(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let spare = self.all.back().map_or(0, |last| last.capacity() - last.len());
+            if spare == 0 {
+                self.push(Vec::with_capacity(bytes.len().clamp(SMALL, CHUNK)));
+                continue;
+            }
+            let (now, later) = bytes.split_at(spare.min(bytes.len()));
+            self.all.back_mut().expect("it has room").extend_from_slice(now);
+            bytes = later;
+        }
+    }
+
+    /// Frees what is sent.
+    fn forget(&mut self, written: usize) {
+        self.len -= written;
+        self.sent += written;
+        while let Some(first) = self.all.front().filter(|first| first.len() <= self.sent) {
+            self.sent -= first.len();
+            self.capacity -= first.capacity();
+            self.all.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// Takes a few bytes, then none for one call.
+    struct Trickle {
+        taken: Vec<u8>,
+        ready: bool,
+    }
+
+    impl AsyncWrite for Trickle {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.ready = !self.ready;
+            if self.ready {
+                return Poll::Pending;
+            }
+            let count = bytes.len().min(100_000);
+            self.taken.extend_from_slice(&bytes[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn bytes_leave_in_order_and_their_memory_with_them() {
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        let (first, rest) = bytes.split_at(10);
+        let (second, third) = rest.split_at(500_000);
+        let mut backlog = Backlog::default();
+        backlog.extend([first.into(), second.to_vec().into(), third.into()].into_iter());
+        assert_eq!(backlog.len(), bytes.len());
+        assert!(backlog.capacity() < bytes.len() + CHUNK + SMALL);
+
+        let mut stream = Trickle { taken: Vec::new(), ready: true };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut before = backlog.capacity();
+        while !backlog.is_empty() {
+            backlog.poll_send(&mut stream, &mut cx).unwrap();
+            assert_eq!(backlog.len() + stream.taken.len(), bytes.len());
+            assert!(backlog.capacity() <= before);
+            before = backlog.capacity();
+        }
+        assert_eq!(stream.taken, bytes);
+        assert_eq!(backlog.capacity(), 0);
+    }
+}

@@ -1,0 +1,69 @@
+//! The memory that all sessions of the process share: `limits.buffer_budget`.
+//!
+//! Owns the sum. It does not know what the memory is for, and takes none away: who sees that it is
+//! spent holds itself back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A process-wide number of bytes; clones share it.
+///
+/// It may be exceeded by what one turn of each worker reads, and by what every session may hold
+/// for free.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Shared { limit, used: AtomicUsize::new(0) }))
+    }
+
+    /// The bytes that are in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.used() >= self.0.limit
+    }
+}
+
+/// What one session has taken of the budget; given back when it ends, however it ends.
+pub(super) struct Charge<'a> {
+    budget: &'a Budget,
+    bytes: usize,
+}
+
+impl<'a> Charge<'a> {
+    pub(super) fn new(budget: &'a Budget) -> Self {
+        Self { budget, bytes: 0 }
+    }
+
+    /// Changes the charge to so many bytes.
+    pub(super) fn set(&mut self, bytes: usize) {
+        let used = &self.budget.0.used;
+        if bytes > self.bytes {
+            used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else if bytes < self.bytes {
+            used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}

@@ -1,0 +1,237 @@
+//! A client for the engine: builds frames, feeds them in pieces, and reads the answers with
+//! tungstenite's client, so that no test judges the engine by its own code.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
+use wsecho::ws::echo::{Engine, Out, Pressure, Settings};
+
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CONTINUE: u8 = 0;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+pub const FIN: u8 = 0x80;
+
+pub const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The payload behind the header that the arguments say, masked with [`KEY`].
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = header(first, payload.len() as u64);
+    bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+/// The header of a client's frame in its shortest form.
+pub fn header(first: u8, len: u64) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match len {
+        0..=125 => bytes.push(0x80 | u8::try_from(len).expect("short")),
+        126..=0xffff => {
+            bytes.push(0xfe);
+            bytes.extend_from_slice(&u16::try_from(len).expect("16 bits").to_be_bytes());
+        }
+        _ => {
+            bytes.push(0xff);
+            bytes.extend_from_slice(&len.to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&KEY);
+    bytes
+}
+
+/// A payload that tells its bytes apart over more than one page.
+pub fn noise(len: usize) -> Vec<u8> {
+    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+/// Text of exactly `len` bytes with characters of one to four bytes.
+pub fn prose(len: usize) -> String {
+    let mut text: String = "aé€😀 b".chars().cycle().take(len).collect();
+    while text.len() > len {
+        text.pop();
+    }
+    text.extend(std::iter::repeat_n('.', len - text.len()));
+    text
+}
+
+/// A frame as it came out of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub fin: bool,
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+/// An engine, and all that it sent.
+pub struct Peer {
+    pub engine: Engine,
+    pub out: Out,
+    pub pressure: Pressure,
+    pub sent: Vec<u8>,
+    /// The largest memory that the engine held between two reads, in bytes.
+    pub most_held: usize,
+}
+
+impl Peer {
+    pub fn new(prefix: &str, max_message_size: u64) -> Self {
+        let settings = Settings { prefix: prefix.into(), max_message_size };
+        Self {
+            engine: Engine::new(Arc::new(settings)),
+            out: Out::new(),
+            pressure: Pressure::default(),
+            sent: Vec::new(),
+            most_held: 0,
+        }
+    }
+
+    /// An endpoint without a prefix that takes messages of 16 MiB.
+    pub fn verbatim() -> Self {
+        Self::new("", 16 << 20)
+    }
+
+    /// One read of the server.
+    pub fn read(&mut self, bytes: &[u8]) {
+        let mut bytes = bytes.to_vec();
+        let mut rest = &mut bytes[..];
+        loop {
+            let taken = self.engine.receive(rest, &mut self.out, self.pressure);
+            for slice in self.out.slices(rest) {
+                self.sent.extend_from_slice(slice);
+            }
+            self.out.clear();
+            rest = &mut rest[taken..];
+            if rest.is_empty() {
+                break;
+            }
+        }
+        self.most_held = self.most_held.max(self.engine.held_capacity());
+    }
+
+    pub fn read_in_pieces(&mut self, bytes: &[u8], size: usize) {
+        for piece in bytes.chunks(size) {
+            self.read(piece);
+        }
+    }
+
+    /// What the engine says on its own account.
+    pub fn say(&mut self, speak: impl FnOnce(&mut Engine, &mut Out)) {
+        speak(&mut self.engine, &mut self.out);
+        self.sent.extend(self.out.slices(&[]).flatten());
+        self.out.clear();
+    }
+
+    /// The frames that were sent; panics unless they are whole, unmasked and shortest in length.
+    pub fn frames(&self) -> Vec<Sent> {
+        let mut frames = Vec::new();
+        let mut rest = &self.sent[..];
+        while !rest.is_empty() {
+            let (size, len) = match rest[1] {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                127 => (10, u64::from_be_bytes(rest[2..10].try_into().expect("eight")) as usize),
+                len => (2, usize::from(len)),
+            };
+            assert!(rest[1] < 128, "masked");
+            assert_eq!(
+                size,
+                if len < 126 {
+                    2
+                } else if len < 65_536 {
+                    4
+                } else {
+                    10
+                }
+            );
+            let payload = rest[size..size + len].to_vec();
+            frames.push(Sent { fin: rest[0] & 0x80 != 0, opcode: rest[0] & 0x7f, payload });
+            rest = &rest[size + len..];
+        }
+        frames
+    }
+
+    /// What a client sees of it.
+    pub fn seen(&self) -> Seen {
+        let mut seen = Seen::by(Role::Client, &self.sent, None);
+        // tungstenite reports 1014 as 1002; what stands in the frame counts.
+        if let Some(Sent { opcode: CLOSE, payload, .. }) = self.frames().last() {
+            seen.close = Some(payload.first_chunk().map(|code| u16::from_be_bytes(*code)));
+        }
+        seen
+    }
+}
+
+/// What one end makes of a byte stream, by tungstenite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Messages, pings and pongs in their order.
+    pub events: Vec<Message>,
+    /// The code of the Close that ends it, sent or received: `None` if the stream goes on,
+    /// `Some(None)` if the Close is empty.
+    pub close: Option<Option<u16>>,
+    pub reason: String,
+}
+
+impl Seen {
+    pub fn by(role: Role, stream: &[u8], limit: Option<usize>) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(4096)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let mut socket = WebSocket::from_raw_socket(Pipe(stream), role, Some(config));
+        let mut seen = Self { events: Vec::new(), close: None, reason: String::new() };
+        loop {
+            seen.close = Some(Some(match socket.read() {
+                Ok(Message::Close(None)) => {
+                    seen.close = Some(None);
+                    continue;
+                }
+                Ok(Message::Close(Some(frame))) => {
+                    seen.reason = frame.reason.to_string();
+                    seen.close = Some(Some(frame.code.into()));
+                    continue;
+                }
+                Ok(message) => {
+                    seen.events.push(message);
+                    continue;
+                }
+                Err(
+                    Error::ConnectionClosed
+                    | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+                ) => return seen,
+                Err(error) if role == Role::Client => panic!("sent what no client takes: {error}"),
+                Err(Error::Protocol(_)) => 1002,
+                Err(Error::Utf8(_)) => 1007,
+                Err(Error::Capacity(_)) => 1009,
+                Err(error) => panic!("the oracle fails: {error}"),
+            }));
+            return seen;
+        }
+    }
+
+    /// The messages without pings and pongs.
+    pub fn messages(&self) -> Vec<&Message> {
+        self.events.iter().filter(|it| it.is_text() || it.is_binary()).collect()
+    }
+}
+
+/// Bytes to read; what is written is lost.
+struct Pipe<'a>(&'a [u8]);
+
+impl Read for Pipe<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
