@@ -1,0 +1,180 @@
+"""What every Python client does with the service, whichever library it is made of.
+
+A client file implements `Peer` with its library and calls `main`. The first difference from what
+a WebSocket echo must do ends the script with exit code 1 and a line that names it.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+# The largest message that the service takes by default.
+LIMIT = 1 << 20
+PREFIX = "server: "
+# For one step; a step takes milliseconds.
+STEP_LIMIT = 30.0
+
+TEXTS = [
+    "Hello world",
+    "",
+    "Gr\u00fc\u00dfe, \u4e16\u754c, \U0001f980, e\u0301, \u202eright to left, \0 and \ufeff",
+    # On both sides of the lengths at which a frame's header, or a reply's, grows.
+    *("x" * length for length in (117, 118, 125, 126, 65527, 65528, 65535, 65536)),
+    "\u20ac" * 30_000,
+]
+BINARIES = [
+    b"",
+    bytes(range(256)),
+    *(b"\xff" * length for length in (125, 126, 65535, 65536)),
+]
+
+
+class Peer(Protocol):
+    """One open connection of a client library."""
+
+    subprotocol: str | None
+
+    async def send(self, message: str | bytes) -> None:
+        """Sends a text or a binary message."""
+
+    async def receive(self) -> str | bytes:
+        """The next message."""
+
+    async def ping(self, payload: bytes) -> bytes:
+        """Sends a ping; the payload of the pong that answers it."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Sends a Close frame; `ended` tells what came back."""
+
+    async def ended(self) -> tuple[int, str]:
+        """Waits for the end; code and reason of the Close frame that was received."""
+
+
+Connect = Callable[[str, list[str]], Awaitable[Peer]]
+
+
+class Difference(Exception):
+    """Something is not as it must be."""
+
+
+def shown(value: object) -> str:
+    """A value for a message: long ones by length and beginning."""
+    text = repr(value)
+    if isinstance(value, str | bytes) and len(text) > 80:
+        return f"{type(value).__name__} of {len(value)}: {text[:60]}..."
+    return text
+
+
+def expect(what: str, actual: object, expected: object) -> None:
+    """Complains unless both are equal, in type too."""
+    if type(actual) is not type(expected) or actual != expected:
+        raise Difference(f"{what}: got {shown(actual)}, expected {shown(expected)}")
+
+
+async def echoes(connect: Connect, base: str, path: str, prefix: str) -> None:
+    """Every message comes back, one at a time and then all of the small ones in one go."""
+    # A client's own limit is often 1 MiB as well, so the longest text leaves room for the prefix.
+    longest = ["y" * (LIMIT - len(prefix)), b"\0" * LIMIT]
+    messages = [*TEXTS, *BINARIES, *longest]
+    peer = await connect(base + path, [])
+    expect(f"{path}: subprotocol when none was offered", peer.subprotocol, None)
+    for message in messages:
+        await peer.send(message)
+        reply = prefix + message if isinstance(message, str) else message
+        expect(f"{path}: echo of {shown(message)}", await peer.receive(), reply)
+    burst = [f"message {number}" for number in range(1000)]
+    for message in burst:
+        await peer.send(message)
+    for message in burst:
+        expect(f"{path}: echo of {message!r} in a burst", await peer.receive(), prefix + message)
+    await peer.close(1000, "")
+    expect(f"{path}: Close after the echoes", await peer.ended(), (1000, ""))
+
+
+async def pings(connect: Connect, base: str) -> None:
+    """A ping is answered with its own payload, between messages too."""
+    peer = await connect(f"{base}/socket", [])
+    for payload in (b"ping", bytes(range(125))):
+        expect("pong", await peer.ping(payload), payload)
+    await peer.send("after the pings")
+    expect("echo after the pings", await peer.receive(), "server: after the pings")
+    await peer.close(1000, "")
+    expect("Close after the pings", await peer.ended(), (1000, ""))
+
+
+async def subprotocols(connect: Connect, base: str) -> None:
+    """The first subprotocol that is offered is confirmed."""
+    peer = await connect(f"{base}/socket", ["chat.v2", "chat.v1"])
+    expect("subprotocol", peer.subprotocol, "chat.v2")
+    await peer.close(1000, "")
+    expect("Close of a session with a subprotocol", await peer.ended(), (1000, ""))
+
+
+async def client_closes(connect: Connect, base: str) -> None:
+    """The client's code and reason come back."""
+    for code, reason in [
+        (1000, ""),
+        (1001, "going away"),
+        (1011, "z" * 123),
+        (3000, "Gr\u00fc\u00dfe"),
+        (4999, "private"),
+    ]:
+        peer = await connect(f"{base}/socket", [])
+        await peer.close(code, reason)
+        expect(f"answer to Close {code}", await peer.ended(), (code, reason))
+
+
+async def too_big(connect: Connect, base: str) -> None:
+    """One byte over the limit ends the session with 1009, and with a reason that says so."""
+    peer = await connect(f"{base}/echo", [])
+    await peer.send(b"\0" * (LIMIT + 1))
+    code, reason = await peer.ended()
+    expect("Close code after a message over the limit", code, 1009)
+    if "max_message_size" not in reason:
+        raise Difference(f"the reason of 1009 does not name max_message_size: {reason!r}")
+
+
+async def service_stops(connect: Connect, base: str, pid: int) -> None:
+    """SIGTERM ends an open session with 1001."""
+    peer = await connect(f"{base}/socket", [])
+    await peer.send("still here")
+    expect("echo before SIGTERM", await peer.receive(), "server: still here")
+    os.kill(pid, signal.SIGTERM)
+    code, _ = await peer.ended()
+    expect("Close code after SIGTERM", code, 1001)
+
+
+async def check(connect: Connect, base: str, pid: int) -> None:
+    """All steps, each within its limit; the last one ends the service."""
+    steps = [
+        ("echoes through /socket", lambda: echoes(connect, base, "/socket", PREFIX)),
+        ("echoes through /echo", lambda: echoes(connect, base, "/echo", "")),
+        ("pings", lambda: pings(connect, base)),
+        ("subprotocols", lambda: subprotocols(connect, base)),
+        ("closes by the client", lambda: client_closes(connect, base)),
+        ("a message over the limit", lambda: too_big(connect, base)),
+        ("SIGTERM", lambda: service_stops(connect, base, pid)),
+    ]
+    for name, step in steps:
+        try:
+            async with asyncio.timeout(STEP_LIMIT):
+                await step()
+        except TimeoutError:
+            raise Difference(f"{name}: no end after {STEP_LIMIT:.0f} s") from None
+        except Difference as difference:
+            raise Difference(f"{name}: {difference}") from None
+        except Exception as error:
+            raise Difference(f"{name}: the client says {type(error).__name__}: {error}") from error
+        print(f"ok: {name}")
+
+
+def main(connect: Connect) -> None:
+    """The command line of a client: ws://HOST:PORT and the service's process id."""
+    base, pid = sys.argv[1:]
+    try:
+        asyncio.run(check(connect, base, int(pid)))
+    except Difference as difference:
+        sys.exit(f"{os.path.basename(sys.argv[0])}: {difference}")

@@ -1,0 +1,48 @@
+"""The exchange with the client of Tornado."""
+
+import asyncio
+
+from exchange import main
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
+
+
+class Client:
+    def __init__(self, socket: WebSocketClientConnection) -> None:
+        self.socket = socket
+        self.subprotocol = socket.selected_subprotocol
+        self.pongs: asyncio.Queue[bytes] = asyncio.Queue()
+        # Tornado calls this method, which does nothing unless it is overridden.
+        socket.on_pong = self.pongs.put_nowait
+
+    async def send(self, message: str | bytes) -> None:
+        try:
+            await self.socket.write_message(message, binary=isinstance(message, bytes))
+        except WebSocketClosedError:
+            # The answer overtook the end of the message: `ended` has it.
+            pass
+
+    async def receive(self) -> str | bytes:
+        message = await self.socket.read_message()
+        if message is None:
+            raise WebSocketClosedError(f"closed with {self.socket.close_code}")
+        return message
+
+    async def ping(self, payload: bytes) -> bytes:
+        self.socket.ping(payload)
+        return await self.pongs.get()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.socket.close(code, reason)
+
+    async def ended(self) -> tuple[int, str]:
+        message = await self.socket.read_message()
+        if message is not None:
+            raise WebSocketClosedError("a message instead of a Close frame")
+        return self.socket.close_code or 1006, self.socket.close_reason or ""
+
+
+async def open_client(url: str, subprotocols: list[str]) -> Client:
+    return Client(await websocket_connect(url, subprotocols=subprotocols or None))
+
+
+main(open_client)

@@ -1,0 +1,50 @@
+"""The exchange with `websocket-client`, which blocks: it sends a whole message before it reads."""
+
+import asyncio
+from struct import unpack_from
+
+from exchange import STEP_LIMIT, main
+from websocket import ABNF, WebSocket, create_connection
+
+
+class Client:
+    def __init__(self, socket: WebSocket) -> None:
+        self.socket = socket
+        self.subprotocol = socket.subprotocol
+
+    async def send(self, message: str | bytes) -> None:
+        send = self.socket.send_text if isinstance(message, str) else self.socket.send_bytes
+        await asyncio.to_thread(send, message)
+
+    async def next(self, wanted: tuple[int, ...]) -> ABNF:
+        """The next frame or message; control frames are not answered behind our back."""
+        opcode, frame = await asyncio.to_thread(self.socket.recv_data_frame, True)
+        if opcode not in wanted:
+            raise ValueError(f"opcode {opcode} instead of one of {wanted}")
+        return frame
+
+    async def receive(self) -> str | bytes:
+        frame = await self.next((ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY))
+        return frame.data.decode() if frame.opcode == ABNF.OPCODE_TEXT else bytes(frame.data)
+
+    async def ping(self, payload: bytes) -> bytes:
+        self.socket.ping(payload)
+        return bytes((await self.next((ABNF.OPCODE_PONG,))).data)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.socket.send_close(code, reason.encode())
+
+    async def ended(self) -> tuple[int, str]:
+        payload = (await self.next((ABNF.OPCODE_CLOSE,))).data
+        self.socket.shutdown()
+        return unpack_from("!H", payload)[0], payload[2:].decode()
+
+
+async def open_client(url: str, subprotocols: list[str]) -> Client:
+    socket = await asyncio.to_thread(
+        create_connection, url, timeout=STEP_LIMIT, subprotocols=subprotocols or None
+    )
+    return Client(socket)
+
+
+main(open_client)

@@ -1,0 +1,41 @@
+"""The exchange with the asyncio client of `websockets`."""
+
+from exchange import main
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+
+class Client:
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.subprotocol = socket.subprotocol
+
+    async def send(self, message: str | bytes) -> None:
+        try:
+            await self.socket.send(message)
+        except ConnectionClosed:
+            # The answer overtook the end of the message: `ended` has it.
+            pass
+
+    async def receive(self) -> str | bytes:
+        return await self.socket.recv()
+
+    async def ping(self, payload: bytes) -> bytes:
+        # Pongs are matched by payload: any other one leaves this waiting.
+        await (await self.socket.ping(payload))
+        return payload
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.socket.close(code, reason)
+
+    async def ended(self) -> tuple[int, str]:
+        await self.socket.wait_closed()
+        received = self.socket.protocol.close_rcvd
+        return (received.code, received.reason) if received else (1006, "no Close frame")
+
+
+async def open_client(url: str, subprotocols: list[str]) -> Client:
+    return Client(await connect(url, subprotocols=subprotocols or None))
+
+
+main(open_client)

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Runs the wsecho binary for one test command, the way systemd would run it.
+
+    tests/service.py [--set 'KEY = VALUE']... -- COMMAND ARG...
+
+The service listens on a port that the kernel chooses; `{url}` in COMMAND becomes its
+ws://127.0.0.1:PORT and `{pid}` its process id. COMMAND runs once the service has said READY=1.
+
+The exit code is 0 when COMMAND succeeded and the service was in order: it must end with exit code
+0 on SIGTERM (which COMMAND may have sent already), and a peer alone must never make it log anything
+above info. Otherwise it is 1, and the service's log is shown.
+"""
+
+import argparse
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+READY_LIMIT = 30.0
+# The service's own drain_timeout is 30 s; it may need all of it.
+STOP_LIMIT = 40.0
+CALM = {"INFO", "DEBUG", "TRACE"}
+
+
+class ServiceError(Exception):
+    """The service did not do what every service must."""
+
+
+@dataclass
+class Service:
+    """A service that is ready."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+
+def binary() -> str:
+    """The binary under test: WSECHO_BINARY, or this tree's release build."""
+    root = Path(__file__).resolve().parent.parent
+    target = root / os.environ.get("CARGO_TARGET_DIR", "target")
+    return os.environ.get("WSECHO_BINARY") or str(target / "release" / "wsecho")
+
+
+@contextmanager
+def running(settings: list[str]) -> Iterator[Service]:
+    """Starts the service, and checks how it ends unless the body has failed already."""
+    with tempfile.TemporaryDirectory(prefix="wsecho-test-") as folder:
+        config, log, notify = (Path(folder, name) for name in ("wsecho.toml", "log", "notify"))
+        lines = ['bind = "127.0.0.1:0"', 'log.format = "json"', *settings]
+        config.write_text("\n".join(lines) + "\n")
+        process = None
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as status, log.open("wb") as err:
+                status.bind(str(notify))
+                process = subprocess.Popen(
+                    [binary(), "--config", str(config)],
+                    env={**os.environ, "NOTIFY_SOCKET": str(notify)},
+                    stdin=subprocess.DEVNULL,
+                    stderr=err,
+                )
+                # The socket stays open: the service reports its status until it ends.
+                yield Service(process, wait_until_ready(process, status))
+                stop(process)
+            check_log(log.read_text())
+        except BaseException:
+            if log.exists():
+                sys.stderr.write(f"--- the service's log ---\n{log.read_text()}---\n")
+            raise
+        finally:
+            if process and process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], status: socket.socket) -> str:
+    """Waits for READY=1 and returns the URL that belongs to the address in STATUS."""
+    # Whichever comes first: a datagram, or the end of a service that could not start.
+    ended = os.pidfd_open(process.pid)
+    try:
+        readable, _, _ = select.select([status, ended], [], [], READY_LIMIT)
+    finally:
+        os.close(ended)
+    if status not in readable:
+        why = f"ended with exit code {process.poll()}" if readable else "stayed silent"
+        raise ServiceError(f"the service {why} before READY=1")
+    told = status.recv(4096).decode()
+    found = re.search(r"^STATUS=listening on (127\.0\.0\.1:\d+); 0 sessions$", told, re.MULTILINE)
+    if not found or "READY=1" not in told.splitlines():
+        raise ServiceError(f"the first notification is {told!r}, not READY=1 with an address")
+    return f"ws://{found[1]}"
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends the service by SIGTERM, if the test has not done so, and checks that it went well."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        code = process.wait(STOP_LIMIT)
+    except subprocess.TimeoutExpired:
+        raise ServiceError(f"the service still runs {STOP_LIMIT:.0f} s after SIGTERM") from None
+    if code != 0:
+        raise ServiceError(f"the service ended with exit code {code}, not 0")
+
+
+def check_log(log: str) -> None:
+    """Every line is a JSON record, and none is above info."""
+    for line in log.splitlines():
+        try:
+            level = json.loads(line)["level"]
+        except (ValueError, KeyError, TypeError):
+            raise ServiceError(f"not a JSON log record with a level: {line!r}") from None
+        if level not in CALM:
+            raise ServiceError(f"a peer made the service log above info: {line}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Runs a command against a service of its own.")
+    parser.add_argument("--set", action="append", default=[], help="a line for the configuration")
+    parser.add_argument("command", nargs="+")
+    args = parser.parse_args()
+    try:
+        with running(args.set) as service:
+            known = {"{url}": service.url, "{pid}": str(service.process.pid)}
+            command = args.command
+            for name, value in known.items():
+                command = [word.replace(name, value) for word in command]
+            code = subprocess.call(command, stdin=subprocess.DEVNULL)
+            if code != 0:
+                raise ServiceError(f"{command[0]} ended with exit code {code}")
+    except ServiceError as error:
+        print(f"service.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
