@@ -1,0 +1,152 @@
+// Uses the service as a person does in a browser's console, in Chromium or in Firefox.
+//
+//     node browser.cjs chrome|firefox EXECUTABLE SCREENSHOT ws://HOST:PORT PID
+//
+// The first difference ends it with exit code 1 and a line that names it. NODE_PATH tells where
+// puppeteer-core is installed: it drives both browsers, each over its own protocol.
+'use strict';
+
+const assert = require('node:assert/strict');
+const puppeteer = require('puppeteer-core');
+
+const STEP_LIMIT = 30_000;
+
+// Nothing but the page under test may cause traffic; and root has no sandbox.
+const FLAGS = {
+  chrome: [
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
+  firefox: [],
+};
+
+/**
+ * Runs in the page: opens a WebSocket, waits for the echo of each message, closes, and tells what
+ * happened. Without `close` it leaves the socket open in `window.left`.
+ */
+async function session({ path, subprotocols, messages, close }) {
+  const socket = new WebSocket(`ws://${location.host}${path}`, subprotocols);
+  socket.binaryType = 'arraybuffer';
+  const event = (name) =>
+    new Promise((resolve, reject) => {
+      socket.addEventListener(name, resolve, { once: true });
+      // A browser tells a page nothing more than this.
+      socket.addEventListener('error', () => reject(new Error(`error before ${name}`)), { once: true });
+    });
+  const told = new Promise((resolve) => {
+    socket.onclose = ({ code, reason, wasClean }) => resolve({ code, reason, wasClean });
+  });
+  await event('open');
+  const replies = [];
+  for (const message of messages) {
+    const reply = event('message');
+    socket.send(Array.isArray(message) ? new Uint8Array(message) : message);
+    const { data } = await reply;
+    replies.push(typeof data === 'string' ? data : Array.from(new Uint8Array(data)));
+  }
+  const result = { replies, protocol: socket.protocol, extensions: socket.extensions };
+  if (!close) {
+    window.left = told;
+    return result;
+  }
+  socket.close(...close);
+  return { ...result, end: await told };
+}
+
+const BYTES = Array.from({ length: 256 }, (_, byte) => byte);
+const LONG = 'ü'.repeat(100_000);
+
+const STEPS = [
+  {
+    name: 'Hello world through /socket',
+    session: { path: '/socket', subprotocols: [], messages: ['Hello world'], close: [1000, 'done'] },
+    expected: {
+      replies: ['server: Hello world'],
+      protocol: '',
+      extensions: '',
+      end: { code: 1000, reason: 'done', wasClean: true },
+    },
+  },
+  {
+    name: 'text and binary through /socket, without a close code',
+    session: { path: '/socket', subprotocols: [], messages: ['', 'Grüße 🦀', [], BYTES, LONG], close: [] },
+    expected: {
+      replies: ['server: ', 'server: Grüße 🦀', [], BYTES, `server: ${LONG}`],
+      protocol: '',
+      extensions: '',
+      end: { code: 1005, reason: '', wasClean: true },
+    },
+  },
+  {
+    name: 'an offer of subprotocols through /echo',
+    session: { path: '/echo', subprotocols: ['chat.v2', 'chat.v1'], messages: ['Hi', BYTES], close: [4000] },
+    expected: {
+      replies: ['Hi', BYTES],
+      protocol: 'chat.v2',
+      extensions: '',
+      end: { code: 4000, reason: '', wasClean: true },
+    },
+  },
+];
+
+async function check(page, pid) {
+  for (const { name, session: given, expected } of STEPS) {
+    await step(name, async () => {
+      assert.deepEqual(await page.evaluate(session, given), expected);
+    });
+  }
+  await step('SIGTERM to the service', async () => {
+    const open = { path: '/socket', subprotocols: [], messages: ['still here'] };
+    const { replies } = await page.evaluate(session, open);
+    assert.deepEqual(replies, ['server: still here']);
+    process.kill(pid, 'SIGTERM');
+    const { code, wasClean } = await page.evaluate(() => window.left);
+    assert.deepEqual({ code, wasClean }, { code: 1001, wasClean: true });
+  });
+}
+
+/** One step, within its limit; its name stands before what went wrong. */
+async function step(name, body) {
+  let limit;
+  const late = new Promise((_, reject) => {
+    limit = setTimeout(() => reject(new Error(`no end after ${STEP_LIMIT / 1000} s`)), STEP_LIMIT);
+  });
+  try {
+    await Promise.race([body(), late]);
+  } catch (error) {
+    throw new Error(`${name}: ${error.message}`);
+  } finally {
+    clearTimeout(limit);
+  }
+  console.log(`ok: ${name}`);
+}
+
+async function main(name, executablePath, screenshot, base, pid) {
+  // Each launch has a fresh profile.
+  const browser = await puppeteer.launch({ browser: name, executablePath, args: FLAGS[name] });
+  try {
+    console.log(`--- ${await browser.version()}`);
+    const page = await browser.newPage();
+    await step('the page at /', async () => {
+      const answer = await page.goto(base.replace(/^ws/, 'http') + '/');
+      assert.equal(answer.status(), 200, 'status');
+      const shown = await page.evaluate(() => document.body.innerText);
+      assert.match(shown, /\/socket/, 'the page must name /socket');
+      await page.screenshot({ path: screenshot });
+    });
+    await check(page, pid);
+  } finally {
+    await browser.close();
+  }
+}
+
+const [name, executable, screenshot, base, pid] = process.argv.slice(2);
+main(name, executable, screenshot, base, Number(pid)).catch((error) => {
+  console.error(`browser.cjs: ${name}: ${error.message}`);
+  process.exit(1);
+});
