@@ -8,7 +8,7 @@ ws://127.0.0.1:PORT and `{pid}` its process id. COMMAND runs once the service ha
 
 The exit code is 0 when COMMAND succeeded and the service was in order: it must end with exit code
 0 on SIGTERM (which COMMAND may have sent already), and a peer alone must never make it log anything
-above info. Otherwise it is 1, and the service's log is shown.
+above info. Otherwise it is 1, and the end of the service's log is shown.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from pathlib import Path
 READY_LIMIT = 30.0
 # The service's own drain_timeout is 30 s; it may need all of it.
 STOP_LIMIT = 40.0
+LOG_SHOWN = 20
 CALM = {"INFO", "DEBUG", "TRACE"}
 
 
@@ -74,7 +75,8 @@ def running(settings: list[str]) -> Iterator[Service]:
             check_log(log.read_text())
         except BaseException:
             if log.exists():
-                sys.stderr.write(f"--- the service's log ---\n{log.read_text()}---\n")
+                last = log.read_text().splitlines()[-LOG_SHOWN:]
+                print("--- the end of the service's log", *last, "---", sep="\n", file=sys.stderr)
             raise
         finally:
             if process and process.poll() is None:

@@ -1,0 +1,113 @@
+"""Runs the Autobahn|Testsuite's client against /echo, and judges what it reports.
+
+    check.py WSTEST OUTDIR ws://HOST:PORT [--print]
+
+The testsuite's own exit code is always 0, and its "OK" does not mean that a Close frame was sent.
+Required is that it ran the 301 cases of groups 1 to 11 (12 and 13 are about compression), that it
+found each OK, strictly, and that the service sent exactly one Close frame, with the code that
+expected.tsv names. --print writes the codes that came, in the form of that table.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+AGENT = "wsecho"
+CASES = 301
+# The testsuite requires nothing of anybody in these: 256 KiB followed by a Close, and Close codes
+# that do not exist.
+INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
+CLOSE = "8"
+
+
+@dataclass
+class Outcome:
+    """What the testsuite says about one case."""
+
+    behaviour: str
+    at_close: str
+    close: str
+
+
+def run(wstest: str, outdir: Path, base: str) -> dict[str, Outcome]:
+    """Runs all cases."""
+    shutil.rmtree(outdir, ignore_errors=True)
+    outdir.mkdir(parents=True)
+    spec = outdir / "spec.json"
+    spec.write_text(
+        json.dumps(
+            {
+                "outdir": str(outdir),
+                "servers": [{"agent": AGENT, "url": f"{base}/echo"}],
+                "cases": ["*"],
+                "exclude-cases": ["12.*", "13.*"],
+                "exclude-agent-cases": {},
+            }
+        )
+    )
+    python = Path(wstest).with_name("python")
+    subprocess.run([python, wstest, "-m", "fuzzingclient", "-s", spec], cwd=outdir, check=True)
+    index = json.loads((outdir / "index.json").read_text())
+    return {case: outcome(outdir, entry) for case, entry in index.get(AGENT, {}).items()}
+
+
+def outcome(outdir: Path, entry: dict[str, str]) -> Outcome:
+    # Only the report of a case tells an empty Close frame from none at all.
+    report = json.loads((outdir / entry["reportfile"]).read_text())
+    closes = report["rxFrameStats"].get(CLOSE, 0)
+    code = str(report["remoteCloseCode"] or 1005) if closes else "none"
+    close = code if closes < 2 else f"{code} in {closes} frames"
+    return Outcome(entry["behavior"], entry["behaviorClose"], close)
+
+
+def expected_codes() -> dict[str, str]:
+    """The committed table."""
+    lines = Path(__file__).with_name("expected.tsv").read_text().splitlines()
+    return dict(line.split("\t") for line in lines if line and not line.startswith("#"))
+
+
+def order(case: str) -> list[int]:
+    return [int(part) for part in case.split(".")]
+
+
+def differences(outcomes: dict[str, Outcome], codes: dict[str, str]) -> list[str]:
+    """All that is not as it must be."""
+    found = []
+    for name, cases in (("the testsuite ran", outcomes), ("expected.tsv has", codes)):
+        if len(cases) != CASES:
+            found.append(f"{name} {len(cases)} cases, not {CASES}")
+    for case in sorted(outcomes.keys() ^ codes.keys(), key=order):
+        found.append(f"case {case} was not run" if case in codes else f"case {case} is unknown")
+    for case in sorted(outcomes.keys() & codes.keys(), key=order):
+        must = "INFORMATIONAL" if case in INFORMATIONAL else "OK"
+        actual = outcomes[case]
+        for what, got, wanted in (
+            ("behaviour", actual.behaviour, must),
+            ("behaviour at the close", actual.at_close, must),
+            ("code of the service's Close frame", actual.close, codes[case]),
+        ):
+            if got != wanted:
+                found.append(f"case {case}: {what}: {got}, expected {wanted}")
+    return found
+
+
+def main() -> None:
+    wstest, outdir, base, *options = sys.argv[1:]
+    outcomes = run(wstest, Path(outdir), base)
+    if options == ["--print"]:
+        for case in sorted(outcomes, key=order):
+            print(case, outcomes[case].close, sep="\t")
+        return
+    found = differences(outcomes, expected_codes())
+    for difference in found:
+        print(difference, file=sys.stderr)
+    if found:
+        sys.exit(f"check.py: {len(found)} differences; {outdir}/index.html tells more")
+    print(f"{len(outcomes)} cases, each as it must be, with the right Close frame")
+
+
+if __name__ == "__main__":
+    main()
