@@ -36,7 +36,8 @@ async function session({ path, subprotocols, messages, close }) {
     new Promise((resolve, reject) => {
       socket.addEventListener(name, resolve, { once: true });
       // A browser tells a page nothing more than this.
-      socket.addEventListener('error', () => reject(new Error(`error before ${name}`)), { once: true });
+      const fail = () => reject(new Error(`error before ${name}`));
+      socket.addEventListener('error', fail, { once: true });
     });
   const told = new Promise((resolve) => {
     socket.onclose = ({ code, reason, wasClean }) => resolve({ code, reason, wasClean });
@@ -64,7 +65,12 @@ const LONG = 'ü'.repeat(100_000);
 const STEPS = [
   {
     name: 'Hello world through /socket',
-    session: { path: '/socket', subprotocols: [], messages: ['Hello world'], close: [1000, 'done'] },
+    session: {
+      path: '/socket',
+      subprotocols: [],
+      messages: ['Hello world'],
+      close: [1000, 'done'],
+    },
     expected: {
       replies: ['server: Hello world'],
       protocol: '',
@@ -74,7 +80,12 @@ const STEPS = [
   },
   {
     name: 'text and binary through /socket, without a close code',
-    session: { path: '/socket', subprotocols: [], messages: ['', 'Grüße 🦀', [], BYTES, LONG], close: [] },
+    session: {
+      path: '/socket',
+      subprotocols: [],
+      messages: ['', 'Grüße 🦀', [], BYTES, LONG],
+      close: [],
+    },
     expected: {
       replies: ['server: ', 'server: Grüße 🦀', [], BYTES, `server: ${LONG}`],
       protocol: '',
@@ -84,7 +95,12 @@ const STEPS = [
   },
   {
     name: 'an offer of subprotocols through /echo',
-    session: { path: '/echo', subprotocols: ['chat.v2', 'chat.v1'], messages: ['Hi', BYTES], close: [4000] },
+    session: {
+      path: '/echo',
+      subprotocols: ['chat.v2', 'chat.v1'],
+      messages: ['Hi', BYTES],
+      close: [4000],
+    },
     expected: {
       replies: ['Hi', BYTES],
       protocol: 'chat.v2',

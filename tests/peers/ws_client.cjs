@@ -152,7 +152,8 @@ async function tooBig(base) {
 /** The WebSocket of the platform, with the interface that browsers have. */
 async function platform(base) {
   const socket = new WebSocket(`${base}/socket`, ['chat']);
-  const event = (name) => new Promise((resolve) => socket.addEventListener(name, resolve, { once: true }));
+  const event = (name) =>
+    new Promise((resolve) => socket.addEventListener(name, resolve, { once: true }));
   socket.binaryType = 'arraybuffer';
   const ended = event('close');
   await event('open');
