@@ -130,6 +130,8 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], help="a line for the configuration")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
+    if not os.access(binary(), os.X_OK):
+        sys.exit(f"service.py: there is no program {binary()}: cargo build --release makes it")
     try:
         with running(args.set) as service:
             known = {"{url}": service.url, "{pid}": str(service.process.pid)}

@@ -16,26 +16,28 @@ class Client:
         send = self.socket.send_text if isinstance(message, str) else self.socket.send_bytes
         await asyncio.to_thread(send, message)
 
-    async def next(self, wanted: tuple[int, ...]) -> ABNF:
-        """The next frame or message; control frames are not answered behind our back."""
+    async def next(self, *wanted: int) -> tuple[int, bytes]:
+        """The next message or control frame, none of which is answered behind our back."""
         opcode, frame = await asyncio.to_thread(self.socket.recv_data_frame, True)
         if opcode not in wanted:
             raise ValueError(f"opcode {opcode} instead of one of {wanted}")
-        return frame
+        # Not the frame's own opcode: that of a message in fragments is its last fragment's.
+        return opcode, bytes(frame.data)
 
     async def receive(self) -> str | bytes:
-        frame = await self.next((ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY))
-        return frame.data.decode() if frame.opcode == ABNF.OPCODE_TEXT else bytes(frame.data)
+        opcode, data = await self.next(ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY)
+        return data.decode() if opcode == ABNF.OPCODE_TEXT else data
 
     async def ping(self, payload: bytes) -> bytes:
         self.socket.ping(payload)
-        return bytes((await self.next((ABNF.OPCODE_PONG,))).data)
+        _, payload = await self.next(ABNF.OPCODE_PONG)
+        return payload
 
     async def close(self, code: int, reason: str) -> None:
         self.socket.send_close(code, reason.encode())
 
     async def ended(self) -> tuple[int, str]:
-        payload = (await self.next((ABNF.OPCODE_CLOSE,))).data
+        _, payload = await self.next(ABNF.OPCODE_CLOSE)
         self.socket.shutdown()
         return unpack_from("!H", payload)[0], payload[2:].decode()
 
