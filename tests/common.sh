@@ -5,6 +5,8 @@
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Importing from a clone must leave nothing in it.
+export PYTHONDONTWRITEBYTECODE=1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests
 
 # skip REASON: ends the suite as skipped; tests/run repeats the reason.

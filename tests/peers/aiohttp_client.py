@@ -40,16 +40,20 @@ class Client:
         return bytes(message.data)
 
     async def close(self, code: int, reason: str) -> None:
-        # Without `autoclose` nothing else reads, so that the answer is left for `ended`.
-        await self.socket._writer.close(code, reason.encode())
+        await self.socket.close(code=code, message=reason.encode())
 
-    async def ended(self) -> tuple[int, str]:
-        message = await self.next()
-        if message.type is not WSMsgType.CLOSE:
-            raise aiohttp.ClientError(f"{message} instead of a Close frame")
-        await self.socket.close(code=message.data)
+    async def ended(self) -> tuple[int, str | None]:
+        if self.socket.closed:
+            # `close` has read the answer, and kept its code only.
+            end = self.socket.close_code or 1006, None
+        else:
+            message = await self.next()
+            if message.type is not WSMsgType.CLOSE:
+                raise aiohttp.ClientError(f"{message} instead of a Close frame")
+            await self.socket.close()
+            end = message.data, message.extra or ""
         await self.session.close()
-        return message.data, message.extra or ""
+        return end
 
 
 async def open_client(url: str, subprotocols: list[str]) -> Client:
