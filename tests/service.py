@@ -89,10 +89,10 @@ def wait_until_ready(process: subprocess.Popen[bytes], status: socket.socket) ->
     # Whichever comes first: a datagram, or the end of a service that could not start.
     ended = os.pidfd_open(process.pid)
     try:
-        readable, _, _ = select.select([status, ended], [], [], READY_LIMIT)
+        readable, _, _ = select.select([status.fileno(), ended], [], [], READY_LIMIT)
     finally:
         os.close(ended)
-    if status not in readable:
+    if status.fileno() not in readable:
         why = f"ended with exit code {process.poll()}" if readable else "stayed silent"
         raise ServiceError(f"the service {why} before READY=1")
     told = status.recv(4096).decode()

@@ -43,17 +43,15 @@ class Client:
         await self.socket.close(code=code, message=reason.encode())
 
     async def ended(self) -> tuple[int, str | None]:
-        if self.socket.closed:
-            # `close` has read the answer, and kept its code only.
-            end = self.socket.close_code or 1006, None
-        else:
+        async with self.session:
+            if self.socket.closed:
+                # `close` has read the answer, and kept its code only.
+                return self.socket.close_code or 1006, None
             message = await self.next()
             if message.type is not WSMsgType.CLOSE:
                 raise aiohttp.ClientError(f"{message} instead of a Close frame")
             await self.socket.close()
-            end = message.data, message.extra or ""
-        await self.session.close()
-        return end
+            return message.data, message.extra or ""
 
 
 async def open_client(url: str, subprotocols: list[str]) -> Client:

@@ -85,8 +85,8 @@ async def expect_end(what: str, peer: Peer, code: int, reason: str) -> None:
 async def echoes(connect: Connect, base: str, path: str, prefix: str) -> None:
     """Every message comes back, one at a time and then all of the small ones in one go."""
     # A client's own limit is often 1 MiB as well, so the longest text leaves room for the prefix.
-    longest = ["y" * (LIMIT - len(prefix)), b"\0" * LIMIT]
-    messages = [*TEXTS, *BINARIES, *longest]
+    longest = "y" * (LIMIT - len(prefix))
+    messages: list[str | bytes] = [*TEXTS, longest, *BINARIES, b"\0" * LIMIT]
     peer = await connect(base + path, [])
     expect(f"{path}: subprotocol when none was offered", peer.subprotocol, None)
     for message in messages:

@@ -1,6 +1,7 @@
 """The exchange with the client of Tornado."""
 
 import asyncio
+from contextlib import suppress
 
 from exchange import main
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, websocket_connect
@@ -12,14 +13,12 @@ class Client:
         self.subprotocol = socket.selected_subprotocol
         self.pongs: asyncio.Queue[bytes] = asyncio.Queue()
         # Tornado calls this method, which does nothing unless it is overridden.
-        socket.on_pong = self.pongs.put_nowait
+        socket.on_pong = self.pongs.put_nowait  # type: ignore
 
     async def send(self, message: str | bytes) -> None:
-        try:
+        # Unless the answer overtakes the end of the message: `ended` has it.
+        with suppress(WebSocketClosedError):
             await self.socket.write_message(message, binary=isinstance(message, bytes))
-        except WebSocketClosedError:
-            # The answer overtook the end of the message: `ended` has it.
-            pass
 
     async def receive(self) -> str | bytes:
         message = await self.socket.read_message()

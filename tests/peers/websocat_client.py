@@ -107,7 +107,7 @@ def close_code() -> None:
     args = ("-vv", "--close-status-code", "4000", "--close-reason", "bye", f"{BASE}/socket")
     _, log = websocat(*args, feed=b"hello\n", expected=len(b"server: hello\n"))
     if 'status_code: 4000, reason: "bye"' not in log:
-        raise Difference(f"no Close with 4000 and its reason came back; websocat says: {log[-500:]}")
+        raise Difference(f"Close 4000 with its reason did not come back: {log[-500:]!r}")
 
 
 def pings_and_sigterm() -> None:
@@ -133,7 +133,7 @@ def pings_and_sigterm() -> None:
         expect("what follows SIGTERM to the service", process.stdout.read(), "")
         log = process.stderr.read()
         if "status_code: 1001" not in log:
-            raise Difference(f"no Close with 1001 after SIGTERM; websocat says: {log[-500:]}")
+            raise Difference(f"no Close with 1001 after SIGTERM: {log[-500:]!r}")
         process.stdin.close()
         process.wait()
         signal.alarm(0)

@@ -13,8 +13,8 @@ class Client:
         self.subprotocol = socket.subprotocol
 
     async def send(self, message: str | bytes) -> None:
-        send = self.socket.send_text if isinstance(message, str) else self.socket.send_bytes
-        await asyncio.to_thread(send, message)
+        opcode = ABNF.OPCODE_TEXT if isinstance(message, str) else ABNF.OPCODE_BINARY
+        await asyncio.to_thread(self.socket.send, message, opcode)
 
     async def next(self, *wanted: int) -> tuple[int, bytes]:
         """The next message or control frame, none of which is answered behind our back."""

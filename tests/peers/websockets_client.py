@@ -1,21 +1,22 @@
 """The exchange with the asyncio client of `websockets`."""
 
+from contextlib import suppress
+
 from exchange import main
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 
 class Client:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.subprotocol = socket.subprotocol
+        self.subprotocol: str | None = socket.subprotocol
 
     async def send(self, message: str | bytes) -> None:
-        try:
+        # Unless the answer overtakes the end of the message: `ended` has it.
+        with suppress(ConnectionClosed):
             await self.socket.send(message)
-        except ConnectionClosed:
-            # The answer overtook the end of the message: `ended` has it.
-            pass
 
     async def receive(self) -> str | bytes:
         return await self.socket.recv()
@@ -35,7 +36,8 @@ class Client:
 
 
 async def open_client(url: str, subprotocols: list[str]) -> Client:
-    return Client(await connect(url, subprotocols=subprotocols or None))
+    offer = [Subprotocol(name) for name in subprotocols]
+    return Client(await connect(url, subprotocols=offer or None))
 
 
 main(open_client)
