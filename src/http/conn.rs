@@ -50,23 +50,13 @@ where
     let deadline =
         if overflow { timeouts.handshake.min(OVERFLOW_DEADLINE) } else { timeouts.handshake };
     let wire = Wire::new(stream, timeouts.session.close);
-    let admission = Mutex::new(Some(admission));
-    let answer = |request: Request<Incoming>| {
+    let upgrade = Mutex::new(None);
+    let answer = |mut request: Request<Incoming>| {
         let response = match router.answer(&request, peer, overflow) {
             Answer::Plain(response) => response,
-            Answer::Upgrade(response, session) => {
-                let admission = admission.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let upgrade = hyper::upgrade::on(request);
-                let router = Arc::clone(&router);
-                // A task of its own: what the request needed is freed, the session stays small.
-                router.drain().clone().spawn(async move {
-                    // The client may be gone before it could read the 101.
-                    if let Ok(upgraded) = upgrade.await {
-                        let (stream, first) = Wire::<S>::reclaim(upgraded);
-                        router.run(session, stream, first, peer).await;
-                    }
-                    drop(admission);
-                });
+            Answer::Upgrade(response, opening) => {
+                let upgraded = hyper::upgrade::on(&mut request);
+                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some((upgraded, opening));
                 response
             }
         };
@@ -84,6 +74,17 @@ where
         .await;
     if let Err(error) = served {
         tracing::info!(%peer, reason = reason(&error), "connection closed without an answer of ours");
+        return;
+    }
+    if let Some((upgraded, opening)) = upgrade.into_inner().unwrap_or_else(PoisonError::into_inner)
+    {
+        // The client may be gone before it could read the 101.
+        if let Ok(upgraded) = upgraded.await {
+            let (stream, first) = Wire::<S>::reclaim(upgraded);
+            // A task of its own: what the request needed is freed, the session stays small.
+            let session = Arc::clone(&router).run(opening, stream, first, peer, admission);
+            router.drain().spawn(session);
+        }
     }
 }
 

@@ -152,37 +152,44 @@ impl Router {
     }
 
     /// Runs the session behind a 101 to its end, and logs it.
-    pub async fn run(
-        &self,
+    ///
+    /// `place` is kept as long as the session lives.
+    pub fn run<S: Transport>(
+        self: Arc<Self>,
         opening: Opening,
-        stream: impl Transport,
+        stream: S,
         first: Bytes,
         peer: PeerAddr,
-    ) {
-        let Opening { endpoint, pings } = opening;
-        let settings = &endpoint.session;
-        let began = Instant::now();
-        let counted = Counted::new(&self.sessions);
-        // Our own timer speaks first: it knows a slow peer from a dead one.
-        stream.prepare(settings.timeouts.write + Duration::from_secs(10), pings);
-        let shared = Shared { settings, budget: &self.budget, drain: &self.drain };
-        let Report { ended, counts } = session::run(stream, first, shared, pings).await;
-        drop(counted);
-        let close_reason = match &ended {
-            Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
-            _ => b"",
-        };
-        tracing::info!(
-            client = %peer,
-            endpoint = endpoint.path,
-            messages = counts.messages,
-            bytes_in = counts.bytes_in,
-            bytes_out = counts.bytes_out,
-            seconds = began.elapsed().as_secs_f64(),
-            ended = ended.label(),
-            close_reason = %Untrusted(close_reason),
-            "session ended: {ended}"
-        );
+        place: impl Send,
+    ) -> impl Future<Output = ()> + Send {
+        // What is used where the future holds it is not stored twice.
+        async move {
+            let settings = &opening.endpoint.session;
+            let began = Instant::now();
+            let counted = Counted::new(&self.sessions);
+            // Our own timer speaks first: it knows a slow peer from a dead one.
+            stream.prepare(settings.timeouts.write + Duration::from_secs(10), opening.pings);
+            let shared = Shared { settings, budget: &self.budget, drain: &self.drain };
+            let running = session::run(stream, &first, shared, opening.pings);
+            drop(first);
+            let Report { ended, counts } = running.await;
+            drop((counted, place));
+            let close_reason = match &ended {
+                Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
+                _ => b"",
+            };
+            tracing::info!(
+                client = %peer,
+                endpoint = opening.endpoint.path,
+                messages = counts.messages,
+                bytes_in = counts.bytes_in,
+                bytes_out = counts.bytes_out,
+                seconds = began.elapsed().as_secs_f64(),
+                ended = ended.label(),
+                close_reason = %Untrusted(close_reason),
+                "session ended: {ended}"
+            );
+        }
     }
 }
 

@@ -32,7 +32,7 @@ const MAX_UNIX_PATH: usize = 107;
 
 /// The most that the kernel holds for a slow reader beyond what is under way, in bytes; without
 /// this limit it is 4 MiB (tcp(7), TCP_NOTSENT_LOWAT).
-const UNSENT: u32 = 128 * 1024;
+const UNSENT: u32 = 512 * 1024;
 
 /// Probes for peers that sessions without pings would never miss.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -32,7 +31,7 @@ use crate::ws::echo::{self, Counts, End, Engine, Out, Phase, Pressure};
 
 /// The most that is read at once, in bytes: large reads are what makes large messages cheap. One
 /// such read is also the most that a session does before others have their turn.
-const WINDOW: usize = 256 * 1024;
+const WINDOW: usize = 516 * 1024;
 /// Reads in one turn, however small; well below tokio's own limit, so that a write is held up by
 /// the socket alone.
 const READS: u32 = 32;
@@ -170,17 +169,24 @@ pub struct Shared<'a> {
 ///
 /// With `pings` the client is pinged when it is silent; without, the session is silent too, and
 /// ends after an hour.
-pub async fn run<S>(stream: S, first: Bytes, shared: Shared<'_>, pings: bool) -> Report
+pub fn run<'a, S>(
+    stream: S,
+    first: &[u8],
+    shared: Shared<'a>,
+    pings: bool,
+) -> impl Future<Output = Report> + use<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut session = Session::new(stream, shared, pings);
-    session.begin_with(&first);
-    drop(first);
-    let mut timer = pin!(sleep_until(session.due().0));
-    let mut slot = pin!(shared.drain.slot());
-    let ended = poll_fn(|cx| session.poll(cx, timer.as_mut(), slot.as_mut())).await;
-    Report { ended, counts: session.engine.counts() }
+    session.begin_with(first);
+    // The session is used where the future holds it: moved once more, it would be stored twice.
+    async move {
+        let mut timer = pin!(sleep_until(session.due().0));
+        let mut slot = pin!(shared.drain.slot());
+        let ended = poll_fn(|cx| session.poll(cx, timer.as_mut(), slot.as_mut())).await;
+        Report { ended, counts: session.engine.counts() }
+    }
 }
 
 /// What a worker lends to the session that has its turn.
@@ -219,6 +225,13 @@ enum Due {
     Cut,
 }
 
+/// Why the server closes a session by its own will.
+#[derive(Clone, Copy)]
+enum Asked {
+    Draining,
+    TooOld,
+}
+
 struct Session<'a, S> {
     stream: S,
     shared: Shared<'a>,
@@ -239,7 +252,7 @@ struct Session<'a, S> {
     /// Set when the drain has begun.
     slot: Option<Slot>,
     /// Why we asked the engine to close, if we did.
-    asked: Option<Ended>,
+    asked: Option<Asked>,
     /// Nothing more is expected of the client: its side has ended, or our patience.
     eof: bool,
     /// The drain knows whom to wake.
@@ -382,12 +395,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 self.engine.ping(&[], out);
             }
             Due::Age => {
-                self.asked = Some(Ended::TooOld);
+                self.asked = Some(Asked::TooOld);
                 let reason = "wsecho: a session with ping=off ends after an hour";
                 self.engine.close(CloseCode::Normal, reason, out);
             }
             Due::Drain => {
-                self.asked = Some(Ended::Draining);
+                self.asked = Some(Asked::Draining);
                 self.engine.close_after_message(CloseCode::Away, STOPPING, out);
             }
             Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),
@@ -548,8 +561,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     fn ended(&self) -> Ended {
-        match (&self.asked, self.engine.end()) {
-            (Some(asked), Some(End::Server { .. })) => asked.clone(),
+        match (self.asked, self.engine.end()) {
+            (Some(Asked::Draining), Some(End::Server { .. })) => Ended::Draining,
+            (Some(Asked::TooOld), Some(End::Server { .. })) => Ended::TooOld,
             (_, Some(end)) => Ended::Closed(end.clone()),
             (_, None) => Ended::Eof,
         }

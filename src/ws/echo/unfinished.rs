@@ -52,12 +52,16 @@ pub(super) struct Frame {
 impl Unfinished {
     /// What to keep: nothing, if the connection is idle.
     pub(super) fn into_box(self) -> Option<Box<Self>> {
-        let idle = self.at_message_boundary()
+        (!self.is_idle()).then(|| Box::new(self))
+    }
+
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.at_message_boundary()
             && self.frame.is_none()
             && self.held.is_empty()
             && self.pong.is_none()
-            && self.close_after_message.is_none();
-        (!idle).then(|| Box::new(self))
+            && self.close_after_message.is_none()
     }
 
     /// Where in the peer's frames to go on reading when nothing more is echoed.
