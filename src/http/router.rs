@@ -154,6 +154,7 @@ impl Router {
     /// Runs the session behind a 101 to its end, and logs it.
     ///
     /// `place` is kept as long as the session lives.
+    #[expect(clippy::manual_async_fn, reason = "an async fn stores what it moves twice")]
     pub fn run<S: Transport>(
         self: Arc<Self>,
         opening: Opening,
