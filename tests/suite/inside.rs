@@ -22,10 +22,9 @@ pub fn handshake(path: &str) -> String {
     )
 }
 
-/// One policy, one budget, and as many connections under it as a test wants.
+/// One policy, and as many connections under it as a test wants.
 pub struct Inside {
     pub drain: Drain,
-    pub budget: Budget,
     router: Arc<Router>,
 }
 
@@ -35,8 +34,8 @@ impl Inside {
         let config = wsecho::config::parse(config).expect("the test's configuration is right");
         let drain = Drain::default();
         let budget = Budget::new(config.boot.buffer_budget);
-        let router = Router::new(config.policy, drain.clone(), budget.clone(), Arc::default());
-        Self { drain, budget, router: Arc::new(router) }
+        let router = Router::new(config.policy, drain.clone(), budget, Arc::default());
+        Self { drain, router: Arc::new(router) }
     }
 
     /// Opens a connection with this much room in each direction.

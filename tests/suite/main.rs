@@ -14,4 +14,5 @@ mod http_answers;
 mod life_cycle;
 mod listeners;
 mod logs;
+mod session;
 mod shipped_files;

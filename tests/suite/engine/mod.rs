@@ -9,5 +9,5 @@ mod defects;
 mod differential;
 mod fragments;
 mod streams;
-mod support;
+pub mod support;
 mod writing;
