@@ -311,7 +311,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (1_usize..40_000).prop_map(Step::Write),
         (1_usize..40_000).prop_map(Step::Read),
-        (1_u64..40).prop_map(Step::Wait),
+        // All of them together stay below every timeout.
+        (1_u64..400).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 0..60)
 }
@@ -380,7 +381,7 @@ proptest! {
                                 echoed.extend(&piece[..read.expect("it writes")]);
                             }
                         }
-                        Step::Wait(seconds) => sleep(Duration::from_millis(seconds * 100)).await,
+                        Step::Wait(millis) => sleep(Duration::from_millis(millis)).await,
                     }
                     used();
                 }
