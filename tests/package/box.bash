@@ -1,0 +1,104 @@
+# A machine to install packages on: a real systemd as PID 1, on a copy-on-write copy of this one's
+# root, with a network of its own. Nothing outside of it is touched, and it dies with its owner.
+# shellcheck shell=bash disable=SC2154  # steps.bash says where $work is
+
+box=
+box_nspawn=
+box_groups=()
+
+# Called first, with the script's arguments: runs the script again in namespaces of its own. All of
+# its processes and mounts are gone when it ends, however it ends.
+box_enter() {
+    [ "${BOX_ENTERED:-}$$" != 11 ] || return 0
+    unshare --mount --pid --fork true 2> /dev/null || skip "cannot make mount and process namespaces here"
+    rm -rf "$work"
+    # Inside, this script is process 1.
+    exec env BOX_ENTERED=1 timeout --kill-after=10 "$1" \
+        unshare --mount --propagation private --pid --fork --kill-child --mount-proc "${@:2}"
+}
+
+# The hierarchies of control groups that systemd wants to see.
+box_cgroups() {
+    findmnt -rn -t cgroup2 -o TARGET
+    findmnt -rn -t cgroup -O name=systemd -o TARGET
+}
+
+box_start() {
+    local group name=wsecho-box-$RANDOM$RANDOM log=$work/box.log
+    box=$work/box
+    mkdir "$box" "$work/upper"
+    mount -t tmpfs -o size=2g tmpfs "$work/upper"
+    mkdir "$work/upper/"{over,work}
+    mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper/over,workdir=$work/upper/work" "$box" ||
+        skip "cannot mount an overlay of this machine's root"
+
+    # None of this machine's own services, and nothing enabled by default, as on CentOS 7.
+    rm -rf "$box"/etc/systemd/system/*.wants "$box"/etc/systemd/system/*.requires
+    : > "$box/etc/machine-id"
+    rm -f "$box/etc/fstab" "$box/etc/wsecho.toml"
+    mkdir -p "$box"/etc/systemd/system{,-preset} "$box/etc/rpm" "$box/var/lib/rpm"
+    echo 'disable *' > "$box/etc/systemd/system-preset/00-centos.preset"
+    # Debian's rpm keeps its database in the home folder.
+    rm -rf "$box/var/lib/rpm"/* "$box/root/.rpmdb"
+    echo '%_dbpath /var/lib/rpm' > "$box/etc/rpm/macros"
+    local unit
+    for unit in console-getty.service getty.target systemd-networkd.service systemd-resolved.service \
+        systemd-timesyncd.service systemd-sysctl.service systemd-udevd.service systemd-udev-trigger.service timers.target \
+        systemd-logind.service remote-fs.target; do
+        ln -sf /dev/null "$box/etc/systemd/system/$unit"
+    done
+
+    # systemd must not see the groups that this script runs in.
+    for group in $(box_cgroups); do
+        mkdir -p "$group/$name"
+        box_groups+=("$group/$name")
+    done
+    (
+        for group in "${box_groups[@]}"; do echo "$BASHPID" > "$group/cgroup.procs"; done
+        exec systemd-nspawn --quiet --register=no --keep-unit --boot --private-network \
+            --resolv-conf=off --timezone=off --link-journal=no --console=pipe -M "$name" -D "$box" \
+            systemd.unit=multi-user.target
+    ) < /dev/null > "$log" 2>&1 &
+    box_nspawn=$!
+    if ! within 30 box_leader > /dev/null || ! within 60 box_is_up; then
+        tail -n 20 "$log"
+        box_stop
+        skip "a systemd box does not boot here"
+    fi
+}
+
+box_leader() {
+    local child
+    # shellcheck disable=SC2013  # words are meant
+    for child in $(cat "/proc/$box_nspawn/task/"*/children 2> /dev/null); do
+        if grep -qP '^NSpid:.*\t1$' "/proc/$child/status" 2> /dev/null; then
+            leader=$child
+            return 0
+        fi
+    done
+    return 1
+}
+
+box_is_up() { in_box systemctl is-system-running 2> /dev/null | grep -qE 'running|degraded'; }
+
+# A command in the box.
+in_box() { nsenter -t "$leader" -m -u -i -n -p -r -w -- "$@"; }
+
+# A program of this machine, on the box's network.
+near_box() { nsenter -t "$leader" -n -- "$@"; }
+
+box_stop() {
+    local group
+    [ -n "$box_nspawn" ] || return 0
+    if [ -n "${leader:-}" ]; then
+        # Halt: ending nspawn alone would leave the rest running.
+        kill -s RTMIN+4 "$leader" 2> /dev/null || true
+        within 20 fails kill -0 "$leader" > /dev/null 2>&1 || kill -KILL "$leader" 2> /dev/null || true
+    fi
+    kill "$box_nspawn" 2> /dev/null || true
+    wait "$box_nspawn" 2> /dev/null || true
+    for group in "${box_groups[@]}"; do
+        find "$group" -depth -type d -exec rmdir {} + 2> /dev/null || true
+    done
+    umount "$box" "$work/upper" 2> /dev/null || true
+}
