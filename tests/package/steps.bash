@@ -85,7 +85,7 @@ need() {
     {
         timeout 120 apt-get update -qq &&
             DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq \
-                --no-install-recommends "${missing[@]}"
+                -o DPkg::Lock::Timeout=200 --no-install-recommends "${missing[@]}"
     } > "$work/apt" 2>&1 || { tail -n 5 "$work/apt"; skip "cannot install ${missing[*]}"; }
 }
 
@@ -93,10 +93,15 @@ need() {
 need_python() {
     venv=$cache/$1
     shift
-    [ "$(cat "$venv/tools" 2>/dev/null)" != "$*" ] || return 0
-    echo "installing $* into $venv"
-    rm -rf "$venv"
-    { python3 -m venv "$venv" && timeout 300 "$venv/bin/pip" install --quiet "$@"; } \
-        > "$work/pip" 2>&1 || { tail -n 5 "$work/pip"; skip "cannot install $*"; }
-    echo "$*" > "$venv/tools"
+    mkdir -p "$venv"
+    # One at a time: two tests may find it missing.
+    exec 9> "$venv.lock"
+    flock -w 300 9
+    if [ "$(cat "$venv/tools" 2> /dev/null)" != "$*" ]; then
+        echo "installing $* into $venv"
+        { python3 -m venv --clear "$venv" && timeout 300 "$venv/bin/pip" install --quiet "$@"; } \
+            > "$work/pip" 2>&1 || { tail -n 5 "$work/pip"; skip "cannot install $*"; }
+        echo "$*" > "$venv/tools"
+    fi
+    exec 9>&-
 }
