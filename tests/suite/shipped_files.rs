@@ -79,7 +79,8 @@ fn the_man_page_is_that_of_the_command_line() {
     let command = command();
     let man = clap_mangen::Man::new(command.clone())
         .section("8")
-        .date("")
+        // Fixed: a page that changes with the day could not be compared. mandoc wants one.
+        .date("2026-11-22")
         .source(concat!("wsecho ", env!("CARGO_PKG_VERSION")))
         .manual("System Administration");
     let mut page = Vec::new();
