@@ -9,7 +9,11 @@ box_groups=()
 # Called first, with the script's arguments: runs the script again in namespaces of its own. All of
 # its processes and mounts are gone when it ends, however it ends.
 box_enter() {
-    [ "${BOX_ENTERED:-}$$" != 11 ] || return 0
+    if [ "${BOX_ENTERED:-}$$" = 11 ]; then
+        # Process 1 of a namespace ignores what it does not handle.
+        trap 'exit 143' HUP INT TERM
+        return 0
+    fi
     unshare --mount --pid --fork true 2> /dev/null || skip "cannot make mount and process namespaces here"
     rm -rf "$work"
     # Inside, this script is process 1.
