@@ -1,8 +1,8 @@
-# What the package tests share: their verdicts, and how they get what they need.
+# What the package tests share: their verdicts, beside what all suites share.
 # shellcheck shell=bash disable=SC2034
+# shellcheck source-path=SCRIPTDIR source=../common.sh
 
-top=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests
+. "${BASH_SOURCE[0]%/*}/../common.sh"
 work=$(mktemp -d)
 failed=0
 
@@ -58,11 +58,6 @@ within() {
     done
 }
 
-skip() {
-    printf 'skipped: %s\n' "$*"
-    exit 77
-}
-
 finish() {
     if [ $failed -gt 0 ]; then
         printf '%s checks failed\n' "$failed"
@@ -71,37 +66,21 @@ finish() {
     exit 0
 }
 
-# Debian packages, given as PACKAGE or as COMMAND=PACKAGE.
-need() {
-    local item missing=()
+# needs ITEM...: Debian packages, each given as PACKAGE or as COMMAND=PACKAGE.
+needs() {
+    local item
     for item in "$@"; do
-        command -v "${item%%=*}" > /dev/null || missing+=("${item#*=}")
+        need "${item%%=*}" "${item#*=}"
     done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
-        skip "needs ${missing[*]}, and only root on Debian can install that here"
-    fi
-    echo "installing ${missing[*]}"
-    {
-        timeout 120 apt-get update -qq &&
-            DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq \
-                -o DPkg::Lock::Timeout=200 --no-install-recommends "${missing[@]}"
-    } > "$work/apt" 2>&1 || { tail -n 5 "$work/apt"; skip "cannot install ${missing[*]}"; }
 }
 
-# A folder of Python programs with these PyPI packages: its path stands in $venv afterwards.
-need_python() {
-    venv=$cache/$1
-    shift
-    mkdir -p "$venv"
-    # One at a time: two tests may find it missing.
-    exec 9> "$venv.lock"
-    flock -w 300 9
-    if [ "$(cat "$venv/tools" 2> /dev/null)" != "$*" ]; then
-        echo "installing $* into $venv"
-        { python3 -m venv --clear "$venv" && timeout 300 "$venv/bin/pip" install --quiet "$@"; } \
-            > "$work/pip" 2>&1 || { tail -n 5 "$work/pip"; skip "cannot install $*"; }
-        echo "$*" > "$venv/tools"
-    fi
-    exec 9>&-
+# needs_python PACKAGE: a Python that has this PyPI package stands in $python afterwards.
+needs_python() {
+    wanted=$1
+    keep "python-$1" fill_python
+    python=$kept/bin/python
+}
+
+fill_python() {
+    python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check "$wanted"
 }
