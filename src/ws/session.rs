@@ -257,7 +257,7 @@ struct Session<'a, S> {
     eof: bool,
     /// The drain knows whom to wake.
     registered: bool,
-    /// When our Close was sent, while the client's has not come.
+    /// When the socket took our Close, while the client's has not come.
     closing: Option<Instant>,
     /// When our side of the connection was closed.
     left: Option<Instant>,
@@ -424,7 +424,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let charged = held.saturating_sub(FREE);
         self.charge.set(charged);
         self.holding = (charged > 0).then(|| self.holding.unwrap_or(now));
-        if self.engine.phase() == Phase::Closing {
+        if self.engine.phase() == Phase::Closing && self.backlog.is_empty() {
             self.closing.get_or_insert(now);
         }
     }
@@ -447,6 +447,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 }
             }
             if self.backlog.is_empty() && self.is_over() {
+                if self.release_pong(&mut scratch.out) {
+                    continue;
+                }
                 if let Poll::Ready(ended) = self.poll_leave(cx) {
                     return Poll::Ready(ended);
                 }

@@ -275,6 +275,41 @@ async fn after_our_close_a_talking_client_is_heard_out_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_reader_has_its_time_to_answer_our_close() {
+    let server = Server::new(1 << 20);
+    let (mut client, session) = server.connect(4096, true);
+    let script = async {
+        send(&mut client, &frame(FIN | BINARY, &noise(100_000))).await;
+        server.drain.begin(drain::Settings::default());
+        sleep(Duration::from_secs(10)).await;
+        let (mut first, mut payload) = next_frame(&mut client).await;
+        while first != FIN | CLOSE {
+            (first, payload) = next_frame(&mut client).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        send(&mut client, &frame(FIN | CLOSE, &payload)).await;
+    };
+    let (report, ()) = tokio::join!(session, script);
+    assert_eq!(report.ended, Ended::Draining);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pong_that_waited_is_sent_also_to_a_client_that_half_closed() {
+    let server = Server::new(1 << 20);
+    let (mut client, session) = server.connect(4096, true);
+    let script = async {
+        send(&mut client, &frame(FIN | BINARY, &noise(100_000))).await;
+        send(&mut client, &frame(FIN | PING, b"still there?")).await;
+        client.shutdown().await.expect("a duplex pair can");
+        let mut echoed = Vec::new();
+        client.read_to_end(&mut echoed).await.expect("a clean end");
+        Seen::by(Role::Client, &echoed, None).events
+    };
+    let (_, events) = tokio::join!(session, script);
+    assert!(matches!(events.last(), Some(Message::Pong(answer)) if answer == "still there?"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_budget_is_spent_reading_waits_for_writing() {
     let mut server = Server::new(1 << 20);
     server.budget = Budget::new(256 * 1024);
