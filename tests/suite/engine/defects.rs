@@ -19,7 +19,7 @@ fn table() -> Vec<(Vec<u8>, End, u16, Phase)> {
         protocol(vec![FIN | TEXT, 1, b'x'], Violation::Unmasked, Closing),
         protocol(frame(PING, b"x"), Violation::FragmentedControl, Closing),
         protocol(frame(FIN | PONG, &[0; 126]), Violation::OversizedControl, Closing),
-        protocol(frame(FIN | CLOSE, &[0; 126]), Violation::OversizedControl, Closing),
+        protocol(frame(FIN | CLOSE, &[0; 126]), Violation::OversizedControl, Closed),
         protocol(
             vec![FIN | TEXT, 0xfe, 0, 1, 0, 0, 0, 0, b'x'],
             Violation::NonMinimalLength,
