@@ -69,6 +69,8 @@ where
         .max_headers(MAX_FIELDS)
         .max_header_size(MAX_HEAD)
         .half_close(true)
+        // As Tornado and most servers write them: some small clients compare case.
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(wire), service_fn(answer))
         .with_upgrades()
         .await;

@@ -91,7 +91,7 @@ async fn a_head_over_16_kib_or_64_fields_gets_431() {
     for request in [long, many] {
         let answer = inside.exchange(&request).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
     }
     let most = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: x\r\n".repeat(63));
     assert!(inside.exchange(&most).await.starts_with("HTTP/1.1 200 "), "64 fields are allowed");
@@ -109,7 +109,7 @@ async fn nothing_behind_a_refused_handshake_is_taken_for_a_request() {
     ] {
         let answer = inside.exchange(&(bad + smuggled)).await;
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-        assert!(answer.contains("\r\nconnection: close"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close"), "{answer}");
     }
 }
 
@@ -175,7 +175,7 @@ async fn draining_closes_sessions_with_1001_and_refuses_new_ones() {
     waiting.write_all(handshake("/socket").as_bytes()).await.unwrap();
     let refused = read_to_end(&mut waiting).await;
     assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
-    assert!(refused.contains("\r\nretry-after: "), "{refused}");
+    assert!(refused.contains("\r\nRetry-After: "), "{refused}");
     probe.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert!(read_to_end(&mut probe).await.starts_with("HTTP/1.1 503 "));
 }
@@ -204,7 +204,7 @@ async fn a_connection_too_many_is_told_so_but_may_ask_for_health() {
         client.write_all(request.as_bytes()).await.unwrap();
         let answer = read_to_end(&mut client).await;
         assert_eq!(answer.split(' ').nth(1), Some(status), "{request}{answer}");
-        assert_eq!(answer.contains("\r\nretry-after: "), status == "503", "{answer}");
+        assert_eq!(answer.contains("\r\nRetry-After: "), status == "503", "{answer}");
     }
     let (_silent, ended) = inside.connect_with(1 << 20, true);
     let begun = Instant::now();

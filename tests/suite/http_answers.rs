@@ -23,9 +23,9 @@ async fn the_blogs_exchange_is_answered_as_tornado_answers_it() {
     let head = read_head(&mut client).await;
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
     for line in [
-        "upgrade: websocket",
-        "connection: Upgrade",
-        "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-Websocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
     ] {
         assert!(head.lines().any(|found| found == line), "{line} in {head}");
     }
