@@ -185,9 +185,14 @@ pub(super) struct EndpointPath(pub(super) String);
 impl<'de> Deserialize<'de> for EndpointPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const RESERVED: [&str; 3] = ["/healthz", "/info", "/metrics"];
+        // It stands in every session's line of the log.
+        const MAX: usize = 256;
         text(deserializer, "a path in quotes, such as \"/socket\"", |text| {
             if !text.starts_with('/') {
                 return Err(format!("{text:?} is relative: write \"/{text}\""));
+            }
+            if text.len() > MAX {
+                return Err(format!("{} bytes are too many: {MAX} at most", text.len()));
             }
             if RESERVED.contains(&text) {
                 return Err(format!("{text:?} is a path of the service itself: choose another"));

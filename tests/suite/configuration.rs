@@ -163,6 +163,14 @@ fn each_mistake_is_found_where_it_stands_and_names_its_remedy() {
 }
 
 #[test]
+fn texts_that_come_back_in_each_line_or_echo_are_short() {
+    let path = format!("[[endpoint]]\npath = \"/{}\"", "x".repeat(256));
+    assert!(findings(&path)[0].ends_with("257 bytes are too many: 256 at most"));
+    let prefix = format!("[[endpoint]]\npath = \"/\"\nprefix = \"{}\"", "x".repeat(1025));
+    assert!(findings(&prefix)[0].ends_with("1025 bytes are too many: 1024 at most"));
+}
+
+#[test]
 fn columns_count_characters() {
     assert!(
         findings("# \u{fc}\nlog = { level = \"\u{fc}\u{fc}\", x = 1 }")[1].starts_with("2:23: ")

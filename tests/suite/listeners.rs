@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
@@ -17,32 +17,32 @@ fn refused(bind: &str) -> (i32, String) {
     (outcome.code(), said.collect::<Vec<_>>().join("\n"))
 }
 
-/// Runs the service through a shell that moves descriptors to where systemd passes them.
-fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
-    let binary = command.get_program().to_owned();
-    let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-    let envs: Vec<_> =
-        command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
-    let copies: Vec<OwnedFd> =
-        fds.iter().map(|fd| fd.as_fd().try_clone_to_owned().expect("a descriptor")).collect();
-    // std can place standard streams only: stdin and stdout carry the sockets to the shell.
+/// Has a shell do something before it becomes the service.
+fn through_shell(command: &mut Command, first: &str) {
     let mut shell = Command::new("sh");
-    let count = copies.len();
-    shell.arg("-c").arg(format!(
-        "exec 3<&0 4>&1 </dev/null >/dev/null; LISTEN_FDS={count} LISTEN_PID=$$ exec \"$0\" \"$@\""
-    ));
-    shell.arg(binary).args(args);
-    for (name, value) in envs {
+    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
         match value {
             Some(value) => shell.env(name, value),
             None => shell.env_remove(name),
         };
     }
-    let mut copies = copies.into_iter();
-    shell.stdin(copies.next().expect("a socket"));
-    shell.stdout(copies.next().map_or_else(Stdio::null, Stdio::from));
-    shell.stderr(Stdio::piped());
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     *command = shell;
+}
+
+/// Passes descriptors to the service as systemd does.
+fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
+    // std can place standard streams only: they carry the sockets as far as the shell.
+    let first = format!(
+        "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS={} LISTEN_PID=$$",
+        fds.len()
+    );
+    through_shell(command, &first);
+    let mut copies = fds.iter().map(|fd| fd.as_fd().try_clone_to_owned().expect("a descriptor"));
+    command.stdin(copies.next().expect("a socket"));
+    command.stdout(copies.next().map_or_else(Stdio::null, Stdio::from));
 }
 
 #[test]
@@ -67,17 +67,7 @@ fn a_unix_socket_has_its_mode_whatever_the_umask_and_goes_with_the_service() {
         let path = dir.path().join("w.sock");
         let bind = format!("unix_mode = \"{mode}\"\nbind = \"unix:{}\"", path.display());
         let service = Service::start_with(&bind, |command| {
-            let binary = command.get_program().to_owned();
-            let mut shell = Command::new("sh");
-            shell.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\"")).arg(binary);
-            shell.args(command.get_args());
-            for (name, value) in command.get_envs() {
-                if let Some(value) = value {
-                    shell.env(name, value);
-                }
-            }
-            shell.stdout(Stdio::null()).stderr(Stdio::piped());
-            *command = shell;
+            through_shell(command, &format!("umask {umask}"));
         });
         let found = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(format!("{found:04o}"), mode, "umask {umask}");
@@ -227,4 +217,23 @@ fn a_socket_path_longer_than_the_kernel_takes_is_said_so() {
     assert_eq!(outcome.code(), 2);
     assert!(outcome.stderr.contains("at most 107 bytes"), "{}", outcome.stderr);
     assert!(!Path::new("/xxx").exists());
+}
+
+#[test]
+fn out_of_descriptors_the_service_waits_serves_on_and_recovers() {
+    let mut service = Service::start_with("limits.max_connections = 1000", |command| {
+        through_shell(command, "ulimit -n 64");
+    });
+    let mut session = service.open("/echo");
+    let crowd: Vec<_> = (0..100).map(|_| service.connect()).collect();
+    service.log_line("no connection can be accepted");
+    for _ in 0..100 {
+        assert_eq!(echo(&mut session, "unharmed"), "unharmed");
+    }
+    drop(crowd);
+    service.log_line("connections are accepted again");
+    assert_eq!(echo(&mut service.open("/echo"), "served"), "served");
+    let (_, log) = service.stop();
+    let told = log.matches("no connection can be accepted").count();
+    assert!(told <= 3, "once for each change, not {told} times");
 }

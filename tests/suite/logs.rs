@@ -61,6 +61,22 @@ fn a_client_cannot_forge_a_line_or_a_field() {
 }
 
 #[test]
+fn a_line_stays_below_2_kib_whatever_a_client_says() {
+    let path = format!("/{}", "p".repeat(255));
+    for format in ["text", "journal", "json"] {
+        let config = format!("log.format = \"{format}\"\n[[endpoint]]\npath = \"{path}\"");
+        let mut service = Service::start(&config);
+        let mut socket = service.open(&path);
+        let reason = "\\".repeat(123);
+        socket.close(Some(CloseFrame { code: 4000.into(), reason: reason.into() })).unwrap();
+        while socket.read().is_ok() {}
+        let line = service.log_line("session ended");
+        assert!(line.len() < 2048, "{format}: {} bytes", line.len());
+        assert!(line.contains(&path), "{line}");
+    }
+}
+
+#[test]
 fn health_checks_and_bare_connections_are_not_logged_at_info() {
     let mut service = Service::start("");
     service.ask("GET /healthz HTTP/1.0\r\n\r\n");
