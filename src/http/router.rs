@@ -13,16 +13,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::config::{Endpoint, Policy};
 use crate::net::listen::{PeerAddr, Transport};
 use crate::ops::drain::Drain;
 use crate::ops::logging::Untrusted;
+use crate::ws::diagnosis::{Verdict, remedy};
 use crate::ws::echo::End;
 use crate::ws::handshake::{self, Accepted, Rejection, Trace};
 use crate::ws::session::{self, Budget, Ended, Report, Shared};
@@ -95,16 +98,18 @@ impl Router {
                         Answer::Upgrade(switch(accepted), opening)
                     }
                     Err(rejection) => {
+                        let refusal = Refusal::new(rejection);
+                        let Refusal { reason, message, .. } = &refusal;
                         tracing::info!(
-                            %peer, endpoint = endpoint.path, reason = rejection.label(),
-                            "handshake refused: {rejection}"
+                            %peer, endpoint = endpoint.path, reason,
+                            "handshake refused: {message}"
                         );
-                        Answer::Plain(refuse(rejection))
+                        Answer::Plain(refuse(request, &refusal))
                     }
                 }
             }
-            _ if overflow => Answer::Plain(refuse(Rejection::Full)),
-            _ if !readable => Answer::Plain(refuse(Rejection::Method)),
+            _ if overflow => Answer::Plain(refuse(request, &Refusal::new(Rejection::Full))),
+            _ if !readable => Answer::Plain(refuse(request, &Refusal::new(Rejection::Method))),
             ("/", _) => {
                 Answer::Plain(plain(StatusCode::OK, self.list("WebSocket echo endpoints:")))
             }
@@ -239,13 +244,73 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
     response
 }
 
-/// The answer to a handshake that is not accepted.
-fn refuse(rejection: Rejection) -> Response<Body> {
-    let mut response = plain(rejection.status(), format!("{rejection}\n"));
+/// What is said to a client that gets no WebSocket. None of it comes from the request.
+#[derive(Serialize)]
+struct Refusal {
+    #[serde(skip)]
+    status: StatusCode,
+    /// The label of logs and metrics.
+    reason: &'static str,
+    message: String,
+    /// Where to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<&'static str>,
+    /// The lines that are missing there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<&'static str>,
+}
+
+impl Refusal {
+    fn new(rejection: Rejection) -> Self {
+        let status = rejection.status();
+        let Rejection::Upgrade(trace) = rejection else {
+            let (reason, message) = (rejection.label(), rejection.to_string());
+            return Self { status, reason, message, place: None, lines: Vec::new() };
+        };
+        let verdict = Verdict::of(trace);
+        let (place, lines) = remedy(trace).unzip();
+        Self {
+            status,
+            reason: verdict.label(),
+            message: verdict.to_string(),
+            place,
+            lines: lines.unwrap_or_default(),
+        }
+    }
+
+    /// For a terminal, or the network tab of a browser.
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.message);
+        if let Some(place) = self.place {
+            write!(text, "\n{place}, add:\n\n").expect("a String takes all");
+            for line in &self.lines {
+                writeln!(text, "    {line}").expect("a String takes all");
+            }
+            writeln!(text, "\n({})", self.reason).expect("a String takes all");
+        }
+        text
+    }
+}
+
+/// The answer to a handshake that is not accepted: text, or JSON where the client asks for it.
+fn refuse<B>(request: &Request<B>, refusal: &Refusal) -> Response<Body> {
+    let wants_json = request.headers().get_all(ACCEPT).iter().any(|accepted| {
+        let mut types = accepted.as_bytes().split(|byte| b",;".contains(byte));
+        types.any(|found| found.trim_ascii() == b"application/json")
+    });
+    let mut response = if wants_json {
+        let json = serde_json::to_string(refusal).expect("it is text all through");
+        let mut response = plain(refusal.status, json + "\n");
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    } else {
+        plain(refusal.status, refusal.text())
+    };
     let mut say = |name: HeaderName, value: HeaderValue| {
         response.headers_mut().insert(name, value);
     };
-    match rejection.status() {
+    match refusal.status {
         StatusCode::METHOD_NOT_ALLOWED => say(ALLOW, HeaderValue::from_static("GET, HEAD")),
         StatusCode::UPGRADE_REQUIRED => {
             say(UPGRADE, HeaderValue::from_static("websocket"));

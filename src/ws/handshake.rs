@@ -46,61 +46,81 @@ pub struct Accepted {
     pub subprotocol: Option<HeaderValue>,
 }
 
-/// What a request shows of an upgrade: the parts that a proxy may have lost.
+/// What a request's `Upgrade` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each part arrives or is lost by itself")]
+pub enum Upgrade {
+    /// It is not there.
+    Absent,
+    /// It contains `websocket`.
+    WebSocket,
+    /// It is there and does not.
+    Other,
+}
+
+/// What a request's `Connection` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// It is not there.
+    Absent,
+    /// It contains `upgrade`.
+    Upgrade,
+    /// It contains `keep-alive` instead.
+    KeepAlive,
+    /// It says something else, mostly `close`.
+    Other,
+}
+
+/// What a request shows of an upgrade: the parts that a proxy may have lost, and what gives it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// HTTP/1.1: an upgrade does not exist in HTTP/1.0.
     pub http_1_1: bool,
-    /// `Upgrade` contains `websocket`.
-    pub upgrade: bool,
-    /// `Connection` contains `upgrade`.
-    pub connection: bool,
+    /// The protocol that is asked for.
+    pub upgrade: Upgrade,
+    /// Whether it is asked for on this connection.
+    pub connection: Connection,
     /// There is a `Sec-WebSocket-Key`, so some client did mean a WebSocket.
     pub key: bool,
+    /// The headers that Apache adds.
+    pub forwarded_by_apache: bool,
 }
 
 impl Trace {
     /// Reads the traces of an upgrade in a request.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
         let has = |name: &HeaderName, token: &str| {
-            list(request.headers(), name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
+            list(headers, name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
         };
         Self {
             http_1_1: request.version() == Version::HTTP_11,
-            upgrade: has(&UPGRADE, "websocket"),
-            connection: has(&CONNECTION, "upgrade"),
-            key: request.headers().contains_key(SEC_WEBSOCKET_KEY),
+            upgrade: match headers.contains_key(UPGRADE) {
+                false => Upgrade::Absent,
+                true if has(&UPGRADE, "websocket") => Upgrade::WebSocket,
+                true => Upgrade::Other,
+            },
+            connection: match headers.contains_key(CONNECTION) {
+                false => Connection::Absent,
+                true if has(&CONNECTION, "upgrade") => Connection::Upgrade,
+                true if has(&CONNECTION, "keep-alive") => Connection::KeepAlive,
+                true => Connection::Other,
+            },
+            key: headers.contains_key(SEC_WEBSOCKET_KEY),
+            forwarded_by_apache: headers.contains_key("x-forwarded-host")
+                && headers.contains_key("x-forwarded-server"),
         }
     }
 
     /// Whether somebody tried to open a WebSocket, however badly.
     #[must_use]
     pub fn is_attempt(self) -> bool {
-        self.key || self.upgrade
+        self.key || self.upgrade != Upgrade::Absent
     }
 
     fn is_complete(self) -> bool {
-        self.http_1_1 && self.upgrade && self.connection
-    }
-}
-
-/// What is missing, as a sentence.
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.is_attempt() {
-            return f.write_str("this is a WebSocket endpoint: open it with a WebSocket client");
-        }
-        let missing: Vec<&str> = [
-            (self.http_1_1, "HTTP/1.1"),
-            (self.upgrade, "`Upgrade: websocket`"),
-            (self.connection, "`Connection: upgrade`"),
-        ]
-        .iter()
-        .filter_map(|(arrived, part)| (!arrived).then_some(*part))
-        .collect();
-        write!(f, "the upgrade to a WebSocket arrived without {}", missing.join(" and "))
+        let Self { http_1_1, upgrade, connection, .. } = self;
+        http_1_1 && upgrade == Upgrade::WebSocket && connection == Connection::Upgrade
     }
 }
 
@@ -165,7 +185,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Method => "a WebSocket is opened with GET",
-            Self::Upgrade(trace) => return trace.fmt(f),
+            Self::Upgrade(_) => "the upgrade to a WebSocket did not arrive whole",
             Self::Version => "this server speaks version 13 of the WebSocket protocol only",
             Self::BadVersion => "exactly one Sec-WebSocket-Version is needed, and it must be 13",
             Self::BadKey => {
@@ -328,17 +348,20 @@ mod tests {
     #[test]
     fn what_the_rfc_forbids_is_refused() {
         use Rejection as R;
-        let whole = Trace { http_1_1: true, upgrade: true, connection: true, key: true };
-        let no_upgrade = R::Upgrade(Trace { upgrade: false, ..whole });
-        let no_connection = R::Upgrade(Trace { connection: false, ..whole });
+        let whole = Trace::of(&request(&[]));
+        let no_upgrade = R::Upgrade(Trace { upgrade: Upgrade::Absent, ..whole });
+        let other_upgrade = R::Upgrade(Trace { upgrade: Upgrade::Other, ..whole });
+        let no_connection = R::Upgrade(Trace { connection: Connection::Absent, ..whole });
+        let keep_alive = R::Upgrade(Trace { connection: Connection::KeepAlive, ..whole });
+        let other_connection = R::Upgrade(Trace { connection: Connection::Other, ..whole });
         let refused: [(&[&str], Rejection); 23] = [
             (&["-Upgrade"], no_upgrade),
-            (&["Upgrade: h2c"], no_upgrade),
-            (&["Upgrade: websocket2"], no_upgrade),
+            (&["Upgrade: h2c"], other_upgrade),
+            (&["Upgrade: websocket2"], other_upgrade),
             (&["-Connection"], no_connection),
-            (&["Connection: keep-alive"], no_connection),
-            (&["Connection: foo Upgrade"], no_connection),
-            (&["Connection: upgraded"], no_connection),
+            (&["Connection: keep-alive"], keep_alive),
+            (&["Connection: foo Upgrade"], other_connection),
+            (&["Connection: upgraded"], other_connection),
             (&["Sec-WebSocket-Version: 8"], R::Version),
             (&["Sec-WebSocket-Version: 14"], R::Version),
             (&["-Sec-WebSocket-Version"], R::BadVersion),

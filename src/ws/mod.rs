@@ -2,6 +2,8 @@
 
 pub mod handshake;
 
+pub mod diagnosis;
+
 pub mod frame;
 pub mod utf8;
 

@@ -38,9 +38,24 @@ async fn every_refusal_has_its_status_its_headers_and_its_sentence() {
     let cases = [
         (good.replace("GET ", "POST "), 405, "allow: get, head", "opened with GET"),
         (good.replace("GET ", "BREW "), 405, "allow: get, head", "opened with GET"),
-        (good.replace("HTTP/1.1", "HTTP/1.0"), 426, "upgrade: websocket", "without HTTP/1.1"),
-        (without("Upgrade: websocket"), 426, "sec-websocket-version: 13", "`Upgrade: websocket`"),
-        (without("Connection: Upgrade"), 426, "upgrade: websocket", "`Connection: upgrade`"),
+        (
+            good.replace("HTTP/1.1", "HTTP/1.0"),
+            426,
+            "upgrade: websocket",
+            "\n    proxy_http_version 1.1;\n",
+        ),
+        (
+            without("Upgrade: websocket"),
+            426,
+            "sec-websocket-version: 13",
+            "\n    proxy_set_header Upgrade $http_upgrade;\n",
+        ),
+        (
+            without("Connection: Upgrade"),
+            426,
+            "upgrade: websocket",
+            "\n    proxy_set_header Connection \"upgrade\";\n",
+        ),
         (get("/socket"), 426, "upgrade: websocket", "open it with a WebSocket client"),
         (good.replace("n: 13", "n: 8"), 426, "sec-websocket-version: 13", "version 13"),
         (without("Sec-WebSocket-Version: 13"), 400, "", "must be 13"),
@@ -64,6 +79,19 @@ async fn every_refusal_has_its_status_its_headers_and_its_sentence() {
             assert!(head.contains(header), "{header} in {head}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_json_where_the_client_asks_for_it() {
+    let broken = handshake("/socket").replace("Connection: Upgrade\r\n", "Connection: close\r\n");
+    let asks = broken.replace("Host: ", "Accept: text/html;q=0.1, application/json\r\nHost: ");
+    let (status, head, body) = ask(&Inside::new(""), &asks).await;
+    assert_eq!(status, 426);
+    assert!(head.contains("content-type: application/json"), "{head}");
+    let refusal: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(refusal["reason"], "proxy_connection_lost");
+    assert_eq!(refusal["lines"], serde_json::json!(["proxy_set_header Connection \"upgrade\";"]));
+    assert!(refusal["message"].as_str().unwrap().contains("`Connection: upgrade`"), "{body}");
 }
 
 #[tokio::test(start_paused = true)]
