@@ -78,7 +78,12 @@ level = "warn"
     );
     let file = Place::of_parent().0.join("wsecho.toml");
     match fs::write(&file, config) {
-        Ok(()) => Command::new(env!("CARGO_BIN_EXE_wsecho")).arg("--config").arg(file).exec(),
+        // As its unit starts it.
+        Ok(()) => Command::new(env!("CARGO_BIN_EXE_wsecho"))
+            .env("MALLOC_MMAP_THRESHOLD_", "131072")
+            .arg("--config")
+            .arg(file)
+            .exec(),
         Err(error) => error,
     }
 }

@@ -9,7 +9,6 @@
 mod backlog;
 mod budget;
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -297,7 +296,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let mut out = Out::new();
             let rest = &mut window[taken..];
             taken += self.engine.receive(rest, &mut out, Pressure::default());
-            self.backlog.extend(out.unsent(rest, 0));
+            let total = out.len();
+            self.backlog.extend(out.unsent(rest, 0), total);
         }
         self.settle(self.began);
     }
@@ -405,16 +405,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }
             Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),
         }
-        self.owe(out.unsent(&[], 0), now);
+        self.owe(out, &[], 0, now);
         None
     }
 
-    /// Adds to what is owed.
-    fn owe<'b>(&mut self, bytes: impl Iterator<Item = Cow<'b, [u8]>>, now: Instant) {
+    /// Adds what is left of the engine's output after the first `sent` bytes to what is owed.
+    fn owe(&mut self, out: &mut Out, window: &[u8], sent: usize, now: Instant) {
         if self.backlog.is_empty() {
             self.progress = now;
         }
-        self.backlog.extend(bytes);
+        let total = out.len() - sent;
+        self.backlog.extend(out.unsent(window, sent), total);
         self.settle(now);
     }
 
@@ -524,7 +525,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let sent =
                 if pressure.unsent { 0 } else { poll_send_out(&mut self.stream, cx, out, rest)? };
             if sent < out.len() {
-                self.owe(out.unsent(rest, sent), now);
+                self.owe(out, rest, sent, now);
             }
         }
         self.settle(now);
@@ -541,7 +542,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         if out.is_empty() {
             return false;
         }
-        self.owe(out.unsent(&[], 0), Instant::now());
+        self.owe(out, &[], 0, Instant::now());
         true
     }
 

@@ -46,15 +46,21 @@ impl Backlog {
         self.0.as_ref().map_or(0, |chunks| chunks.capacity)
     }
 
-    /// Appends bytes; what is owned becomes a chunk as it is.
-    pub(super) fn extend<'a>(&mut self, pieces: impl Iterator<Item = Cow<'a, [u8]>>) {
+    /// Appends pieces of `total` bytes; what is owned becomes a chunk as it is.
+    pub(super) fn extend<'a>(
+        &mut self,
+        pieces: impl Iterator<Item = Cow<'a, [u8]>>,
+        mut total: usize,
+    ) {
         for piece in pieces.filter(|piece| !piece.is_empty()) {
             let chunks = self.0.get_or_insert_default();
             chunks.len += piece.len();
+            let len = piece.len();
             match piece {
                 Cow::Owned(bytes) => chunks.push(bytes),
-                Cow::Borrowed(bytes) => chunks.copy(bytes),
+                Cow::Borrowed(bytes) => chunks.copy(bytes, total),
             }
+            total -= len;
         }
     }
 
@@ -96,16 +102,19 @@ impl Chunks {
         self.all.push_back(chunk);
     }
 
-    fn copy(&mut self, mut bytes: &[u8]) {
+    /// Copies bytes, of `total` that are about to come: few large chunks leave fewer holes in the
+    /// allocator's heap than many small ones.
+    fn copy(&mut self, mut bytes: &[u8], mut total: usize) {
         while !bytes.is_empty() {
             let spare = self.all.back().map_or(0, |last| last.capacity() - last.len());
             if spare == 0 {
-                self.push(Vec::with_capacity(bytes.len().clamp(SMALL, CHUNK)));
+                self.push(Vec::with_capacity(total.clamp(SMALL, CHUNK)));
                 continue;
             }
             let (now, later) = bytes.split_at(spare.min(bytes.len()));
             self.all.back_mut().expect("it has room").extend_from_slice(now);
             bytes = later;
+            total -= now.len();
         }
     }
 
@@ -162,7 +171,8 @@ mod tests {
         let (first, rest) = bytes.split_at(10);
         let (second, third) = rest.split_at(500_000);
         let mut backlog = Backlog::default();
-        backlog.extend([first.into(), second.to_vec().into(), third.into()].into_iter());
+        let pieces = [first.into(), second.to_vec().into(), third.into()];
+        backlog.extend(pieces.into_iter(), bytes.len());
         assert_eq!(backlog.len(), bytes.len());
         assert!(backlog.capacity() < bytes.len() + CHUNK + SMALL);
 
