@@ -33,7 +33,7 @@ fn through_shell(command: &mut Command, first: &str) {
 }
 
 /// Passes descriptors to the service as systemd does.
-fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
+pub fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
     // std can place standard streams only: they carry the sockets as far as the shell.
     let first = format!(
         "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS={} LISTEN_PID=$$",

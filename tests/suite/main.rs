@@ -10,6 +10,7 @@ mod command_line;
 mod configuration;
 mod connection;
 mod engine;
+mod faults;
 mod http_answers;
 mod life_cycle;
 mod listeners;

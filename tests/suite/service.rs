@@ -133,8 +133,16 @@ impl Service {
         std::fs::write(self.config_path(), text).expect("a file");
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        kill_process(self.process(), signal).expect("it runs");
     }
 
     /// Reloads, and returns what the service manager is told.

@@ -1,0 +1,19 @@
+//! Clients that do harm, on purpose or not, against the real binary: what they cost in memory and
+//! CPU time, how they are told, and that nobody else notices.
+//!
+//! Memory and CPU time are the kernel's figures for the process. Tests of memory run one worker:
+//! each keeps one buffer for all its sessions, which is there after the first read.
+
+// Sizes of test data are small.
+#![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+
+mod broken_frames;
+mod client;
+mod dead_peers;
+mod drain;
+mod floods;
+mod idle;
+mod measure;
+mod slow_readers;
+mod spent_memory;
+mod unfinished;

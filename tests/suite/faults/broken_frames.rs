@@ -1,0 +1,73 @@
+//! Frames that break the rules, on real sockets: the right Close always comes, and then a FIN, no
+//! reset.
+
+use std::net::Shutdown;
+
+use super::client::Client;
+use super::measure::{KIB, MIB, descriptors, wait_for};
+use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, TEXT, frame, header, noise};
+use crate::service::Service;
+
+/// Twelve ways to break the rules, and the code of the Close that answers each.
+fn defects() -> [(&'static str, Vec<u8>, u16); 12] {
+    [
+        ("a reserved bit", frame(FIN | TEXT | 0x40, b"x"), 1002),
+        ("a reserved opcode", frame(FIN | 3, b"x"), 1002),
+        ("no mask", vec![FIN | TEXT, 1, b'x'], 1002),
+        ("a fragmented ping", frame(PING, b"x"), 1002),
+        ("a ping of 126 bytes", frame(FIN | PING, &[0; 126]), 1002),
+        ("a length that is too long", vec![FIN | TEXT, 0xfe, 0, 1, 0, 0, 0, 0, b'x'], 1002),
+        ("a length of 64 bits", header(FIN | BINARY, 1 << 63), 1002),
+        ("a stray continuation", frame(FIN | CONTINUE, b"x"), 1002),
+        ("two messages at once", [frame(TEXT, b"x"), frame(FIN | TEXT, b"x")].concat(), 1002),
+        ("text that is not UTF-8", frame(FIN | TEXT, b"ab\xffcd"), 1007),
+        ("a Close with a code for nobody", frame(FIN | CLOSE, b"\x03\xed"), 1002),
+        ("a message over the limit", header(FIN | BINARY, MIB as u64 + 1), 1009),
+    ]
+}
+
+#[test]
+fn every_defect_is_told_by_its_close_and_ends_with_a_fin() {
+    let service = Service::start("");
+    let idle = descriptors(&service);
+    let before = frame(FIN | TEXT, b"whole");
+    for (name, defect, code) in defects() {
+        let stream = [&before[..], &defect].concat();
+        for size in [1, 2, 7, stream.len()] {
+            let mut client = Client::open(&service, "/echo");
+            for piece in stream.chunks(size) {
+                client.write(piece).unwrap();
+            }
+            assert_eq!(client.read_message().unwrap(), b"whole", "{name} by {size}");
+            let (told, reason) = client.read_close();
+            assert_eq!(told, code, "{name} by {size}");
+            assert!(reason.starts_with("wsecho: "), "{reason}");
+            // The answer of a client that keeps to the rules; after its own Close nothing is due.
+            if defect[0] != FIN | CLOSE {
+                client.send(FIN | CLOSE, &code.to_be_bytes());
+            }
+            assert_eq!(client.read_to_end(), 0, "{name} by {size}");
+        }
+    }
+    wait_for("all descriptors are back", || descriptors(&service) == idle);
+}
+
+#[test]
+fn a_client_that_is_still_sending_reads_its_close_and_a_fin() {
+    let service = Service::start("");
+    for (name, defect, code) in defects() {
+        if defect[0] == FIN | CLOSE {
+            // After its own Close a client sends nothing.
+            continue;
+        }
+        let mut client = Client::open(&service, "/echo");
+        client.write(&defect).unwrap();
+        // Whatever it had under way; the service has told it by now.
+        for _ in 0..64 {
+            client.write(&frame(FIN | BINARY, &noise(32 * KIB))).unwrap();
+        }
+        client.stream().shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read_close().0, code, "{name}");
+        assert_eq!(client.read_to_end(), 0, "{name}");
+    }
+}

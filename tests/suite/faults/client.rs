@@ -1,0 +1,190 @@
+//! A client that keeps to no rule but the test's: bare frames on a bare socket.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::engine::support::{CLOSE, FIN, Sent, frame};
+use crate::inside::handshake;
+use crate::listeners::inherit;
+use crate::service::{PATIENCE, Service};
+
+/// Writes without waiting, each client its bytes from where it is, until nobody takes any more.
+///
+/// Where a client is, in bytes, is moved on. What was dropped by the service takes no more either.
+pub fn write_what_is_taken(clients: &[Client], bytes: &[u8], sent: &mut [usize]) {
+    for client in clients {
+        client.stream().set_nonblocking(true).expect("a socket");
+    }
+    let mut quiet = 0;
+    while quiet < 20 {
+        let before = sent.to_vec();
+        for (client, sent) in clients.iter().zip(&mut *sent) {
+            while *sent < bytes.len() {
+                match client.stream().write(&bytes[*sent..]) {
+                    Ok(written) => *sent += written,
+                    Err(error) => {
+                        use ErrorKind::{BrokenPipe, ConnectionReset, WouldBlock};
+                        let kinds = [WouldBlock, ConnectionReset, BrokenPipe];
+                        assert!(kinds.contains(&error.kind()), "{error}");
+                        break;
+                    }
+                }
+            }
+        }
+        quiet = if *sent == before { quiet + 1 } else { 0 };
+        sleep(Duration::from_millis(10));
+    }
+    for client in clients {
+        client.stream().set_nonblocking(false).expect("a socket");
+    }
+}
+
+/// The size of a clamped socket buffer; the kernel doubles it.
+const CLAMP: usize = 8 * 1024;
+
+/// A WebSocket client after its handshake.
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    pub fn open(service: &Service, path: &str) -> Self {
+        Self::upgrade(service.connect(), path)
+    }
+
+    /// A client for which the kernel keeps little in either direction.
+    pub fn open_clamped(service: &Service, path: &str) -> Self {
+        let socket = clamped_socket();
+        let addr: SocketAddr = service.addrs[0].parse().expect("a TCP address");
+        socket.connect(&addr.into()).expect("it listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self::upgrade(socket.into(), path)
+    }
+
+    fn upgrade(mut stream: TcpStream, path: &str) -> Self {
+        stream.set_nodelay(true).expect("TCP");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(handshake(path).as_bytes()).expect("it reads");
+        // Larger reads pass the buffer by; ten thousand clients have one each.
+        let mut reader = BufReader::with_capacity(512, stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("it answers");
+        assert!(line.starts_with("HTTP/1.1 101 "), "{line}");
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).expect("a whole head");
+        }
+        Self(reader)
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.0.get_ref()
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.stream().local_addr().expect("it is connected")
+    }
+
+    /// Writes bytes as they are.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        self.stream().write_all(bytes)
+    }
+
+    pub fn send(&self, first: u8, payload: &[u8]) {
+        self.write(&frame(first, payload)).expect("it reads");
+    }
+
+    /// Reads bytes as they are.
+    pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes)
+    }
+
+    /// Reads one frame; the server's are not masked.
+    pub fn read_frame(&mut self) -> io::Result<Sent> {
+        let mut start = [0; 2];
+        self.0.read_exact(&mut start)?;
+        let mut extended = [0; 8];
+        let width = match start[1] {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        self.0.read_exact(&mut extended[8 - width..])?;
+        let len = if width == 0 { start[1].into() } else { u64::from_be_bytes(extended) };
+        let mut payload = vec![0; len as usize];
+        self.0.read_exact(&mut payload)?;
+        Ok(Sent { fin: start[0] & FIN != 0, opcode: start[0] & 15, payload })
+    }
+
+    /// Reads the frames of one message.
+    pub fn read_message(&mut self) -> io::Result<Vec<u8>> {
+        let mut message = Vec::new();
+        loop {
+            let frame = self.read_frame()?;
+            if frame.opcode > 2 {
+                return Err(io::Error::other(format!("not a message: {frame:?}")));
+            }
+            message.extend(frame.payload);
+            if frame.fin {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Sends a message, and only then reads its echo.
+    pub fn echo(&mut self, first: u8, payload: &[u8]) {
+        self.send(FIN | first, payload);
+        assert!(self.read_message().expect("an echo") == payload, "the echo is another message");
+    }
+
+    /// Reads up to a Close frame, and returns its code and reason.
+    pub fn read_close(&mut self) -> (u16, String) {
+        loop {
+            let Sent { opcode, payload, .. } = self.read_frame().expect("a Close, no reset");
+            if opcode == CLOSE {
+                let (code, reason) = payload.split_first_chunk().expect("a code");
+                let reason = String::from_utf8(reason.to_vec()).expect("UTF-8");
+                return (u16::from_be_bytes(*code), reason);
+            }
+        }
+    }
+
+    /// Reads up to the end, which is to be a FIN, no reset; returns how much came.
+    pub fn read_to_end(&mut self) -> usize {
+        self.0.read_to_end(&mut Vec::new()).expect("a FIN, no reset")
+    }
+
+    /// Reads until the connection ends, whichever way it does.
+    pub fn read_until_cut(&mut self) {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match self.0.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn clamped_socket() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(CLAMP).expect("a size");
+    socket.set_send_buffer_size(CLAMP).expect("a size");
+    socket
+}
+
+/// A service whose sockets are clamped too: it inherits a listener, whose buffer sizes the kernel
+/// hands down to every connection.
+pub fn clamped_service(config: &str) -> Service {
+    let socket = clamped_socket();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    socket.listen(1024).expect("it is bound");
+    let listener = TcpListener::from(socket);
+    Service::start_with(&format!("bind = \"systemd\"\n{config}"), |command| {
+        inherit(&[&listener], command);
+    })
+}

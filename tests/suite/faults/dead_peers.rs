@@ -1,0 +1,52 @@
+//! Peers that are gone without a word, and what the kernel is told to find them.
+
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::client::Client;
+use super::measure::server_side;
+use crate::engine::support::{FIN, PING, PONG, TEXT};
+use crate::service::Service;
+
+#[test]
+fn a_mute_client_is_pinged_and_then_left_and_one_that_answers_stays() {
+    let mut service = Service::start("timeouts.ping_interval = \"200ms\"\ntimeouts.pong = \"1s\"");
+    let mut mute = Client::open(&service, "/echo");
+    let mut alive = Client::open(&service, "/echo");
+    let mut silent = Client::open(&service, "/echo?ping=off");
+    let ping = mute.read_frame().unwrap();
+    assert_eq!((ping.opcode, ping.payload.len()), (PING, 0));
+    // As many as would have ended it, had they not been answered.
+    for _ in 0..10 {
+        assert_eq!(alive.read_frame().unwrap().opcode, PING);
+        alive.send(FIN | PONG, b"");
+    }
+    assert_eq!(mute.read_to_end(), 0, "one ping is enough");
+    let line = service.log_line("no byte came within timeouts.pong after a ping");
+    assert!(line.contains(&mute.addr().to_string()), "{line}");
+    alive.send(FIN | TEXT, b"alive");
+    while alive.read_frame().unwrap().payload != b"alive" {}
+    // The first that it reads is its echo: no ping came before.
+    silent.echo(TEXT, b"silence");
+}
+
+#[test]
+fn the_kernel_is_told_to_look_for_dead_peers_and_to_keep_little_unsent() {
+    let service = Service::start("timeouts.write = \"7s\"");
+    for (path, keepalive) in [("/echo", true), ("/echo?ping=off", false)] {
+        let mut client = Client::open(&service, path);
+        client.echo(TEXT, b"the session runs");
+        let socket = server_side(&service, client.addr());
+        let socket = SockRef::from(&socket);
+        // Ten seconds after our own timer.
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(17)), "{path}");
+        assert_eq!(socket.keepalive().unwrap(), keepalive, "{path}");
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
+        assert!(socket.tcp_nodelay().unwrap());
+        let unsent = socket.tcp_notsent_lowat().unwrap();
+        assert!(unsent <= 512 * 1024, "{unsent}");
+    }
+}

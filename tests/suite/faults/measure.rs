@@ -1,0 +1,154 @@
+//! What a service costs: memory, CPU time, descriptors, and the kernel's share.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use socket2::Socket;
+use tokio::time::Instant;
+
+use crate::service::{PATIENCE, Service};
+
+pub const KIB: usize = 1024;
+pub const MIB: usize = 1024 * KIB;
+
+/// Polls until something is so.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn proc_file(service: &Service, name: &str) -> String {
+    fs::read_to_string(format!("/proc/{}/{name}", service.pid())).expect("it runs")
+}
+
+/// A figure in kilobytes of a file in /proc, in bytes.
+fn kilobytes(text: &str, name: &str) -> usize {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    number.unwrap_or_else(|| panic!("no {name} in:\n{text}")) * KIB
+}
+
+/// The memory in RAM that the process has written to. Pages of its program, which come and go with
+/// what is executed, do not count.
+pub fn memory(service: &Service) -> usize {
+    kilobytes(&proc_file(service, "smaps_rollup"), "Anonymous")
+}
+
+/// Waits until memory is at most this much above `before`.
+pub fn assert_memory_returns(service: &Service, before: usize, slack: usize) {
+    let begun = Instant::now();
+    loop {
+        let over = memory(service).saturating_sub(before);
+        if over <= slack {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE / 4, "{over} bytes are not given back");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// How far memory was above its present size at most, since this value was made.
+pub struct Peak<'a> {
+    service: &'a Service,
+    before: usize,
+}
+
+impl<'a> Peak<'a> {
+    pub fn new(service: &'a Service) -> Self {
+        // proc(5): 5 sets the peak to the present size.
+        fs::write(format!("/proc/{}/clear_refs", service.pid()), "5").expect("our own child");
+        Self { service, before: kilobytes(&proc_file(service, "status"), "VmRSS") }
+    }
+
+    /// The kernel counts in batches per core, so this may be half a megabyte off.
+    pub fn growth(&self) -> usize {
+        kilobytes(&proc_file(self.service, "status"), "VmHWM").saturating_sub(self.before)
+    }
+}
+
+/// The CPU time of all threads, in steps of 10 ms.
+pub fn cpu(service: &Service) -> Duration {
+    let stat = proc_file(service, "stat");
+    // The name in parentheses may hold spaces; utime and stime are the fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|it| it.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * ticks)
+}
+
+/// The number of open descriptors.
+pub fn descriptors(service: &Service) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", service.pid())).expect("our own child").count()
+}
+
+/// The server's end of a connection, to ask the kernel for its options.
+pub fn server_side(service: &Service, client: SocketAddr) -> Socket {
+    let process = pidfd_open(service.process(), PidfdFlags::empty()).expect("our own child");
+    for entry in fs::read_dir(format!("/proc/{}/fd", service.pid())).expect("our own child") {
+        let number = entry.unwrap().file_name().to_string_lossy().parse().expect("a number");
+        // It may be closed by now.
+        let copy = pidfd_getfd(&process, number, PidfdGetfdFlags::empty());
+        let Ok(socket) = copy.map(|fd: OwnedFd| Socket::from(fd)) else { continue };
+        if socket.peer_addr().is_ok_and(|peer| peer.as_socket() == Some(client)) {
+            return socket;
+        }
+    }
+    panic!("{client} is not connected to the service");
+}
+
+/// Bytes on their way from clients that the service has not read.
+pub fn unread(service: &Service) -> usize {
+    let port = service.addrs[0].rsplit_once(':').expect("an address").1;
+    let port = format!(":{:04X}", port.parse::<u16>().expect("a port"));
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc is there");
+    let queues = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let [local, remote, state, queues] = std::array::from_fn(|_| fields.next());
+        let (sending, receiving) = queues?.split_once(':')?;
+        // In state 0A, listening, the figures mean connections.
+        let queue = match (local?.ends_with(&port), remote?.ends_with(&port)) {
+            (true, _) if state != Some("0A") => receiving,
+            (false, true) => sending,
+            _ => return None,
+        };
+        usize::from_str_radix(queue, 16).ok()
+    });
+    queues.sum()
+}
+
+/// What the kernel holds for the server's end of one connection, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelMemory {
+    pub receiving: usize,
+    pub sending: usize,
+}
+
+/// The kernel's memory for each connection, by the client's port; `None` without `ss`.
+pub fn kernel_memory(service: &Service) -> Option<HashMap<u16, KernelMemory>> {
+    let port = service.addrs[0].rsplit_once(':').expect("an address").1;
+    let output = Command::new("ss").args(["-tmnHO", "sport", "=", &format!(":{port}")]).output();
+    let Ok(output) = output else {
+        eprintln!("SKIPPED: there is no `ss` (Debian: iproute2) to ask for the kernel's memory");
+        return None;
+    };
+    let text = String::from_utf8(output.stdout).expect("ASCII");
+    // ss(8): r is what is received and not read, w what is to be sent, their overhead included.
+    let figure = |line: &str, name: char| {
+        let list = line.split_once("skmem:(")?.1;
+        list.split([',', ')']).find_map(|it| it.strip_prefix(name)?.parse::<usize>().ok())
+    };
+    let per_line = text.lines().filter_map(|line| {
+        let client = line.split_whitespace().nth(4)?.rsplit_once(':')?.1.parse().ok()?;
+        let (receiving, sending) = (figure(line, 'r')?, figure(line, 'w')?);
+        Some((client, KernelMemory { receiving, sending }))
+    });
+    Some(per_line.collect())
+}

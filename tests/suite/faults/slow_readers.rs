@@ -1,0 +1,145 @@
+//! Clients that send and do not read, or read little: what is kept for them is bounded, and they
+//! are dropped only when they take nothing at all.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::client::{Client, clamped_service, write_what_is_taken};
+use super::measure::{
+    KIB, KernelMemory, MIB, descriptors, kernel_memory, memory, unread, wait_for,
+};
+use crate::engine::support::{BINARY, FIN, TEXT, frame, noise};
+use crate::service::Service;
+
+/// Sends messages of 64 KiB until nobody takes any more.
+fn flood(clients: &[Client]) {
+    // No buffers on the way take all of it.
+    const ENOUGH: usize = 64 * MIB;
+    let stream = frame(FIN | BINARY, &noise(64 * KIB)).repeat(ENOUGH / (64 * KIB));
+    let mut sent = vec![0; clients.len()];
+    write_what_is_taken(clients, &stream, &mut sent);
+    assert!(sent.iter().all(|sent| *sent < ENOUGH), "nothing holds these clients back: {sent:?}");
+}
+
+#[test]
+fn two_hundred_unread_echoes_cost_little_and_come_in_the_end() {
+    let service = Service::start("workers = 1");
+    let mut other = Client::open(&service, "/echo");
+    other.echo(BINARY, &noise(MIB));
+    let mut clients: Vec<_> = (0..200).map(|_| Client::open_clamped(&service, "/echo")).collect();
+    let before = memory(&service);
+    let message = noise(64 * KIB);
+    for client in &clients {
+        client.send(FIN | BINARY, &message);
+    }
+    wait_for("all is read", || unread(&service) == 0);
+    for n in 0..1000 {
+        other.echo(TEXT, format!("{n}").as_bytes());
+    }
+    let grown = memory(&service).saturating_sub(before);
+    assert!(grown < 3 * MIB, "{grown} bytes for 200 x 64 KiB");
+    for client in &mut clients {
+        assert!(client.read_message().unwrap() == message);
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_is_held_back_and_costs_a_bounded_amount() {
+    let service = Service::start("workers = 1");
+    let mut other = Client::open(&service, "/echo");
+    other.echo(BINARY, &noise(MIB));
+    // Some were fast before they stopped, so that the kernel has made their buffers large.
+    let mut clients: Vec<_> = (0..10).map(|_| Client::open_clamped(&service, "/echo")).collect();
+    for _ in 0..10 {
+        let mut client = Client::open(&service, "/echo");
+        for _ in 0..16 {
+            client.echo(BINARY, &noise(MIB));
+        }
+        clients.push(client);
+    }
+    let before = memory(&service);
+    flood(&clients);
+    other.echo(TEXT, b"unharmed");
+    let each = memory(&service).saturating_sub(before) / clients.len();
+    // A message of the largest size, headers, 64 KiB, and what the last chunk has to spare.
+    assert!(each < MIB + 256 * KIB, "{each} bytes each");
+    if let Some(kernel) = kernel_memory(&service) {
+        let all: Vec<KernelMemory> =
+            clients.iter().map(|client| kernel[&client.addr().port()]).collect();
+        // TCP_NOTSENT_LOWAT, and the overhead.
+        assert!(all.iter().all(|it| it.sending < MIB), "{all:?}");
+        // The other direction is bounded by the machine alone.
+        let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
+        let most: usize = limits.split_whitespace().last().unwrap().parse().unwrap();
+        assert!(all.iter().all(|it| it.receiving < 2 * most), "{all:?}");
+    }
+}
+
+#[test]
+fn a_stalled_reader_is_dropped_and_its_neighbour_is_not() {
+    let mut service = Service::start("workers = 1\ntimeouts.write = \"1s\"");
+    let mut other = Client::open(&service, "/echo");
+    other.echo(BINARY, &noise(MIB));
+    let open = descriptors(&service);
+    let mut clients: Vec<_> = (0..5).map(|_| Client::open_clamped(&service, "/echo")).collect();
+    let begun = Instant::now();
+    flood(&clients);
+    for client in &mut clients {
+        other.echo(TEXT, b"unharmed");
+        client.read_until_cut();
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+    service.log_line("no byte was taken within timeouts.write");
+    wait_for("all are gone", || descriptors(&service) == open);
+}
+
+#[test]
+fn a_reader_that_trickles_outlives_the_write_timeout_many_times() {
+    const WRITE: Duration = Duration::from_millis(500);
+    // The kernel asks for more only after half of TCP_NOTSENT_LOWAT is gone, and that alone is what
+    // the service sees of a slow reader: it has to take some 512 KiB in this time.
+    let service = Service::start("timeouts.write = \"500ms\"");
+    let mut client = Client::open_clamped(&service, "/echo");
+    let messages = frame(FIN | BINARY, &noise(MIB)).repeat(3);
+    scope(|scope| {
+        let writer = client.stream().try_clone().unwrap();
+        scope.spawn(move || (&writer).write_all(&messages));
+        let begun = Instant::now();
+        let mut echoed = 0;
+        let mut buffer = vec![0; 32 * KIB];
+        while echoed < 3 * MIB {
+            let read = client.read(&mut buffer).unwrap();
+            assert!(read > 0, "dropped after {echoed} bytes, {:?}", begun.elapsed());
+            echoed += read;
+            // How slow it is, not how long to wait.
+            sleep(Duration::from_millis(20) * read as u32 / buffer.len() as u32);
+        }
+        let took = begun.elapsed();
+        assert!(took > 3 * WRITE, "not slow: {took:?}");
+    });
+}
+
+#[test]
+fn a_client_that_writes_a_whole_message_before_it_reads_gets_its_echo() {
+    // The kernel's usual buffers would hold a whole message, and prove nothing.
+    let service = clamped_service("");
+    let mut client = Client::open_clamped(&service, "/echo");
+    client.echo(BINARY, &noise(MIB));
+    client.echo(TEXT, &vec![b'x'; MIB]);
+}
+
+#[test]
+fn a_client_that_half_closes_gets_all_that_is_owed() {
+    let service = clamped_service("");
+    let mut client = Client::open_clamped(&service, "/echo");
+    let message = noise(MIB);
+    client.send(FIN | BINARY, &message);
+    client.stream().shutdown(Shutdown::Write).unwrap();
+    assert!(client.read_message().unwrap() == message);
+    assert_eq!(client.read_to_end(), 0, "and then a FIN");
+}
