@@ -156,6 +156,14 @@ impl Client {
         self.0.read_to_end(&mut Vec::new()).expect("a FIN, no reset")
     }
 
+    /// Whether neither a byte nor the end has come.
+    pub fn has_nothing_to_read(&self) -> bool {
+        self.stream().set_nonblocking(true).expect("a socket");
+        let peeked = self.stream().peek(&mut [0]);
+        self.stream().set_nonblocking(false).expect("a socket");
+        self.0.buffer().is_empty() && peeked.is_err_and(|it| it.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Reads until the connection ends, whichever way it does.
     pub fn read_until_cut(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
