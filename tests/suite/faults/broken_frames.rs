@@ -3,6 +3,8 @@
 
 use std::net::Shutdown;
 
+use wsecho::ws::frame::MAX_HEADER;
+
 use super::client::Client;
 use super::measure::{KIB, MIB, descriptors, wait_for};
 use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, TEXT, frame, header, noise};
@@ -46,10 +48,14 @@ fn every_defect_is_told_by_its_close_and_ends_with_a_fin() {
             if defect[0] != FIN | CLOSE {
                 client.send(FIN | CLOSE, &code.to_be_bytes());
             }
+            if defect.len() == MAX_HEADER {
+                // Its Close is taken for payload that it declared: only its end can be seen.
+                client.stream().shutdown(Shutdown::Write).unwrap();
+            }
             assert_eq!(client.read_to_end(), 0, "{name} by {size}");
         }
     }
-    wait_for("all descriptors are back", || descriptors(&service) == idle);
+    wait_for("all descriptors are back", || descriptors(&service) <= idle);
 }
 
 #[test]

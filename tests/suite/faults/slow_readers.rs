@@ -95,7 +95,7 @@ fn a_stalled_reader_is_dropped_and_its_neighbour_is_not() {
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
     service.log_line("no byte was taken within timeouts.write");
-    wait_for("all are gone", || descriptors(&service) == open);
+    wait_for("all are gone", || descriptors(&service) <= open);
 }
 
 #[test]

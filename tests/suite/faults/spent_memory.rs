@@ -42,7 +42,7 @@ fn blocking_clients_on_a_spent_budget_are_held_back_and_memory_returns() {
     // The budget, what each may hold beside it, and what one read may add.
     assert!(peak.growth() < 3 * MIB, "{} bytes", peak.growth());
     drop(clients);
-    wait_for("all are gone", || descriptors(&service) == open);
+    wait_for("all are gone", || descriptors(&service) <= open);
     assert_memory_returns(&service, before, 2 * MIB);
     // The budget has been given back: this takes half of it.
     other.echo(BINARY, &noise(500 * KIB));
