@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use self::backlog::Backlog;
+use self::backlog::{Backlog, Spare};
 pub use self::budget::Budget;
 use self::budget::Charge;
 use crate::ops::drain::{Drain, Slot};
@@ -192,12 +192,14 @@ where
 struct Scratch {
     window: Box<[u8]>,
     out: Out,
+    spare: Spare,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         window: vec![0; WINDOW].into_boxed_slice(),
         out: Out::new(),
+        spare: Spare::default(),
     });
 }
 
@@ -297,7 +299,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let rest = &mut window[taken..];
             taken += self.engine.receive(rest, &mut out, Pressure::default());
             let total = out.len();
-            self.backlog.extend(out.unsent(rest, 0), total);
+            self.backlog.extend(out.unsent(rest, 0), total, &mut Spare::default());
         }
         self.settle(self.began);
     }
@@ -332,8 +334,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 let now = Instant::now();
                 // It may have moved since the timer was set: then the timer only runs on.
                 let (deadline, due) = self.due();
-                let over =
-                    if deadline <= now { self.act(due, now, &mut scratch.out) } else { None };
+                let over = if deadline <= now { self.act(due, now, scratch) } else { None };
                 if let Some(ended) = over {
                     return Poll::Ready(ended);
                 }
@@ -380,8 +381,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     /// Does what is due. Each case moves the deadline, or ends the session.
-    fn act(&mut self, due: Due, now: Instant, out: &mut Out) -> Option<Ended> {
+    fn act(&mut self, due: Due, now: Instant, scratch: &mut Scratch) -> Option<Ended> {
         const STOPPING: &str = "wsecho: the service is stopping";
+        let Scratch { out, spare, .. } = scratch;
         out.clear();
         match due {
             Due::End => return Some(self.ended()),
@@ -405,17 +407,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }
             Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),
         }
-        self.owe(out, &[], 0, now);
+        self.owe(out, &[], 0, spare, now);
         None
     }
 
     /// Adds what is left of the engine's output after the first `sent` bytes to what is owed.
-    fn owe(&mut self, out: &mut Out, window: &[u8], sent: usize, now: Instant) {
+    fn owe(&mut self, out: &mut Out, window: &[u8], sent: usize, spare: &mut Spare, now: Instant) {
         if self.backlog.is_empty() {
             self.progress = now;
         }
         let total = out.len() - sent;
-        self.backlog.extend(out.unsent(window, sent), total);
+        self.backlog.extend(out.unsent(window, sent), total, spare);
         self.settle(now);
     }
 
@@ -437,7 +439,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let mut reads = 0;
         loop {
             if !self.backlog.is_empty() {
-                match self.backlog.poll_send(&mut self.stream, cx) {
+                match self.backlog.poll_send(&mut self.stream, cx, &mut scratch.spare) {
                     Ok(0) => {}
                     Ok(_) => {
                         let now = Instant::now();
@@ -448,7 +450,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 }
             }
             if self.backlog.is_empty() && self.is_over() {
-                if self.release_pong(&mut scratch.out) {
+                if self.release_pong(scratch) {
                     continue;
                 }
                 if let Poll::Ready(ended) = self.poll_leave(cx) {
@@ -468,7 +470,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 Poll::Ready(Ok(())) => buffer.filled().len(),
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
                 Poll::Pending => {
-                    if self.release_pong(&mut scratch.out) {
+                    if self.release_pong(scratch) {
                         continue;
                     }
                     return Poll::Pending;
@@ -512,7 +514,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         let now = Instant::now();
         self.heard = now;
         self.pinged = None;
-        let Scratch { window, out } = scratch;
+        let Scratch { window, out, spare } = scratch;
         let mut taken = 0;
         while taken < read {
             let pressure = Pressure {
@@ -525,7 +527,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             let sent =
                 if pressure.unsent { 0 } else { poll_send_out(&mut self.stream, cx, out, rest)? };
             if sent < out.len() {
-                self.owe(out, rest, sent, now);
+                self.owe(out, rest, sent, spare, now);
             }
         }
         self.settle(now);
@@ -533,7 +535,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     /// Sends the pong that waited for the backlog; says whether there was one.
-    fn release_pong(&mut self, out: &mut Out) -> bool {
+    fn release_pong(&mut self, scratch: &mut Scratch) -> bool {
+        let Scratch { out, spare, .. } = scratch;
         if !self.backlog.is_empty() {
             return false;
         }
@@ -542,7 +545,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         if out.is_empty() {
             return false;
         }
-        self.owe(out, &[], 0, Instant::now());
+        self.owe(out, &[], 0, spare, Instant::now());
         true
     }
 

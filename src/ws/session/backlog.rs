@@ -17,6 +17,29 @@ const CHUNK: usize = 128 * 1024;
 /// The size of the smallest chunk, in bytes.
 const SMALL: usize = 512;
 
+/// From this many bytes on a chunk is a full one: odd sizes leave holes in the allocator's heap.
+const LARGE: usize = CHUNK / 4;
+/// Full chunks that a worker keeps for the next backlog; to map and unmap one costs as much as to
+/// send half of it.
+const MOST_SPARE: usize = 4;
+
+/// Full chunks without contents, of all sessions of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Vec<Vec<u8>>);
+
+impl Spare {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK))
+    }
+
+    fn put(&mut self, mut chunk: Vec<u8>) {
+        if chunk.capacity() == CHUNK && self.0.len() < MOST_SPARE {
+            chunk.clear();
+            self.0.push(chunk);
+        }
+    }
+}
+
 /// Bytes in the order in which they are to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Backlog(Option<Box<Chunks>>);
@@ -51,6 +74,7 @@ impl Backlog {
         &mut self,
         pieces: impl Iterator<Item = Cow<'a, [u8]>>,
         mut total: usize,
+        spare: &mut Spare,
     ) {
         for piece in pieces.filter(|piece| !piece.is_empty()) {
             let chunks = self.0.get_or_insert_default();
@@ -58,7 +82,7 @@ impl Backlog {
             let len = piece.len();
             match piece {
                 Cow::Owned(bytes) => chunks.push(bytes),
-                Cow::Borrowed(bytes) => chunks.copy(bytes, total),
+                Cow::Borrowed(bytes) => chunks.copy(bytes, total, spare),
             }
             total -= len;
         }
@@ -69,6 +93,7 @@ impl Backlog {
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
+        spare: &mut Spare,
     ) -> io::Result<usize> {
         let mut sent = 0;
         while let Some(chunks) = &mut self.0 {
@@ -83,7 +108,7 @@ impl Backlog {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(written)) => {
                     sent += written;
-                    chunks.forget(written);
+                    chunks.forget(written, spare);
                     if chunks.len == 0 {
                         self.0 = None;
                     }
@@ -102,16 +127,16 @@ impl Chunks {
         self.all.push_back(chunk);
     }
 
-    /// Copies bytes, of `total` that are about to come: few large chunks leave fewer holes in the
-    /// allocator's heap than many small ones.
-    fn copy(&mut self, mut bytes: &[u8], mut total: usize) {
+    /// Copies bytes, of `total` that are about to come.
+    fn copy(&mut self, mut bytes: &[u8], mut total: usize, spare: &mut Spare) {
         while !bytes.is_empty() {
-            let spare = self.all.back().map_or(0, |last| last.capacity() - last.len());
-            if spare == 0 {
-                self.push(Vec::with_capacity(total.clamp(SMALL, CHUNK)));
+            let room = self.all.back().map_or(0, |last| last.capacity() - last.len());
+            if room == 0 {
+                let small = || Vec::with_capacity(total.max(SMALL));
+                self.push(if total < LARGE { small() } else { spare.take() });
                 continue;
             }
-            let (now, later) = bytes.split_at(spare.min(bytes.len()));
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.all.back_mut().expect("it has room").extend_from_slice(now);
             bytes = later;
             total -= now.len();
@@ -119,13 +144,14 @@ impl Chunks {
     }
 
     /// Frees what is sent.
-    fn forget(&mut self, written: usize) {
+    fn forget(&mut self, written: usize, spare: &mut Spare) {
         self.len -= written;
         self.sent += written;
-        while let Some(first) = self.all.front().filter(|first| first.len() <= self.sent) {
+        while self.all.front().is_some_and(|first| first.len() <= self.sent) {
+            let first = self.all.pop_front().expect("it was there");
             self.sent -= first.len();
             self.capacity -= first.capacity();
-            self.all.pop_front();
+            spare.put(first);
         }
     }
 }
@@ -172,20 +198,22 @@ mod tests {
         let (second, third) = rest.split_at(500_000);
         let mut backlog = Backlog::default();
         let pieces = [first.into(), second.to_vec().into(), third.into()];
-        backlog.extend(pieces.into_iter(), bytes.len());
+        let mut spare = Spare::default();
+        backlog.extend(pieces.into_iter(), bytes.len(), &mut spare);
         assert_eq!(backlog.len(), bytes.len());
-        assert!(backlog.capacity() < bytes.len() + CHUNK + SMALL);
+        assert!(backlog.capacity() < bytes.len() + 2 * CHUNK);
 
         let mut stream = Trickle { taken: Vec::new(), ready: true };
         let mut cx = Context::from_waker(Waker::noop());
         let mut before = backlog.capacity();
         while !backlog.is_empty() {
-            backlog.poll_send(&mut stream, &mut cx).unwrap();
+            backlog.poll_send(&mut stream, &mut cx, &mut spare).unwrap();
             assert_eq!(backlog.len() + stream.taken.len(), bytes.len());
             assert!(backlog.capacity() <= before);
             before = backlog.capacity();
         }
         assert_eq!(stream.taken, bytes);
         assert_eq!(backlog.capacity(), 0);
+        assert_eq!(spare.0.len(), MOST_SPARE, "more are not kept");
     }
 }
