@@ -22,6 +22,8 @@ pub fn wsecho() -> Command {
     for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM"] {
         command.env_remove(name);
     }
+    // As the unit sets it.
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072");
     command.stdin(Stdio::null());
     command
 }

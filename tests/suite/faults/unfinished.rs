@@ -45,7 +45,6 @@ fn unfinished_messages_stay_within_the_budget_and_are_echoed_once_they_end() {
 }
 
 #[test]
-#[ignore = "fails: glibc keeps what was held in chunks of less than 128 KiB"]
 fn memory_that_was_held_is_given_back_to_the_system() {
     let (_, kept) = sixty_four_unfinished();
     assert!(kept < MIB, "{kept} bytes are kept");
