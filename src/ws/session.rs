@@ -592,18 +592,10 @@ fn poll_send_out(
     let mut sent = 0;
     while sent < out.len() {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut skip = sent;
         let mut count = 0;
-        for slice in out.slices(window) {
-            if count == SLICES {
-                break;
-            }
-            let skipped = skip.min(slice.len());
-            skip -= skipped;
-            if skipped < slice.len() {
-                slices[count] = IoSlice::new(&slice[skipped..]);
-                count += 1;
-            }
+        for (place, slice) in slices.iter_mut().zip(out.unsent(window, sent)) {
+            *place = IoSlice::new(slice);
+            count += 1;
         }
         match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
             Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),

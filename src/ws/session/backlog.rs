@@ -3,7 +3,6 @@
 //! Owns the chunks it is kept in, which are freed as they are sent. It does not know frames: the
 //! bytes are final.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -69,22 +68,18 @@ impl Backlog {
         self.0.as_ref().map_or(0, |chunks| chunks.capacity)
     }
 
-    /// Appends pieces of `total` bytes; what is owned becomes a chunk as it is.
+    /// Appends pieces of `total` bytes.
     pub(super) fn extend<'a>(
         &mut self,
-        pieces: impl Iterator<Item = Cow<'a, [u8]>>,
+        pieces: impl Iterator<Item = &'a [u8]>,
         mut total: usize,
         spare: &mut Spare,
     ) {
-        for piece in pieces.filter(|piece| !piece.is_empty()) {
+        for piece in pieces {
             let chunks = self.0.get_or_insert_default();
             chunks.len += piece.len();
-            let len = piece.len();
-            match piece {
-                Cow::Owned(bytes) => chunks.push(bytes),
-                Cow::Borrowed(bytes) => chunks.copy(bytes, total, spare),
-            }
-            total -= len;
+            chunks.copy(piece, total, spare);
+            total -= piece.len();
         }
     }
 
@@ -197,11 +192,10 @@ mod tests {
         let (first, rest) = bytes.split_at(10);
         let (second, third) = rest.split_at(500_000);
         let mut backlog = Backlog::default();
-        let pieces = [first.into(), second.to_vec().into(), third.into()];
         let mut spare = Spare::default();
-        backlog.extend(pieces.into_iter(), bytes.len(), &mut spare);
+        backlog.extend([first, second, third].into_iter(), bytes.len(), &mut spare);
         assert_eq!(backlog.len(), bytes.len());
-        assert!(backlog.capacity() < bytes.len() + 2 * CHUNK);
+        assert!(backlog.capacity() < bytes.len() + CHUNK);
 
         let mut stream = Trickle { taken: Vec::new(), ready: true };
         let mut cx = Context::from_waker(Waker::noop());

@@ -46,7 +46,7 @@ impl Socket<'_> {
     fn send(&mut self, out: &mut Out, window: &[u8]) {
         self.write_waiting();
         let sent = if self.waiting.is_empty() { self.write(out.slices(window)) } else { 0 };
-        self.waiting.extend(out.unsent(window, sent).map(std::borrow::Cow::into_owned));
+        self.waiting.extend(out.unsent(window, sent).map(<[u8]>::to_vec));
         out.clear();
     }
 }
