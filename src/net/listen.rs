@@ -30,9 +30,12 @@ pub const BACKLOG: i32 = 4096;
 /// Room for a path in `sockaddr_un`, without its final NUL (unix(7)).
 const MAX_UNIX_PATH: usize = 107;
 
-/// The most that the kernel holds for a slow reader beyond what is under way, in bytes; without
-/// this limit it is 4 MiB (tcp(7), TCP_NOTSENT_LOWAT).
-const UNSENT: u32 = 512 * 1024;
+/// The most that the kernel holds for a reader beyond what is under way, in bytes; without this
+/// limit it is 4 MiB (tcp(7), TCP_NOTSENT_LOWAT). Progress is seen in steps of half of it, so for a
+/// slow reader it has to be small.
+const UNSENT: u32 = 128 * 1024;
+/// The same for a reader that has shown to be fast: fewer and larger writes.
+const UNSENT_FAST: u32 = 512 * 1024;
 
 /// Probes for peers that sessions without pings would never miss.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
@@ -52,6 +55,9 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn prepare(&self, user_timeout: Duration, keepalive: bool) {
         let _ = (user_timeout, keepalive);
     }
+
+    /// Lets the kernel take more at once, for a peer that reads fast.
+    fn widen(&self) {}
 }
 
 impl Transport for DuplexStream {}
@@ -66,6 +72,13 @@ impl Transport for Stream {
             if !keepalive {
                 let _ = socket.set_keepalive(false);
             }
+        }
+    }
+
+    fn widen(&self) {
+        if let Self::Left(tcp) = self {
+            // As above.
+            let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_FAST);
         }
     }
 }

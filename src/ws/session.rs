@@ -18,13 +18,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use self::backlog::{Backlog, Spare};
 pub use self::budget::Budget;
 use self::budget::Charge;
+use crate::net::listen::Transport;
 use crate::ops::drain::{Drain, Slot};
 use crate::ws::echo::{self, Counts, End, Engine, Out, Phase, Pressure};
 
@@ -40,6 +41,8 @@ const SLICES: usize = 64;
 const SMALL_WINDOW: usize = 4096;
 /// What a session may hold without being charged for it, in bytes.
 const FREE: usize = 4096;
+/// A client that has been sent so many bytes within so much time of its beginning reads fast.
+const FAST: (u64, Duration) = (4 << 20, Duration::from_secs(4));
 /// How long a client may be silent during the closing handshake, and after it.
 const CLOSE_SILENCE: Duration = Duration::from_secs(2);
 /// The longest life of a session that is never pinged.
@@ -175,7 +178,7 @@ pub fn run<'a, S>(
     pings: bool,
 ) -> impl Future<Output = Report> + use<'a, S>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
 {
     let mut session = Session::new(stream, shared, pings);
     session.begin_with(first);
@@ -256,6 +259,8 @@ struct Session<'a, S> {
     asked: Option<Asked>,
     /// Nothing more is expected of the client: its side has ended, or our patience.
     eof: bool,
+    /// Whether the client reads fast is known.
+    rated: bool,
     /// The drain knows whom to wake.
     registered: bool,
     /// When the socket took our Close, while the client's has not come.
@@ -264,7 +269,7 @@ struct Session<'a, S> {
     left: Option<Instant>,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+impl<'a, S: Transport> Session<'a, S> {
     fn new(stream: S, shared: Shared<'a>, pings: bool) -> Self {
         let began = Instant::now();
         let interval = shared.settings.timeouts.ping_interval;
@@ -284,6 +289,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             slot: None,
             asked: None,
             eof: false,
+            rated: false,
             registered: false,
             closing: None,
             left: None,
@@ -528,6 +534,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 if pressure.unsent { 0 } else { poll_send_out(&mut self.stream, cx, out, rest)? };
             if sent < out.len() {
                 self.owe(out, rest, sent, spare, now);
+            }
+        }
+        if !self.rated && self.engine.counts().bytes_out >= FAST.0 {
+            self.rated = true;
+            if now < self.began + FAST.1 {
+                self.stream.widen();
             }
         }
         self.settle(now);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::client::Client;
-use super::measure::server_side;
-use crate::engine::support::{FIN, PING, PONG, TEXT};
+use super::measure::{MIB, server_side};
+use crate::engine::support::{BINARY, FIN, PING, PONG, TEXT, noise};
 use crate::service::Service;
 
 #[test]
@@ -48,8 +48,10 @@ fn the_kernel_is_told_to_look_for_dead_peers_and_to_keep_little_unsent() {
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 6);
         assert!(socket.tcp_nodelay().unwrap());
-        let unsent = socket.tcp_notsent_lowat().unwrap();
-        // 0 means that it is not set.
-        assert!((1..=512 * 1024).contains(&unsent), "{unsent}");
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 128 * 1024);
+        for _ in 0..5 {
+            client.echo(BINARY, &noise(MIB));
+        }
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 512 * 1024, "this one reads fast");
     }
 }
