@@ -47,7 +47,8 @@ fn unfinished_messages_stay_within_the_budget_and_are_echoed_once_they_end() {
 #[test]
 fn memory_that_was_held_is_given_back_to_the_system() {
     let (_, kept) = sixty_four_unfinished();
-    assert!(kept < MIB, "{kept} bytes are kept");
+    // Of some 16 MiB: the blocks that a worker keeps for the next backlog, and the allocator's holes.
+    assert!(kept < 2 * MIB, "{kept} bytes are kept");
 }
 
 #[test]
