@@ -1,16 +1,18 @@
 //! One open WebSocket: the engine on a stream (RFC 6455, sections 5.5 and 7).
 //!
-//! Owns the session's time (pings, write time-out, closing handshake), its back-pressure and its
-//! share of memory. It does not know HTTP, addresses or logs; what the bytes mean is the engine's.
+//! Owns reading and writing in turns, back-pressure, and the way out: Close, FIN, the client's FIN.
+//! What becomes due when nothing happens is in `times`. It does not know HTTP, addresses or logs;
+//! what the bytes mean is the engine's.
 //!
 //! Idle, a session owns its task and nothing else: reads go through one buffer per worker thread,
 //! and output that the socket takes at once is sent from there.
 
 mod backlog;
 mod budget;
+mod ended;
+mod times;
 
 use std::cell::RefCell;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -20,17 +22,18 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use self::backlog::{Backlog, Spare};
 pub use self::budget::Budget;
 use self::budget::Charge;
+pub use self::ended::Ended;
 use crate::net::listen::Transport;
 use crate::ops::drain::{Drain, Slot};
 use crate::ws::echo::{self, Counts, End, Engine, Out, Phase, Pressure};
 
-/// The most that is read at once, in bytes: large reads are what makes large messages cheap. One
-/// such read is also the most that a session does before others have their turn.
+/// The most that is read at once, in bytes: large reads are what makes large messages cheap. A
+/// little over half a MiB, so that a header does not cost a message of 1 MiB a third read. One such
+/// read is also the most that a session does before others have their turn.
 const WINDOW: usize = 516 * 1024;
 /// Reads in one turn, however small; well below tokio's own limit, so that a write is held up by
 /// the socket alone.
@@ -43,12 +46,6 @@ const SMALL_WINDOW: usize = 4096;
 const FREE: usize = 4096;
 /// A client that has been sent so many bytes within so much time of its beginning reads fast.
 const FAST: (u64, Duration) = (4 << 20, Duration::from_secs(4));
-/// How long a client may be silent during the closing handshake, and after it.
-const CLOSE_SILENCE: Duration = Duration::from_secs(2);
-/// The longest life of a session that is never pinged.
-const UNPINGED_LIFE: Duration = Duration::from_secs(60 * 60);
-/// A deadline noticed later than this was slept over: the client gets another chance.
-const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// What the sessions of an endpoint are run by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,70 +76,6 @@ impl Default for Timeouts {
             pong: Duration::from_secs(20),
             write: Duration::from_secs(30),
             close: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How a session ended. It knows its label and its sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By a Close frame: the client's, or ours for something the client did.
-    Closed(End),
-    /// The service was stopping: 1001.
-    Draining,
-    /// A session without pings has reached its age limit: 1000.
-    TooOld,
-    /// The client's side of the connection ended without a Close frame.
-    Eof,
-    /// The connection broke.
-    Broken(io::ErrorKind),
-    /// No byte came after a ping.
-    PongTimeout,
-    /// No byte was taken of what the client is owed.
-    WriteTimeout,
-    /// It held memory for too long while the process had none left.
-    MemorySpent,
-}
-
-impl Ended {
-    /// A short name that never changes, for logs and metrics.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Closed(end) => end.label(),
-            Self::Draining => "draining",
-            Self::TooOld => "too_old",
-            Self::Eof => "eof",
-            Self::Broken(_) => "broken",
-            Self::PongTimeout => "pong_timeout",
-            Self::WriteTimeout => "write_timeout",
-            Self::MemorySpent => "memory_spent",
-        }
-    }
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed(End::Peer { code: Some(code), .. }) => {
-                write!(f, "closed by the client with {}", u16::from(*code))
-            }
-            Self::Closed(End::Peer { code: None, .. }) => f.write_str("closed by the client"),
-            Self::Closed(end) => {
-                let code = end.code().map_or(0, u16::from);
-                write!(f, "closed with {code}, {}", end.reason())
-            }
-            Self::Draining => f.write_str("closed with 1001, the service is stopping"),
-            Self::TooOld => f.write_str("closed with 1000, an hour without pings is over"),
-            Self::Eof => {
-                f.write_str("the client or the path closed the connection without a Close frame")
-            }
-            Self::Broken(kind) => write!(f, "the connection broke: {kind}"),
-            Self::PongTimeout => f.write_str("no byte came within timeouts.pong after a ping"),
-            Self::WriteTimeout => f.write_str("no byte was taken within timeouts.write"),
-            Self::MemorySpent => {
-                f.write_str("unsent output was held too long while limits.buffer_budget was spent")
-            }
         }
     }
 }
@@ -204,29 +137,6 @@ thread_local! {
         out: Out::new(),
         spare: Spare::default(),
     });
-}
-
-/// What a session's timer is set for.
-#[derive(Clone, Copy)]
-enum Due {
-    /// Our side is closed, and the client has had its time to close its own.
-    End,
-    /// Nothing of the backlog was taken for too long.
-    Write,
-    /// Memory has been held for long.
-    Memory,
-    /// The client's Close is not waited for any longer.
-    Leave,
-    /// No byte came after a ping.
-    Pong,
-    /// The client was silent.
-    Ping,
-    /// A session without pings is an hour old.
-    Age,
-    /// The drain has come to this session.
-    Drain,
-    /// The drain waits no longer for the end of a message.
-    Cut,
 }
 
 /// Why the server closes a session by its own will.
@@ -347,74 +257,6 @@ impl<'a, S: Transport> Session<'a, S> {
                 timer.as_mut().reset(self.due().0);
             }
         })
-    }
-
-    /// What will be due first if nothing happens before, and when.
-    fn due(&self) -> (Instant, Due) {
-        let Timeouts { pong, write, close, .. } = self.shared.settings.timeouts;
-        if let Some(left) = self.left {
-            return (left + CLOSE_SILENCE, Due::End);
-        }
-        // While output waits, a pong would wait behind it: then writing is what has to go on.
-        let mut first = if !self.backlog.is_empty() {
-            (self.progress + write, Due::Write)
-        } else if let Some(closing) = self.closing {
-            let silence = self.heard.max(closing) + CLOSE_SILENCE;
-            (silence.min(closing + close), Due::Leave)
-        } else if let Some(pinged) = self.pinged {
-            (pinged + pong, Due::Pong)
-        } else if let Some(interval) = self.interval {
-            (self.heard + interval, Due::Ping)
-        } else {
-            (self.began + UNPINGED_LIFE, Due::Age)
-        };
-        let mut consider = |at: Instant, due: Due| {
-            if at < first.0 {
-                first = (at, due);
-            }
-        };
-        if let Some(holding) = self.holding {
-            consider(holding + write, Due::Memory);
-        }
-        if let (Some(slot), Phase::Open) = (self.slot, self.engine.phase()) {
-            if self.asked.is_none() {
-                consider(slot.due, Due::Drain);
-            } else {
-                consider(slot.deadline.checked_sub(close).unwrap_or(slot.due), Due::Cut);
-            }
-        }
-        first
-    }
-
-    /// Does what is due. Each case moves the deadline, or ends the session.
-    fn act(&mut self, due: Due, now: Instant, scratch: &mut Scratch) -> Option<Ended> {
-        const STOPPING: &str = "wsecho: the service is stopping";
-        let Scratch { out, spare, .. } = scratch;
-        out.clear();
-        match due {
-            Due::End => return Some(self.ended()),
-            Due::Write => return Some(Ended::WriteTimeout),
-            Due::Memory if self.shared.budget.is_spent() => return Some(Ended::MemorySpent),
-            Due::Memory => self.holding = Some(now),
-            Due::Leave => self.eof = true,
-            Due::Pong if now < self.due().0 + OVERSLEPT => return Some(Ended::PongTimeout),
-            Due::Pong | Due::Ping => {
-                self.pinged = Some(now);
-                self.engine.ping(&[], out);
-            }
-            Due::Age => {
-                self.asked = Some(Asked::TooOld);
-                let reason = "wsecho: a session with ping=off ends after an hour";
-                self.engine.close(CloseCode::Normal, reason, out);
-            }
-            Due::Drain => {
-                self.asked = Some(Asked::Draining);
-                self.engine.close_after_message(CloseCode::Away, STOPPING, out);
-            }
-            Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),
-        }
-        self.owe(out, &[], 0, spare, now);
-        None
     }
 
     /// Adds what is left of the engine's output after the first `sent` bytes to what is owed.
