@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::task::{Context, Poll};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Machine, Overrides, Source};
@@ -127,10 +128,14 @@ fn serve(source: &Source) -> ExitCode {
     if !found {
         tracing::info!("there is no {}: the defaults hold", source.path().display());
     }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if config.boot.workers > 0 {
-        builder.worker_threads(config.boot.workers);
-    }
+    let workers = match config.boot.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    // A scheduler for several threads costs a twentieth of a small message, also with one.
+    let mut builder =
+        if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.worker_threads(workers);
     let runtime = match builder.thread_name("worker").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILURE, &format_args!("cannot start threads: {error}")),
