@@ -17,7 +17,7 @@ const CHUNK: usize = 128 * 1024;
 const SMALL: usize = 512;
 
 /// From this many bytes on a chunk is a full one: odd sizes leave holes in the allocator's heap.
-const LARGE: usize = CHUNK / 4;
+const LARGE: usize = CHUNK / 16;
 /// Full chunks that a worker keeps for the next backlog; to map and unmap one costs as much as to
 /// send half of it.
 const MOST_SPARE: usize = 4;
