@@ -1,3 +1,7 @@
 //! What the service knows of the network below HTTP.
 
 pub mod listen;
+
+pub mod proxy_protocol;
+
+pub mod client_addr;
