@@ -124,9 +124,15 @@ fn serve(source: &Source) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return fail(CONFIG, &error),
     };
+    Machine::raise_limit();
+    let machine = Machine::here();
     let logging = Logging::start(config.boot.log_format, config.policy.log_level);
+    let lost = logging.lost();
     if !found {
         tracing::info!("there is no {}: the defaults hold", source.path().display());
+    }
+    if let Some(warning) = config.clamped(machine) {
+        tracing::warn!("{warning}");
     }
     let workers = match config.boot.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -150,8 +156,8 @@ fn serve(source: &Source) -> ExitCode {
     let root = runtime.spawn(async move {
         // Before READY, so that no signal finds its default action.
         let signals = signals().map_err(|error| (FAILURE, error.to_string()))?;
-        let server = Server::bind(config, inherited).map_err(|error| {
-            let code = if matches!(error, StartError::NoInherited) { CONFIG } else { FAILURE };
+        let server = Server::bind(config, machine, inherited, lost).map_err(|error| {
+            let code = if matches!(error, StartError::Bind(_)) { FAILURE } else { CONFIG };
             (code, error.to_string())
         })?;
         server.run(signals, reload).await;

@@ -15,14 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::advice::Machine;
+pub use self::advice::{Machine, Places, TooFew};
 use self::read::{Document, Position, Table};
-use self::value::{Addr, ByteSize, EndpointPath, Mode, Prefix, Seconds, Whole};
+use self::value::{Addr, ByteSize, EndpointPath, Mode, Peer, Prefix, Seconds, Whole};
+use crate::net::client_addr::Trusted;
 use crate::net::listen::ListenAddr;
+use crate::net::proxy_protocol::Expect;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
 use crate::ws::echo;
-use crate::ws::handshake::{Rules, Subprotocols};
+use crate::ws::handshake::{Origins, Rules, Subprotocols};
 use crate::ws::session;
 
 /// Where the configuration is looked for unless told otherwise.
@@ -42,12 +44,14 @@ pub struct Config {
 pub struct Boot {
     /// `bind`.
     pub bind: Vec<ListenAddr>,
+    /// `admin.bind`: where metrics are to be had; nowhere by default.
+    pub admin: Vec<ListenAddr>,
     /// `unix_mode`: the permissions of Unix sockets.
     pub unix_mode: u32,
     /// `workers`: threads; 0 means one per core.
     pub workers: usize,
-    /// `limits.max_connections`.
-    pub max_connections: usize,
+    /// `limits.max_connections`; where it is not given, 10,000 or what the machine allows.
+    pub max_connections: Option<usize>,
     /// `limits.buffer_budget`, in bytes.
     pub buffer_budget: usize,
     /// `log.format`.
@@ -59,6 +63,10 @@ pub struct Boot {
 pub struct Policy {
     /// `[[endpoint]]`, in the order of the file.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// `[proxy]`.
+    pub proxy: Proxy,
+    /// `limits.max_connections_per_client`; 0 means any number.
+    pub max_connections_per_client: usize,
     /// `[timeouts]`.
     pub timeouts: Timeouts,
     /// `[shutdown]`.
@@ -76,6 +84,15 @@ pub struct Endpoint {
     pub rules: Rules,
     /// What its sessions are run by.
     pub session: session::Settings,
+}
+
+/// `[proxy]`: what stands in front, and what is believed of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// `trusted`.
+    pub trusted: Trusted,
+    /// `proxy_protocol`.
+    pub protocol: Expect,
 }
 
 /// `[timeouts]`.
@@ -104,24 +121,37 @@ impl Config {
             keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
         }
         // Taken apart whole, so that a new field cannot be forgotten here.
-        let Boot { bind, unix_mode, workers, max_connections, buffer_budget, log_format } =
+        let Boot { bind, admin, unix_mode, workers, max_connections, buffer_budget, log_format } =
             &self.boot;
-        let Policy { endpoints, timeouts, shutdown, log_level } = &*self.policy;
+        let Policy { endpoints, proxy, max_connections_per_client, timeouts, shutdown, log_level } =
+            &*self.policy;
         let Timeouts { handshake, session } = timeouts;
         let session::Timeouts { ping_interval, pong, write, close } = session;
         let new_session = &new.policy.timeouts.session;
         let limit = |endpoints: &[Arc<Endpoint>]| {
             endpoints.first().map(|endpoint| endpoint.session.echo.max_message_size)
         };
-        let tables = |endpoints: &[Arc<Endpoint>]| -> Vec<(String, Rules, Box<str>)> {
+        let tables = |endpoints: &[Arc<Endpoint>]| -> Vec<(String, Subprotocols, Box<str>)> {
             let row = |Endpoint { path, rules, session }: &Endpoint| {
-                (path.clone(), rules.clone(), session.echo.prefix.clone())
+                (path.clone(), rules.subprotocols.clone(), session.echo.prefix.clone())
             };
             endpoints.iter().map(|endpoint| row(endpoint)).collect()
         };
+        let rules = |endpoints: &[Arc<Endpoint>]| {
+            endpoints.first().map(|endpoint| endpoint.rules.clone()).unwrap_or_default()
+        };
+        let (old_rules, new_rules) = (rules(endpoints), rules(&new.policy.endpoints));
         Changes {
             reloaded: different(&[
                 ("endpoint", tables(endpoints) == tables(&new.policy.endpoints)),
+                ("origins", old_rules.origins == new_rules.origins),
+                ("require_origin", old_rules.require_origin == new_rules.require_origin),
+                ("proxy.trusted", proxy.trusted == new.policy.proxy.trusted),
+                ("proxy.proxy_protocol", proxy.protocol == new.policy.proxy.protocol),
+                (
+                    "limits.max_connections_per_client",
+                    *max_connections_per_client == new.policy.max_connections_per_client,
+                ),
                 ("limits.max_message_size", limit(endpoints) == limit(&new.policy.endpoints)),
                 ("timeouts.handshake", *handshake == new.policy.timeouts.handshake),
                 ("timeouts.close", *close == new_session.close),
@@ -134,6 +164,7 @@ impl Config {
             ]),
             need_restart: different(&[
                 ("bind", *bind == new.boot.bind),
+                ("admin.bind", *admin == new.boot.admin),
                 ("unix_mode", *unix_mode == new.boot.unix_mode),
                 ("workers", *workers == new.boot.workers),
                 ("limits.max_connections", *max_connections == new.boot.max_connections),
@@ -148,9 +179,10 @@ impl Default for Boot {
     fn default() -> Self {
         Self {
             bind: vec![ListenAddr::Tcp(([127, 0, 0, 1], 8888).into())],
+            admin: Vec::new(),
             unix_mode: 0o660,
             workers: 0,
-            max_connections: 10_000,
+            max_connections: None,
             buffer_budget: 256 << 20,
             log_format: Format::default(),
         }
@@ -166,6 +198,8 @@ impl Default for Policy {
         };
         Self {
             endpoints: vec![endpoint("/socket", "server: "), endpoint("/echo", "")],
+            proxy: Proxy::default(),
+            max_connections_per_client: 0,
             timeouts: Timeouts::default(),
             shutdown: drain::Settings::default(),
             log_level: Level::default(),
@@ -280,9 +314,18 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     let mut policy = Policy::default();
     let mut max_message_size = echo::Settings::default().max_message_size;
 
-    if let Some(bind) = top.list::<Addr>("bind") {
-        boot.bind = addresses(&document, bind);
+    if let Some(bind) = top.filled::<Addr>("bind") {
+        boot.bind = addresses(&document, "bind", bind, &[]);
     }
+    let mut admin = top.table("admin");
+    if let Some(bind) = admin.list::<Addr>("bind") {
+        if let Some((at, _)) = bind.iter().find(|(_, Addr(addr))| *addr == ListenAddr::Inherited) {
+            document
+                .find(*at, "admin.bind: sockets passed by systemd are for bind: write an address");
+        }
+        boot.admin = addresses(&document, "admin.bind", bind, &boot.bind);
+    }
+    admin.finish();
     top.set::<Mode, _>("unix_mode", &mut boot.unix_mode);
     top.set::<Whole<0, 1024>, _>("workers", &mut boot.workers);
 
@@ -290,7 +333,20 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     limits.set::<Whole<1, 1_000_000>, _>("max_connections", &mut boot.max_connections);
     limits.set::<ByteSize<125, { 1 << 30 }>, _>("max_message_size", &mut max_message_size);
     limits.set::<ByteSize<{ 1 << 20 }, { 1 << 40 }>, _>("buffer_budget", &mut boot.buffer_budget);
+    let per_client = &mut policy.max_connections_per_client;
+    limits.set::<Whole<0, 1_000_000>, _>("max_connections_per_client", per_client);
     limits.finish();
+
+    let mut rules = Rules::default();
+    top.set::<Origins, _>("origins", &mut rules.origins);
+    top.set::<bool, _>("require_origin", &mut rules.require_origin);
+
+    let mut proxy = top.table("proxy");
+    if let Some(trusted) = proxy.list::<Peer>("trusted") {
+        policy.proxy.trusted = trusted.into_iter().map(|(_, Peer(peer))| peer).collect();
+    }
+    proxy.set::<Expect, _>("proxy_protocol", &mut policy.proxy.protocol);
+    proxy.finish();
 
     let mut timeouts = top.table("timeouts");
     timeouts.set::<Seconds<1>, _>("handshake", &mut policy.timeouts.handshake);
@@ -320,7 +376,8 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
         policy.endpoints = endpoints(&document, given);
     }
     for endpoint in &mut policy.endpoints {
-        let session = &mut Arc::make_mut(endpoint).session;
+        let Endpoint { rules: own, session, .. } = Arc::make_mut(endpoint);
+        *own = Rules { subprotocols: std::mem::take(&mut own.subprotocols), ..rules.clone() };
         Arc::make_mut(&mut session.echo).max_message_size = max_message_size;
         session.timeouts = policy.timeouts.session;
     }
@@ -328,13 +385,21 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     document.into_result(Config { boot, policy: Arc::new(policy) })
 }
 
-/// The addresses of `bind`, each of them once.
-fn addresses(document: &Document<'_>, given: Vec<(Position, Addr)>) -> Vec<ListenAddr> {
+/// The addresses of a list, each of them once and none of those that are taken.
+fn addresses(
+    document: &Document<'_>,
+    key: &str,
+    given: Vec<(Position, Addr)>,
+    taken: &[ListenAddr],
+) -> Vec<ListenAddr> {
     let mut bind: Vec<ListenAddr> = Vec::new();
     for (at, Addr(addr)) in given {
         let any_port = matches!(&addr, ListenAddr::Tcp(tcp) if tcp.port() == 0);
         if bind.contains(&addr) && !any_port {
-            document.find(at, format!("bind: \"{addr}\" stands here twice: remove one"));
+            document.find(at, format!("{key}: \"{addr}\" stands here twice: remove one"));
+        }
+        if taken.contains(&addr) && !any_port {
+            document.find(at, format!("{key}: \"{addr}\" stands in bind too: use another port"));
         }
         bind.push(addr);
     }

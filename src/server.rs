@@ -7,24 +7,21 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::config::{Changes, Config, ConfigError};
+use crate::config::{self, Changes, Config, ConfigError, Machine, TooFew};
 use crate::http::conn::{self, Admission};
-use crate::http::router::Router;
+use crate::http::router::{Lasting, Router};
 use crate::net::listen::{BindError, ListenAddr, Listener, Listeners, PeerAddr, Stream};
-use crate::ops::drain::Drain;
+use crate::ops::logging::Lost;
 use crate::ops::systemd::{self, Inherited, NotifyState};
+use crate::ws::handshake::Origins;
 use crate::ws::session::Budget;
 
-/// Connections over `limits.max_connections` that are accepted to be told so; behind them the
-/// kernel's backlog holds.
-const OVERFLOW: usize = 256;
 /// How often the service manager may be told a new status.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
@@ -48,25 +45,36 @@ pub enum StartError {
         "bind = \"systemd\", but systemd passed no socket: start wsecho.socket, or bind an address"
     )]
     NoInherited,
+    /// There are too few descriptors for `limits.max_connections`.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
 }
 
 /// A server whose addresses are bound.
 pub struct Server {
     config: Config,
     listeners: Listeners,
-    drain: Drain,
-    sessions: Arc<AtomicUsize>,
+    admin: Listeners,
+    places: Places,
+    lasting: Arc<Lasting>,
 }
 
 impl Server {
-    /// Binds every address of the configuration.
+    /// Binds every address of the configuration. `lost` counts log lines for the metrics.
     ///
     /// # Errors
-    /// For the first address that cannot be listened on.
+    /// When `machine` has no room for the connections, or for the first address that cannot be
+    /// listened on.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn bind(config: Config, inherited: Vec<Inherited>) -> Result<Self, StartError> {
+    pub fn bind(
+        config: Config,
+        machine: Machine,
+        inherited: Vec<Inherited>,
+        lost: Lost,
+    ) -> Result<Self, StartError> {
+        let places = Places::new(config.places(machine)?);
         let mut inherited = Some(inherited);
         let mut listeners = Vec::new();
         for addr in &config.boot.bind {
@@ -83,8 +91,11 @@ impl Server {
         if inherited.is_some_and(|sockets| !sockets.is_empty()) {
             tracing::warn!("systemd passed sockets that are not served: add \"systemd\" to bind");
         }
-        let listeners = Listeners::new(listeners);
-        Ok(Self { config, listeners, drain: Drain::default(), sessions: Arc::default() })
+        let bind = |addr| Listener::bind(addr, config.boot.unix_mode);
+        let admin = config.boot.admin.iter().map(bind).collect::<Result<_, _>>()?;
+        let (listeners, admin) = (Listeners::new(listeners), Listeners::new(admin));
+        let lasting = Arc::new(Lasting::new(Budget::new(config.boot.buffer_budget), lost));
+        Ok(Self { config, listeners, admin, places, lasting })
     }
 
     /// The bound addresses, with the ports that the kernel chose.
@@ -102,30 +113,35 @@ impl Server {
         mut signals: impl FnMut(&mut Context<'_>) -> Poll<Signal>,
         reload: impl Fn() -> Result<Config, ConfigError>,
     ) -> usize {
-        let Self { mut config, mut listeners, drain, sessions } = self;
+        let Self { mut config, mut listeners, mut admin, places, lasting } = self;
         let addrs = listeners.addrs().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let budget = Budget::new(config.boot.buffer_budget);
         let router = |config: &Config| {
-            let policy = Arc::clone(&config.policy);
-            Arc::new(Router::new(policy, drain.clone(), budget.clone(), sessions.clone()))
+            Arc::new(Router::new(Arc::clone(&config.policy), Arc::clone(&lasting)))
         };
-        let places = Places::new(config.boot.max_connections);
+        let drain = &lasting.drain;
+        let sessions = || lasting.metrics.sessions.get();
         let mut status = Status::new(addrs);
         let mut current = router(&config);
-        announce(&listeners, &config);
+        let mut pulse = Pulse::new();
+        announce(&listeners, &admin, &config);
+        lasting.metrics.loaded();
         systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.first())]);
 
-        let mut period = interval(STATUS_PERIOD);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        period.reset();
+        let mut period = every(STATUS_PERIOD);
         loop {
             let signal = tokio::select! {
                 biased;
                 signal = poll_fn(&mut signals) => signal,
+                () = pulse.beat() => continue,
                 _ = period.tick() => {
-                    if let Some(status) = status.changed(sessions.load(Ordering::Relaxed)) {
+                    if let Some(status) = status.changed(sessions()) {
                         systemd::notify(&[NotifyState::Status(status)]);
                     }
+                    lasting.limiter.report();
+                    continue;
+                }
+                (stream, permit) = places.accept_admin(&mut admin) => {
+                    drain.spawn(conn::serve_admin(stream, Arc::clone(&lasting), permit));
                     continue;
                 }
                 (stream, peer, admission) = places.accept(&mut listeners) => {
@@ -138,30 +154,29 @@ impl Server {
                 Signal::Stop => break,
                 Signal::Reload => {
                     systemd::notify(&systemd::reloading());
-                    status.reload_failed = match reload() {
+                    let reloaded = reload();
+                    lasting.metrics.reload(reloaded.is_ok());
+                    status.reload_failed = reloaded.is_err();
+                    match reloaded {
                         Ok(new) => {
                             log_changes(&config.changes(&new));
                             config.policy = new.policy;
                             current = router(&config);
-                            false
                         }
                         Err(error) => {
                             tracing::error!("reload refused, the old configuration holds");
                             for line in error.to_string().lines() {
                                 tracing::error!("{line}");
                             }
-                            true
                         }
-                    };
-                    let count = sessions.load(Ordering::Relaxed);
-                    let status = status.render(count);
+                    }
+                    let status = status.render(sessions());
                     systemd::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
                 }
             }
         }
 
-        let open = sessions.load(Ordering::Relaxed);
-        tracing::info!(sessions = open, "stopping: draining");
+        tracing::info!(sessions = sessions(), "stopping: draining");
         systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         // A proxy retries a refused connection elsewhere, so the sockets go before the sessions.
         drop(listeners);
@@ -169,6 +184,10 @@ impl Server {
         let aborted = loop {
             tokio::select! {
                 running = drain.wait() => break running,
+                () = pulse.beat() => {}
+                (stream, permit) = places.accept_admin(&mut admin) => {
+                    drain.spawn(conn::serve_admin(stream, Arc::clone(&lasting), permit));
+                }
                 signal = poll_fn(&mut signals) => match signal {
                     Signal::Reload => tracing::info!("SIGHUP during a drain is ignored"),
                     Signal::Stop => break drain.running(),
@@ -184,18 +203,54 @@ impl Server {
     }
 }
 
+/// An interval whose first tick is one period away, and which does not make up for missed ones.
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval.reset();
+    interval
+}
+
+/// What the service manager's watchdog is fed by: the loop that accepts, when a timer has fired. So
+/// it stops when the workers are blocked, or the timers, or the loop itself; while the loop waits
+/// for a place or for descriptors, it is alive.
+struct Pulse(Option<Interval>);
+
+impl Pulse {
+    fn new() -> Self {
+        Self(systemd::watchdog().map(|limit| every(limit / 3)))
+    }
+
+    /// Completes when the watchdog was fed. Cancel safe.
+    async fn beat(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+                systemd::notify(&[NotifyState::Watchdog]);
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// The permits for connections.
 struct Places {
     admitted: Arc<Semaphore>,
     overflow: Arc<Semaphore>,
+    admin: Arc<Semaphore>,
 }
 
 impl Places {
-    fn new(max_connections: usize) -> Self {
-        Self {
-            admitted: Arc::new(Semaphore::new(max_connections)),
-            overflow: Arc::new(Semaphore::new(OVERFLOW)),
-        }
+    fn new(config::Places { admitted, overflow, admin }: config::Places) -> Self {
+        let [admitted, overflow, admin] =
+            [admitted, overflow, admin].map(|places| Arc::new(Semaphore::new(places)));
+        Self { admitted, overflow, admin }
+    }
+
+    /// Waits for a place on the admin listener, then for a connection. Cancel safe.
+    async fn accept_admin(&self, listeners: &mut Listeners) -> (Stream, OwnedSemaphorePermit) {
+        let permit = acquire(&self.admin).await;
+        (listeners.accept().await.0, permit)
     }
 
     /// Waits for a place, then for a connection to give it to. Cancel safe.
@@ -238,20 +293,20 @@ impl Status {
         self.render(0)
     }
 
-    fn render(&mut self, sessions: usize) -> &str {
+    fn render(&mut self, sessions: i64) -> &str {
         let failed = if self.reload_failed { "; the last reload was refused" } else { "" };
         self.last = format!("listening on {}; {sessions} sessions{failed}", self.addrs);
         &self.last
     }
 
-    fn changed(&mut self, sessions: usize) -> Option<&str> {
+    fn changed(&mut self, sessions: i64) -> Option<&str> {
         let before = std::mem::take(&mut self.last);
         Some(self.render(sessions)).filter(|now| *now != before)
     }
 }
 
 /// Says where a client may connect.
-fn announce(listeners: &Listeners, config: &Config) {
+fn announce(listeners: &Listeners, admin: &Listeners, config: &Config) {
     for addr in listeners.addrs() {
         let path = config.policy.endpoints.first().map_or("/", |endpoint| &endpoint.path);
         match addr {
@@ -261,6 +316,13 @@ fn announce(listeners: &Listeners, config: &Config) {
             ),
             other => tracing::info!("listening on {other}"),
         }
+    }
+    for addr in admin.addrs() {
+        tracing::info!("admin: /metrics and /healthz on {addr}");
+    }
+    let rules = config.policy.endpoints.first().map(|endpoint| &endpoint.rules.origins);
+    if rules == Some(&Origins::Any) {
+        tracing::info!("origins = \"any\": pages of any site may open a WebSocket here");
     }
 }
 

@@ -117,14 +117,25 @@ impl<'d, 'a> Table<'d, 'a> {
             DeValue::Array(elements) => elements.into_iter().collect(),
             single => vec![Spanned::new(span.clone(), single)],
         };
-        if elements.is_empty() {
-            self.document.find(span.start, format!("{}: the list is empty", self.path(key)));
-        }
         let read = |element: Spanned<DeValue<'a>>| {
             let at = element.span().start;
             self.leaf(key, element).map(|value| (at, value))
         };
         Some(elements.into_iter().filter_map(read).collect())
+    }
+
+    /// The same for a list that must not be empty.
+    pub(super) fn filled<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+    ) -> Option<Vec<(Position, T)>> {
+        if let Some(value) = self.entries.get_ref().get(key) {
+            if matches!(value.get_ref(), DeValue::Array(elements) if elements.is_empty()) {
+                let empty = format!("{}: the list is empty", self.path(key));
+                self.document.find(value.span().start, empty);
+            }
+        }
+        self.list(key)
     }
 
     /// Takes a table; an empty one where the file has none.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
+use crate::net::client_addr::TrustedPeer;
 use crate::net::listen::ListenAddr;
-use crate::ws::handshake::{Subprotocols, is_token};
+use crate::ws::handshake::{Origin, Origins, Subprotocols, is_token};
 
 /// Reads a value that is a string, or complains with what was expected.
 fn text<'de, D, T>(
@@ -125,6 +126,12 @@ impl<const MIN: i64, const MAX: i64> From<Whole<MIN, MAX>> for usize {
     }
 }
 
+impl<const MIN: i64, const MAX: i64> From<Whole<MIN, MAX>> for Option<usize> {
+    fn from(value: Whole<MIN, MAX>) -> Self {
+        Some(value.0)
+    }
+}
+
 /// The permissions of a file, in octal as for chmod(1).
 pub(super) struct Mode(u32);
 
@@ -152,6 +159,17 @@ pub(super) struct Addr(pub(super) ListenAddr);
 impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "an address in quotes, such as \"127.0.0.1:8888\"", |text| {
+            text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
+        })
+    }
+}
+
+/// Whose word is believed.
+pub(super) struct Peer(pub(super) TrustedPeer);
+
+impl<'de> Deserialize<'de> for Peer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a network in quotes, such as \"10.0.0.0/8\", or \"unix\"", |text| {
             text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
         })
     }
@@ -208,40 +226,71 @@ impl<'de> Deserialize<'de> for EndpointPath {
     }
 }
 
-impl<'de> Deserialize<'de> for Subprotocols {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Rule;
+/// Reads a value that is one of two words, or a list of what `parse` understands.
+fn word_or_list<'de, D, T, I>(
+    deserializer: D,
+    words: [(&'static str, T); 2],
+    what: &'static str,
+    parse: fn(&str) -> Result<I, String>,
+    list: fn(Vec<I>) -> T,
+) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct WordOrList<T, I> {
+        words: [(&'static str, T); 2],
+        what: &'static str,
+        parse: fn(&str) -> Result<I, String>,
+        list: fn(Vec<I>) -> T,
+    }
 
-        impl<'de> Visitor<'de> for Rule {
-            type Value = Subprotocols;
+    impl<'de, T, I> Visitor<'de> for WordOrList<T, I> {
+        type Value = T;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"any\", \"none\" or a list of names")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Subprotocols, E> {
-                match text {
-                    "any" => Ok(Subprotocols::Any),
-                    "none" => Ok(Subprotocols::None),
-                    _ => Err(E::custom(format!(
-                        "{text:?} is neither \"any\" nor \"none\"; write [{text:?}] for a list"
-                    ))),
-                }
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Subprotocols, A::Error> {
-                let mut listed = Vec::new();
-                while let Some(name) = names.next_element::<String>()? {
-                    if !is_token(name.as_bytes()) {
-                        let remedy = "use letters, digits and !#$%&'*+-.^_`|~";
-                        return Err(A::Error::custom(format!("{name:?} is no token: {remedy}")));
-                    }
-                    listed.push(name);
-                }
-                Ok(Subprotocols::Only(listed))
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let [(one, _), (other, _)] = &self.words;
+            write!(f, "\"{one}\", \"{other}\" or a list of {}", self.what)
         }
 
-        deserializer.deserialize_any(Rule)
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            let [(one, _), (other, _)] = &self.words;
+            let wrong = format!(
+                "{text:?} is neither \"{one}\" nor \"{other}\"; write [{text:?}] for a list"
+            );
+            let mut words = self.words.into_iter();
+            words.find(|(word, _)| *word == text).map(|(_, value)| value).ok_or(E::custom(wrong))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
+            let mut listed = Vec::new();
+            while let Some(item) = items.next_element::<String>()? {
+                listed.push((self.parse)(&item).map_err(A::Error::custom)?);
+            }
+            Ok((self.list)(listed))
+        }
+    }
+
+    deserializer.deserialize_any(WordOrList { words, what, parse, list })
+}
+
+impl<'de> Deserialize<'de> for Subprotocols {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |name: &str| {
+            if is_token(name.as_bytes()) {
+                return Ok(name.to_owned());
+            }
+            Err(format!("{name:?} is no token: use letters, digits and !#$%&'*+-.^_`|~"))
+        };
+        let words = [("any", Self::Any), ("none", Self::None)];
+        word_or_list(deserializer, words, "names", parse, Self::Only)
+    }
+}
+
+impl<'de> Deserialize<'de> for Origins {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse =
+            |text: &str| text.parse::<Origin>().map_err(|error| format!("{text:?}: {error}"));
+        let words = [("any", Self::Any), ("same-host", Self::SameHost)];
+        word_or_list(deserializer, words, "origins", parse, Self::Only)
     }
 }

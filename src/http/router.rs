@@ -7,31 +7,29 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{
-    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-    X_CONTENT_TYPE_OPTIONS,
+    CONNECTION, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
+use super::clients::{Claim, Clients};
+use super::refusal::{Body, Refusal, plain};
 use crate::config::{Endpoint, Policy};
+use crate::net::client_addr::{self, Client, ClientAddr};
 use crate::net::listen::{PeerAddr, Transport};
+use crate::net::proxy_protocol::ProxyHeader;
 use crate::ops::drain::Drain;
-use crate::ops::logging::Untrusted;
-use crate::ws::diagnosis::{Verdict, remedy};
+use crate::ops::logging::{Limiter, Lost, Untrusted};
+use crate::ops::metrics::{Label, Metrics};
+use crate::ws::diagnosis::is_upstream;
 use crate::ws::echo::End;
 use crate::ws::handshake::{self, Accepted, Rejection, Trace};
 use crate::ws::session::{self, Budget, Ended, Report, Shared};
-
-/// The only kind of body there is: short, and known at once.
-pub type Body = Full<Bytes>;
 
 /// What a request gets.
 #[derive(Debug)]
@@ -46,27 +44,105 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Opening {
     endpoint: Arc<Endpoint>,
+    client: ClientAddr,
+    peer: PeerAddr,
     /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
     pings: bool,
+    claim: Option<Box<Claim>>,
 }
 
-/// The number of open sessions, shared by all routers of a process.
-pub type SessionCount = Arc<AtomicUsize>;
+/// What is known of a connection before its request.
+#[derive(Debug)]
+pub struct Caller {
+    /// The other end of the socket.
+    pub peer: PeerAddr,
+    /// What a PROXY header said, from a peer that may send one.
+    pub proxy: Option<ProxyHeader>,
+    /// When the connection was accepted.
+    pub accepted: Instant,
+    /// Why no WebSocket is opened, whatever is asked for.
+    pub refused: Option<Rejection>,
+    /// Its place among the connections of its client, where the client is known already.
+    pub claim: Option<Box<Claim>>,
+}
+
+/// What outlives a reload: one for all routers of a server.
+pub struct Lasting {
+    /// Starts and ends tasks.
+    pub drain: Drain,
+    /// The memory of the sessions.
+    pub budget: Budget,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Limits what is written about those who get no WebSocket.
+    pub limiter: Limiter,
+    /// Connections by client.
+    pub clients: Clients,
+    /// Log lines that nobody read.
+    pub log_lost: Lost,
+}
+
+impl Lasting {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(budget: Budget, log_lost: Lost) -> Self {
+        let (drain, metrics) = (Drain::default(), Metrics::new());
+        let (limiter, clients) = (Limiter::new(), Clients::default());
+        Self { drain, budget, metrics, limiter, clients, log_lost }
+    }
+
+    /// Counts one more of something for as long as the value lives, and the panic it ends by.
+    pub(super) fn count<'a>(&'a self, gauge: &'a Gauge) -> impl Drop + Send + use<'a> {
+        gauge.inc();
+        Counted { gauge, metrics: &self.metrics }
+    }
+
+    /// The answer of `/healthz`.
+    pub(super) fn health(&self) -> Response<Body> {
+        if self.drain.is_draining() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
+        } else {
+            plain(StatusCode::OK, "ok\n".to_owned())
+        }
+    }
+
+    /// Counts a connection that got no WebSocket, and says whether a line may be written about it.
+    pub(super) fn refuse(&self, peer: PeerAddr, reason: &impl Label) -> bool {
+        self.metrics.refuse(reason);
+        let admitted = self.limiter.admits(ClientAddr::from(peer).ip(), reason.label());
+        if !admitted {
+            self.metrics.suppress(reason.label());
+        }
+        admitted
+    }
+}
+
+struct Counted<'a> {
+    gauge: &'a Gauge,
+    metrics: &'a Metrics,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        if std::thread::panicking() {
+            self.metrics.panics.inc();
+        }
+    }
+}
 
 /// Answers requests by one policy. A reload makes a new router; a connection keeps the one it was
 /// accepted under.
 pub struct Router {
     policy: Arc<Policy>,
-    drain: Drain,
-    budget: Budget,
-    sessions: SessionCount,
+    lasting: Arc<Lasting>,
 }
 
 impl Router {
     /// A router for this policy.
     #[must_use]
-    pub fn new(policy: Arc<Policy>, drain: Drain, budget: Budget, sessions: SessionCount) -> Self {
-        Self { policy, drain, budget, sessions }
+    pub fn new(policy: Arc<Policy>, lasting: Arc<Lasting>) -> Self {
+        Self { policy, lasting }
     }
 
     /// The policy that its connections keep.
@@ -75,48 +151,104 @@ impl Router {
         &self.policy
     }
 
-    /// The drain that its sessions belong to.
+    /// What it shares with the routers before and after it.
     #[must_use]
-    pub fn drain(&self) -> &Drain {
-        &self.drain
+    pub fn lasting(&self) -> &Lasting {
+        &self.lasting
     }
 
-    /// Answers a request by its head; `overflow` says that its connection is one too many.
-    pub fn answer<B>(&self, request: &Request<B>, peer: PeerAddr, overflow: bool) -> Answer {
+    /// Takes the place of a connection among those of its client.
+    ///
+    /// # Errors
+    /// When the client has all that `limits.max_connections_per_client` gives to one.
+    pub(super) fn claim(&self, client: ClientAddr) -> Result<Option<Box<Claim>>, Rejection> {
+        let limit = self.policy.max_connections_per_client;
+        let Some(ip) = client.ip().filter(|_| limit > 0) else { return Ok(None) };
+        let claim = self.lasting.clients.claim(ip, limit).ok_or(Rejection::ClientFull)?;
+        Ok(Some(Box::new(claim)))
+    }
+
+    /// Answers a request by its head.
+    pub fn answer<B>(&self, request: &Request<B>, caller: &mut Caller) -> Answer {
         let path = request.uri().path();
         let endpoint = self.policy.endpoints.iter().find(|endpoint| endpoint.path == path);
         let trace = Trace::of(request);
         let readable = request.method() == Method::GET || request.method() == Method::HEAD;
+        let refuse =
+            |rejection| Answer::Plain(Refusal::from(rejection).response(request.headers()));
         match (path, endpoint) {
-            ("/healthz", _) if readable => Answer::Plain(self.health()),
+            ("/healthz", _) if readable => Answer::Plain(self.lasting.health()),
             (_, Some(endpoint)) if path != "/" || trace.is_attempt() => {
-                match self.check(request, endpoint, overflow) {
-                    Ok(accepted) => {
-                        let query = request.uri().query().unwrap_or_default();
-                        let pings = query.split('&').all(|option| option != "ping=off");
-                        let opening = Opening { endpoint: Arc::clone(endpoint), pings };
-                        Answer::Upgrade(switch(accepted), opening)
-                    }
-                    Err(rejection) => {
-                        let refusal = Refusal::new(rejection);
-                        let Refusal { reason, message, .. } = &refusal;
-                        tracing::info!(
-                            %peer, endpoint = endpoint.path, reason,
-                            "handshake refused: {message}"
-                        );
-                        Answer::Plain(refuse(request, &refusal))
-                    }
-                }
+                self.open(request, endpoint, caller)
             }
-            _ if overflow => Answer::Plain(refuse(request, &Refusal::new(Rejection::Full))),
-            _ if !readable => Answer::Plain(refuse(request, &Refusal::new(Rejection::Method))),
+            _ if caller.refused.is_some() => refuse(caller.refused.unwrap_or(Rejection::Full)),
+            _ if !readable => refuse(Rejection::Method),
             ("/", _) => {
                 Answer::Plain(plain(StatusCode::OK, self.list("WebSocket echo endpoints:")))
             }
             _ => {
+                let peer = caller.peer;
                 tracing::debug!(%peer, path = %Untrusted(path.as_bytes()), "no such path");
                 let text = self.list("nothing here; WebSocket echo endpoints:");
                 Answer::Plain(plain(StatusCode::NOT_FOUND, text))
+            }
+        }
+    }
+
+    /// Opens a WebSocket, or says why not.
+    fn open<B>(
+        &self,
+        request: &Request<B>,
+        endpoint: &Arc<Endpoint>,
+        caller: &mut Caller,
+    ) -> Answer {
+        let (headers, peer) = (request.headers(), caller.peer);
+        let client = client_addr::resolve(peer, caller.proxy, headers, &self.policy.proxy.trusted);
+        tracing::debug!(%peer, client = %client.addr, "the client is known: {}", client.because);
+        let checked = self.check(request, endpoint, caller, &client).and_then(|accepted| {
+            Ok((
+                accepted,
+                caller
+                    .claim
+                    .take()
+                    .map_or_else(|| self.claim(client.addr), |held| Ok(Some(held)))?,
+            ))
+        });
+        match checked {
+            Ok((accepted, claim)) => {
+                let took = caller.accepted.elapsed();
+                self.lasting.metrics.handshake_duration.observe(took.as_secs_f64());
+                let query = request.uri().query().unwrap_or_default();
+                let opening = Opening {
+                    endpoint: Arc::clone(endpoint),
+                    client: client.addr,
+                    peer,
+                    pings: query.split('&').all(|option| option != "ping=off"),
+                    claim,
+                };
+                Answer::Upgrade(switch(accepted), opening)
+            }
+            Err(rejection) => {
+                let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+                let hidden = client.addr != peer.into()
+                    && client.host.is_none()
+                    && host.is_some_and(is_upstream);
+                let refusal = match rejection {
+                    Rejection::Origin if hidden => Refusal::host_lost(),
+                    other => other.into(),
+                };
+                if self.lasting.refuse(peer, &refusal) {
+                    let origin = matches!(rejection, Rejection::Origin)
+                        .then(|| headers.get(ORIGIN))
+                        .flatten()
+                        .map(|origin| tracing::field::display(Untrusted(origin.as_bytes())));
+                    tracing::info!(
+                        %peer, client = %client.addr, endpoint = endpoint.path, origin,
+                        reason = refusal.label(),
+                        "handshake refused: {}", refusal.message
+                    );
+                }
+                Answer::Plain(refusal.response(headers))
             }
         }
     }
@@ -125,23 +257,16 @@ impl Router {
         &self,
         request: &Request<B>,
         endpoint: &Endpoint,
-        overflow: bool,
+        caller: &Caller,
+        client: &Client,
     ) -> Result<Accepted, Rejection> {
-        if self.drain.is_draining() {
+        if self.lasting.drain.is_draining() {
             return Err(Rejection::Draining);
         }
-        if overflow {
-            return Err(Rejection::Full);
+        if let Some(refused) = caller.refused {
+            return Err(refused);
         }
-        handshake::check(request, &endpoint.rules)
-    }
-
-    fn health(&self) -> Response<Body> {
-        if self.drain.is_draining() {
-            plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
-        } else {
-            plain(StatusCode::OK, "ok\n".to_owned())
-        }
+        handshake::check(request, &endpoint.rules, client.host.as_deref())
     }
 
     /// A heading, and a line for each endpoint.
@@ -165,53 +290,43 @@ impl Router {
         opening: Opening,
         stream: S,
         first: Bytes,
-        peer: PeerAddr,
         place: impl Send,
     ) -> impl Future<Output = ()> + Send {
         // What is used where the future holds it is not stored twice.
         async move {
+            let Lasting { drain, budget, metrics, .. } = &*self.lasting;
             let settings = &opening.endpoint.session;
             let began = Instant::now();
-            let counted = Counted::new(&self.sessions);
+            let counted =
+                (self.lasting.count(&metrics.connections), self.lasting.count(&metrics.sessions));
             // Our own timer speaks first: it knows a slow peer from a dead one.
             stream.prepare(settings.timeouts.write + Duration::from_secs(10), opening.pings);
-            let shared = Shared { settings, budget: &self.budget, drain: &self.drain };
+            let shared = Shared { settings, budget, drain, metrics };
             let running = session::run(stream, &first, shared, opening.pings);
             drop(first);
             let Report { ended, counts } = running.await;
-            drop((counted, place));
+            drop((counted, place, opening.claim));
+            let lasted = began.elapsed();
+            metrics.end(&ended, lasted);
             let close_reason = match &ended {
                 Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
                 _ => b"",
             };
+            let Opening { client, peer, endpoint, .. } = opening;
+            let via = (client != peer.into()).then(|| tracing::field::display(peer));
             tracing::info!(
-                client = %peer,
-                endpoint = opening.endpoint.path,
+                %client,
+                via,
+                endpoint = endpoint.path,
                 messages = counts.messages,
                 bytes_in = counts.bytes_in,
                 bytes_out = counts.bytes_out,
-                seconds = began.elapsed().as_secs_f64(),
+                seconds = lasted.as_secs_f64(),
                 ended = ended.label(),
                 close_reason = %Untrusted(close_reason),
                 "session ended: {ended}"
             );
         }
-    }
-}
-
-/// Counts a session for as long as it lives, also when it panics.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(sessions: &'a AtomicUsize) -> Self {
-        sessions.fetch_add(1, Ordering::Relaxed);
-        Self(sessions)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -225,103 +340,6 @@ fn switch(accepted: Accepted) -> Response<Body> {
     headers.insert(SEC_WEBSOCKET_ACCEPT, accepted.accept);
     if let Some(subprotocol) = accepted.subprotocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    response
-}
-
-/// An answer for people. It closes the connection, so that bytes behind a refused handshake are
-/// never taken for a request.
-fn plain(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (CONNECTION, "close"),
-        (CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// What is said to a client that gets no WebSocket. None of it comes from the request.
-#[derive(Serialize)]
-struct Refusal {
-    #[serde(skip)]
-    status: StatusCode,
-    /// The label of logs and metrics.
-    reason: &'static str,
-    message: String,
-    /// Where to mend it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<&'static str>,
-    /// The lines that are missing there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    lines: Vec<&'static str>,
-}
-
-impl Refusal {
-    fn new(rejection: Rejection) -> Self {
-        let status = rejection.status();
-        let Rejection::Upgrade(trace) = rejection else {
-            let (reason, message) = (rejection.label(), rejection.to_string());
-            return Self { status, reason, message, place: None, lines: Vec::new() };
-        };
-        let verdict = Verdict::of(trace);
-        let (place, lines) = remedy(trace).unzip();
-        Self {
-            status,
-            reason: verdict.label(),
-            message: verdict.to_string(),
-            place,
-            lines: lines.unwrap_or_default(),
-        }
-    }
-
-    /// For a terminal, or the network tab of a browser.
-    fn text(&self) -> String {
-        let mut text = format!("{}\n", self.message);
-        if let Some(place) = self.place {
-            write!(text, "\n{place}, add:\n\n").expect("a String takes all");
-            for line in &self.lines {
-                writeln!(text, "    {line}").expect("a String takes all");
-            }
-            writeln!(text, "\n({})", self.reason).expect("a String takes all");
-        }
-        text
-    }
-}
-
-/// The answer to a handshake that is not accepted: text, or JSON where the client asks for it.
-fn refuse<B>(request: &Request<B>, refusal: &Refusal) -> Response<Body> {
-    let wants_json = request.headers().get_all(ACCEPT).iter().any(|accepted| {
-        let mut types = accepted.as_bytes().split(|byte| b",;".contains(byte));
-        types.any(|found| found.trim_ascii() == b"application/json")
-    });
-    let mut response = if wants_json {
-        let json = serde_json::to_string(refusal).expect("it is text all through");
-        let mut response = plain(refusal.status, json + "\n");
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
-        response
-    } else {
-        plain(refusal.status, refusal.text())
-    };
-    let mut say = |name: HeaderName, value: HeaderValue| {
-        response.headers_mut().insert(name, value);
-    };
-    match refusal.status {
-        StatusCode::METHOD_NOT_ALLOWED => say(ALLOW, HeaderValue::from_static("GET, HEAD")),
-        StatusCode::UPGRADE_REQUIRED => {
-            say(UPGRADE, HeaderValue::from_static("websocket"));
-            say(CONNECTION, HeaderValue::from_static("close, Upgrade"));
-            say(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION));
-        }
-        StatusCode::SERVICE_UNAVAILABLE => {
-            // Jitter, so that those who were turned away do not return together.
-            say(RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
-        }
-        _ => {}
     }
     response
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,6 +21,8 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// A stream with a bound on writing and a lingering close.
 pub(super) struct Wire<S> {
     inner: S,
+    /// Read before anybody knew whose it was; to be read again first.
+    first: BytesMut,
     write_limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     half_closed: bool,
@@ -29,14 +31,23 @@ pub(super) struct Wire<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire<S> {
     /// Wraps a stream; `write_limit` runs from the first write that is held up.
     pub(super) fn new(inner: S, write_limit: Duration) -> Self {
-        Self { inner, write_limit, timer: None, half_closed: false }
+        Self { inner, first: BytesMut::new(), write_limit, timer: None, half_closed: false }
+    }
+
+    /// Gives back what was read too early.
+    pub(super) fn unread(&mut self, first: BytesMut) {
+        self.first = first;
     }
 
     /// Takes the stream back after the upgrade, with what hyper had already read of it.
     pub(super) fn reclaim(upgraded: Upgraded) -> (S, Bytes) {
         let parts =
             upgraded.downcast::<TokioIo<Self>>().expect("hyper gives back the stream it was given");
-        (parts.io.into_inner().inner, parts.read_buf)
+        let wire = parts.io.into_inner();
+        if wire.first.is_empty() {
+            return (wire.inner, parts.read_buf);
+        }
+        (wire.inner, [&parts.read_buf[..], &wire.first[..]].concat().into())
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
@@ -61,6 +72,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let length = self.first.len().min(buffer.remaining());
+            buffer.put_slice(&self.first.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.inner).poll_read(cx, buffer)
     }
 }

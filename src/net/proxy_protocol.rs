@@ -8,6 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::Deserialize;
+
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -20,6 +22,17 @@ const V2_START: usize = 16;
 /// most, the rest are extensions, of which only a client's whole certificate is large. nginx has
 /// the same bound.
 pub const MAX_HEADER: usize = 4096;
+
+/// Whether connections begin with a PROXY header: `proxy.proxy_protocol`. It is never guessed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// They begin with a request.
+    #[default]
+    Off,
+    /// They begin with a header, from a trusted peer.
+    Required,
+}
 
 /// Which of the two forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,8 @@
 //! Sources: sd-daemon(3) for the `<N>` prefixes; journald of EL 7.0 to 7.4 splits lines at 2,048
 //! bytes, so every record is one line below that.
 
+mod limiter;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::os::fd::AsFd;
@@ -14,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use serde::Deserialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -23,6 +25,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+
+pub use self::limiter::Limiter;
 
 /// The longest line, in bytes, its newline included.
 const MAX_LINE: usize = 2047;
@@ -144,6 +148,7 @@ pub fn print_error(message: &impl fmt::Display) {
 /// The running log; it is flushed when this is dropped.
 pub struct Logging {
     level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
+    lost: ErrorCounter,
     _worker: WorkerGuard,
 }
 
@@ -162,6 +167,7 @@ impl Logging {
             .lossy(true)
             .thread_name("log")
             .finish(io::stderr());
+        let lost = writer.error_counter();
         let (filter, level) = reload::Layer::new(LevelFilter::from(level));
         let layer = layer::layer().with_writer(writer);
         let registry = tracing_subscriber::registry().with(filter);
@@ -182,12 +188,30 @@ impl Logging {
         std::panic::set_hook(Box::new(|panic| {
             tracing::error!(cause = %panic, "panic: please report this");
         }));
-        Self { level, _worker: worker }
+        Self { level, lost, _worker: worker }
+    }
+
+    /// The lines that are lost.
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        Lost(Some(self.lost.clone()))
     }
 
     /// Changes the level from the next record on.
     pub fn set_level(&self, level: Level) {
         self.level.reload(LevelFilter::from(level)).expect("the subscriber lives with the process");
+    }
+}
+
+/// Counts lines that were lost because the queue before stderr was full. Without a log: none.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Option<ErrorCounter>);
+
+impl Lost {
+    /// How many it were since the start.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, ErrorCounter::dropped_lines)
     }
 }
 

@@ -1,13 +1,14 @@
-//! The two protocols a service speaks with systemd: readiness and socket activation.
+//! The protocols a service speaks with systemd: readiness, watchdog and socket activation.
 //!
-//! Owns `NOTIFY_SOCKET` (sd_notify(3)) and `LISTEN_FDS` (sd_listen_fds(3)). It does not know what
-//! is served on a socket. Written for systemd 219: descriptors have no names there, so sockets are
-//! told apart by their address.
+//! Owns `NOTIFY_SOCKET` (sd_notify(3)), `WATCHDOG_USEC` (sd_watchdog_enabled(3)) and `LISTEN_FDS`
+//! (sd_listen_fds(3)). It does not know what is served on a socket. Written for systemd 219:
+//! descriptors have no names there, so sockets are told apart by their address.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 pub use sd_notify::NotifyState;
@@ -39,6 +40,12 @@ fn notify_abstract(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
 #[must_use]
 pub fn reloading() -> Vec<NotifyState<'static>> {
     std::iter::once(NotifyState::Reloading).chain(NotifyState::monotonic_usec_now().ok()).collect()
+}
+
+/// How long the service manager's watchdog waits for a sign of life, if it watches this process.
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
 }
 
 /// A listening socket that the service manager opened.

@@ -1,7 +1,7 @@
 //! What a handshake that did not arrive whole says about the proxy in front, and what mends it.
 //!
-//! Owns the names of proxies and the lines of their configuration. It judges a [`Trace`] and
-//! nothing else: it does not know requests, answers or logs.
+//! Owns the names of proxies and the lines of their configuration. It judges a [`Trace`] or the
+//! first bytes of a connection, and nothing else: it does not know requests, answers or logs.
 //!
 //! `Upgrade` and `Connection` are hop-by-hop (RFC 9110, section 7.6.1) and have to be sent anew by
 //! each proxy; `Sec-WebSocket-Key` is end-to-end and always arrives. So a key without an upgrade
@@ -9,15 +9,22 @@
 //! measured behind nginx 1.22 and 1.31, Apache 2.4 and HAProxy 2.6.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use hyper::http::uri::Authority;
+
+use crate::net::proxy_protocol;
+use crate::ops::metrics::Label;
 use crate::ws::handshake::{Connection, Trace, Upgrade};
 
+const NGINX: &str = "nginx: in the location with the proxy_pass";
 const HTTP_VERSION: &str = "proxy_http_version 1.1;";
 const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
 const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
+const SET_HOST: &str = "proxy_set_header Host $http_host;";
 const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
 
-/// What is wrong with a handshake that did not arrive whole.
+/// What is wrong in front of the service, or with who calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// No WebSocket was meant: somebody opened the endpoint with a browser or curl.
@@ -42,6 +49,20 @@ pub enum Verdict {
     Apache,
     /// Several parts are missing in a way that no proxy known here has by default.
     Incomplete,
+    /// A TLS handshake, where plain HTTP is due.
+    TlsSpoken,
+    /// The preface of HTTP/2, where HTTP/1.1 is due.
+    Http2Spoken,
+    /// A PROXY header, where none is expected.
+    ProxyUnexpected,
+    /// No PROXY header, where one is required.
+    ProxyMissing,
+    /// A PROXY header that is none after all.
+    ProxyMalformed,
+    /// A PROXY header is required, and the peer is not trusted to send it.
+    ProxyUntrusted,
+    /// The page is refused because `Host` names the upstream instead of the site.
+    HostLost,
 }
 
 impl Verdict {
@@ -63,10 +84,10 @@ impl Verdict {
             _ => Self::Incomplete,
         }
     }
+}
 
-    /// A short name that never changes, for logs and metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+impl Label for Verdict {
+    fn label(&self) -> &'static str {
         match self {
             Self::NoWebSocket => "no_websocket",
             Self::NoKey => "no_key",
@@ -79,6 +100,13 @@ impl Verdict {
             Self::UpgradeValue => "proxy_upgrade_value",
             Self::Apache => "proxy_apache",
             Self::Incomplete => "proxy_incomplete",
+            Self::TlsSpoken => "tls_spoken",
+            Self::Http2Spoken => "http2_spoken",
+            Self::ProxyUnexpected => "proxy_protocol_unexpected",
+            Self::ProxyMissing => "proxy_protocol_missing",
+            Self::ProxyMalformed => "proxy_protocol_malformed",
+            Self::ProxyUntrusted => "proxy_protocol_untrusted",
+            Self::HostLost => "host_lost",
         }
     }
 }
@@ -100,8 +128,55 @@ pub fn remedy(trace: Trace) -> Option<(&'static str, Vec<&'static str>)> {
                 (trace.connection == Connection::Upgrade, SET_CONNECTION),
             ];
             let missing = lines.iter().filter(|(arrived, _)| !arrived).map(|(_, line)| *line);
-            Some(("nginx: in the location with the proxy_pass", missing.collect()))
+            Some((NGINX, missing.collect()))
         }
+    }
+}
+
+/// The line that mends [`Verdict::HostLost`], and the place for it.
+#[must_use]
+pub fn host_remedy() -> (&'static str, Vec<&'static str>) {
+    (NGINX, vec![SET_HOST])
+}
+
+/// Whether a `Host` names an upstream, as proxies write it that do not pass on the client's: an
+/// address, or a name without a dot.
+#[must_use]
+pub fn is_upstream(host: &str) -> bool {
+    let authority = host.parse::<Authority>();
+    authority.is_ok_and(|authority| {
+        let name = authority.host().trim_matches(['[', ']']);
+        name.parse::<IpAddr>().is_ok() || !name.contains('.')
+    })
+}
+
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// What may be HTTP/1.1.
+    Http,
+    /// What is certainly not.
+    Other(Verdict),
+}
+
+/// Judges the first bytes of a connection on which HTTP/1.1 is due. `None` asks for more bytes.
+#[must_use]
+pub fn spoken(first: &[u8]) -> Option<Spoken> {
+    /// A handshake record of any version (RFC 8446, section 5.1).
+    const TLS: &[u8] = &[0x16, 0x03];
+    /// How HTTP/2 begins (RFC 9113, section 3.4).
+    const HTTP_2: &[u8] = b"PRI * HTTP/2.0";
+    let undecided = |whole: &[u8]| whole.starts_with(first);
+    if first.starts_with(TLS) {
+        Some(Spoken::Other(Verdict::TlsSpoken))
+    } else if first.starts_with(HTTP_2) {
+        Some(Spoken::Other(Verdict::Http2Spoken))
+    } else if proxy_protocol::signature(first).is_some() {
+        Some(Spoken::Other(Verdict::ProxyUnexpected))
+    } else if undecided(TLS) || undecided(HTTP_2) || proxy_protocol::parse(first) == Ok(None) {
+        None
+    } else {
+        Some(Spoken::Http)
     }
 }
 
@@ -150,6 +225,35 @@ impl fmt::Display for Verdict {
             Self::Incomplete => {
                 "a WebSocket client called, but the proxy in front passed on a part of the \
                  handshake only"
+            }
+            Self::TlsSpoken => {
+                "TLS was spoken to this port, which speaks plain HTTP: in nginx write \
+                 `proxy_pass http://`, not `https://`, in HAProxy leave out `ssl`; a client uses \
+                 ws:// here, and wss:// to a proxy in front that ends TLS"
+            }
+            Self::Http2Spoken => {
+                "HTTP/2 was spoken to this port, which speaks HTTP/1.1: have the proxy use HTTP/1.1 \
+                 to this upstream"
+            }
+            Self::ProxyUnexpected => {
+                "the peer speaks the PROXY protocol, which is not expected here: set \
+                 proxy_protocol = \"required\" in [proxy], or leave out `send-proxy` in HAProxy, \
+                 `proxy_protocol on;` in nginx"
+            }
+            Self::ProxyMissing => {
+                "no PROXY header came, but [proxy] says proxy_protocol = \"required\": have the \
+                 proxy send it (`send-proxy-v2` in HAProxy, `proxy_protocol on;` in nginx's \
+                 stream), or set \"off\""
+            }
+            Self::ProxyMalformed => {
+                "the PROXY header is malformed: make sure that only the proxy connects here"
+            }
+            Self::ProxyUntrusted => {
+                "this peer may not send a PROXY header: add it to [proxy] trusted if it is your proxy"
+            }
+            Self::HostLost => {
+                "pages of this origin are not admitted: the proxy in front does not pass on `Host`, \
+                 so they cannot be told from pages of another site"
             }
         })
     }
@@ -205,6 +309,40 @@ mod tests {
         for (trace, verdict) in [(browser, Verdict::NoWebSocket), (half, Verdict::NoKey)] {
             assert_eq!(Verdict::of(trace), verdict);
             assert!(!verdict.to_string().contains("proxy") && remedy(trace).is_none());
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_known_by_their_first_bytes_however_they_are_cut() {
+        use Verdict as V;
+        let cases: [(&[u8], Option<V>); 10] = [
+            (b"\x16\x03\x01\x02\x00\x01", Some(V::TlsSpoken)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(V::Http2Spoken)),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", Some(V::ProxyUnexpected)),
+            (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", Some(V::ProxyUnexpected)),
+            (b"GET / HTTP/1.1\r\n", None),
+            (b"PUT / HTTP/1.1\r\n", None),
+            (b"PROPFIND / HTTP/1.1\r\n", None),
+            (b"\r\nGET / HTTP/1.1\r\n", None),
+            (b"\x16GET", None),
+            (b"\xff\xfe", None),
+        ];
+        for (bytes, verdict) in cases {
+            let expected = verdict.map_or(Spoken::Http, Spoken::Other);
+            let judged = (0..=bytes.len()).find_map(|length| spoken(&bytes[..length]));
+            assert_eq!(judged, Some(expected), "{}", bytes.escape_ascii());
+            assert_eq!(spoken(bytes), Some(expected), "{}", bytes.escape_ascii());
+        }
+        assert_eq!(spoken(b""), None);
+    }
+
+    #[test]
+    fn a_host_of_an_upstream_is_told_from_a_host_of_a_site() {
+        for upstream in ["127.0.0.1:8888", "[::1]:8888", "wsecho", "wsecho:8888", "localhost"] {
+            assert!(is_upstream(upstream), "{upstream}");
+        }
+        for site in ["echo.example.com", "echo.example.com:8443", "", "a b"] {
+            assert!(!is_upstream(site), "{site}");
         }
     }
 }

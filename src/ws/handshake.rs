@@ -3,15 +3,20 @@
 //! Owns every `Sec-WebSocket-*` name and each reason to refuse a request. It reads a request's
 //! head and nothing else: it does not know the paths, nor what follows the handshake.
 
+mod origin;
+
 use std::fmt;
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+pub use self::origin::{Origin, Origins, ParseOriginError};
+use crate::ops::metrics::Label;
 
 /// The only version there is (RFC 6455, section 4.2.1, item 6).
 pub const VERSION: &str = "13";
@@ -21,6 +26,10 @@ pub const VERSION: &str = "13";
 pub struct Rules {
     /// Which subprotocol is confirmed.
     pub subprotocols: Subprotocols,
+    /// Which pages are admitted.
+    pub origins: Origins,
+    /// Whether a client has to say which page it belongs to; only browsers do by themselves.
+    pub require_origin: bool,
 }
 
 /// Which of the offered subprotocols is confirmed: `subprotocols` of an endpoint.
@@ -143,6 +152,12 @@ pub enum Rejection {
     BadSubprotocol,
     /// The request has a body, whose bytes could pass for frames.
     Body,
+    /// `origins` does not list the page.
+    Origin,
+    /// The page is not named, or twice, and `require_origin` is set.
+    NoOrigin,
+    /// This client has all that `limits.max_connections_per_client` gives to one.
+    ClientFull,
     /// All of `limits.max_connections` are taken.
     Full,
     /// The service is stopping.
@@ -159,13 +174,15 @@ impl Rejection {
             Self::BadVersion | Self::BadKey | Self::BadHost | Self::BadSubprotocol | Self::Body => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Origin | Self::NoOrigin => StatusCode::FORBIDDEN,
+            Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
+}
 
-    /// A short name that never changes, for logs and metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
+impl Label for Rejection {
+    fn label(&self) -> &'static str {
         match self {
             Self::Method => "method",
             Self::Upgrade(_) => "upgrade",
@@ -175,6 +192,9 @@ impl Rejection {
             Self::BadHost => "bad_host",
             Self::BadSubprotocol => "bad_subprotocol",
             Self::Body => "body",
+            Self::Origin => "origin",
+            Self::NoOrigin => "no_origin",
+            Self::ClientFull => "client_full",
             Self::Full => "full",
             Self::Draining => "draining",
         }
@@ -198,6 +218,12 @@ impl fmt::Display for Rejection {
                 "Sec-WebSocket-Protocol must be a list of tokens, none of them twice"
             }
             Self::Body => "the opening handshake must not have a body",
+            Self::Origin => "pages of this origin are not admitted here (origins)",
+            Self::NoOrigin => "the request must name one Origin (require_origin)",
+            Self::ClientFull => {
+                "this client has as many connections as one may have \
+                 (limits.max_connections_per_client): close some"
+            }
             Self::Full => "all connections are taken (limits.max_connections): try again later",
             Self::Draining => "the service is stopping: try again",
         })
@@ -206,10 +232,16 @@ impl fmt::Display for Rejection {
 
 /// Checks a request against RFC 6455, section 4.2.1, and computes the answer of section 4.2.2.
 ///
+/// `site` is the host that the client called, where a proxy told it; otherwise `Host` counts.
+///
 /// # Errors
 /// The first reason to refuse. What a proxy can lose is judged before what only a client can get
 /// wrong, so that the answer blames the right one.
-pub fn check<B>(request: &Request<B>, rules: &Rules) -> Result<Accepted, Rejection> {
+pub fn check<B>(
+    request: &Request<B>,
+    rules: &Rules,
+    site: Option<&str>,
+) -> Result<Accepted, Rejection> {
     let headers = request.headers();
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Err(Rejection::Method);
@@ -226,12 +258,19 @@ pub fn check<B>(request: &Request<B>, rules: &Rules) -> Result<Accepted, Rejecti
     let key = single(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| is_16_bytes_in_base64(key))
         .ok_or(Rejection::BadKey)?;
-    single(headers, &HOST)
-        .filter(|host| Authority::try_from(*host).is_ok_and(|host| !host.as_str().contains('@')))
+    let host = single(headers, &HOST)
+        .and_then(|host| Authority::try_from(host).ok())
+        .filter(|host| !host.as_str().contains('@'))
         .ok_or(Rejection::BadHost)?;
     let empty = single(headers, &CONTENT_LENGTH).is_some_and(|length| length == b"0");
     if headers.contains_key(TRANSFER_ENCODING) || (headers.contains_key(CONTENT_LENGTH) && !empty) {
         return Err(Rejection::Body);
+    }
+    match single(headers, &ORIGIN).map(std::str::from_utf8) {
+        Some(Ok(origin)) if rules.origins.admit(origin, site.unwrap_or(host.as_str())) => {}
+        None if !headers.contains_key(ORIGIN) && !rules.require_origin => {}
+        None => return Err(Rejection::NoOrigin),
+        Some(_) => return Err(Rejection::Origin),
     }
     let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("it came out of a header");
     Ok(Accepted {
@@ -317,7 +356,7 @@ mod tests {
     }
 
     fn judge(changes: &[&str]) -> Result<Accepted, Rejection> {
-        check(&request(changes), &Rules::default())
+        check(&request(changes), &Rules::default(), None)
     }
 
     #[test]
@@ -388,12 +427,12 @@ mod tests {
     fn method_and_http_version_are_judged_first() {
         let mut request = request(&["-Host"]);
         *request.version_mut() = Version::HTTP_10;
-        let Err(Rejection::Upgrade(trace)) = check(&request, &Rules::default()) else {
+        let Err(Rejection::Upgrade(trace)) = check(&request, &Rules::default(), None) else {
             panic!("HTTP/1.0 knows no upgrade");
         };
         assert!(!trace.http_1_1 && trace.is_attempt());
         *request.method_mut() = Method::POST;
-        assert_eq!(check(&request, &Rules::default()), Err(Rejection::Method));
+        assert_eq!(check(&request, &Rules::default(), None), Err(Rejection::Method));
     }
 
     #[test]
@@ -418,10 +457,41 @@ mod tests {
             ),
         ];
         for (changes, rules, expected) in cases {
-            let rules = Rules { subprotocols: rules.clone() };
-            let chosen = check(&request(changes), &rules)
+            let rules = Rules { subprotocols: rules.clone(), ..Rules::default() };
+            let chosen = check(&request(changes), &rules, None)
                 .map(|ok| ok.subprotocol.map(|value| value.to_str().unwrap().to_owned()));
             assert_eq!(chosen, expected.map(|some| some.map(str::to_owned)), "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn origins_are_compared_with_the_host_that_the_client_called() {
+        type Case<'a> = (&'a [&'a str], Option<&'a str>, bool, Option<Rejection>);
+        let rules = |require_origin| Rules {
+            origins: Origins::SameHost,
+            require_origin,
+            ..Rules::default()
+        };
+        let page = "Origin: https://server.example.com";
+        let same = "Origin: https://site.example";
+        let cases: [Case<'_>; 8] = [
+            (&[page], None, false, None),
+            (&[page], Some("site.example"), false, Some(Rejection::Origin)),
+            (&[same], Some("site.example"), true, None),
+            (&[same], None, true, Some(Rejection::Origin)),
+            (&["Origin: null"], None, false, Some(Rejection::Origin)),
+            (&[], None, false, None),
+            (&[], None, true, Some(Rejection::NoOrigin)),
+            (
+                &[page, "+Origin: https://server.example.com"],
+                None,
+                false,
+                Some(Rejection::NoOrigin),
+            ),
+        ];
+        for (changes, site, require, expected) in cases {
+            let judged = check(&request(changes), &rules(require), site);
+            assert_eq!(judged.err(), expected, "{changes:?} {site:?}");
         }
     }
 }

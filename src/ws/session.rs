@@ -29,6 +29,7 @@ use self::budget::Charge;
 pub use self::ended::Ended;
 use crate::net::listen::Transport;
 use crate::ops::drain::{Drain, Slot};
+use crate::ops::metrics::Metrics;
 use crate::ws::echo::{self, Counts, End, Engine, Out, Phase, Pressure};
 
 /// The most that is read at once, in bytes: large reads are what makes large messages cheap. A
@@ -98,6 +99,8 @@ pub struct Shared<'a> {
     pub budget: &'a Budget,
     /// When the service stops.
     pub drain: &'a Drain,
+    /// What is counted of all sessions.
+    pub metrics: &'a Metrics,
 }
 
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
@@ -218,6 +221,7 @@ impl<'a, S: Transport> Session<'a, S> {
             self.backlog.extend(out.unsent(rest, 0), total, &mut Spare::default());
         }
         self.settle(self.began);
+        self.count_since(Counts::default());
     }
 
     /// One turn, and whatever has become due.
@@ -235,7 +239,8 @@ impl<'a, S: Transport> Session<'a, S> {
                 self.slot = Some(slot);
             }
         }
-        SCRATCH.with_borrow_mut(|scratch| {
+        let before = self.engine.counts();
+        let polled = SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 if let Poll::Ready(ended) = self.poll_turn(cx, scratch) {
                     return Poll::Ready(ended);
@@ -256,7 +261,21 @@ impl<'a, S: Transport> Session<'a, S> {
                 }
                 timer.as_mut().reset(self.due().0);
             }
-        })
+        });
+        self.count_since(before);
+        polled
+    }
+
+    /// Adds to what all sessions have echoed what this one has since `before`.
+    fn count_since(&self, before: Counts) {
+        let now = self.engine.counts();
+        if now != before {
+            self.shared.metrics.traffic.add(
+                now.messages - before.messages,
+                now.bytes_in - before.bytes_in,
+                now.bytes_out - before.bytes_out,
+            );
+        }
     }
 
     /// Adds what is left of the engine's output after the first `sent` bytes to what is owed.
@@ -361,7 +380,9 @@ impl<'a, S: Transport> Session<'a, S> {
     fn echo(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: usize) -> io::Result<()> {
         let now = Instant::now();
         self.heard = now;
-        self.pinged = None;
+        if let Some(pinged) = self.pinged.take() {
+            self.shared.metrics.ping_round_trip.observe((now - pinged).as_secs_f64());
+        }
         let Scratch { window, out, spare } = scratch;
         let mut taken = 0;
         while taken < read {

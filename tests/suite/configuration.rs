@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use wsecho::config::{Changes, Config, parse};
-use wsecho::ws::handshake::Subprotocols;
+use wsecho::net::listen::PeerAddr;
+use wsecho::net::proxy_protocol::Expect;
+use wsecho::ws::handshake::{Origins, Subprotocols};
 
-use crate::service::{Outcome, wsecho};
+use crate::service::{Outcome, Service, echo, through_shell, wsecho};
 
 /// The findings of a file, as `line:column: message`.
 fn findings(text: &str) -> Vec<String> {
@@ -24,6 +26,8 @@ fn every_key_is_read() {
         bind = ["127.0.0.1:1", "unix:/run/w.sock"]
         workers = 2
         unix_mode = "0600"
+        origins = ["https://example.com"]
+        require_origin = true
         [[endpoint]]
         path = "/a"
         prefix = "> "
@@ -34,7 +38,13 @@ fn every_key_is_read() {
         [limits]
         max_connections = 7
         max_message_size = "64 KiB"
+        max_connections_per_client = 3
         buffer_budget = "1 MiB"
+        [proxy]
+        trusted = ["10.0.0.0/8"]
+        proxy_protocol = "required"
+        [admin]
+        bind = "127.0.0.1:2"
         [timeouts]
         handshake = "1s 500ms"
         close = "2s"
@@ -51,21 +61,28 @@ fn every_key_is_read() {
     let config = parse(text).unwrap();
     assert_eq!(config.boot.bind.len(), 2);
     assert_eq!((config.boot.workers, config.boot.unix_mode), (2, 0o600));
-    assert_eq!(config.boot.max_connections, 7);
+    assert_eq!(config.boot.max_connections, Some(7));
+    assert_eq!(config.boot.admin[0].to_string(), "127.0.0.1:2");
     let policy = &config.policy;
     assert_eq!(policy.timeouts.handshake, Duration::from_millis(1500));
+    assert_eq!(policy.max_connections_per_client, 3);
+    assert_eq!(policy.proxy.protocol, Expect::Required);
+    let peer = |ip: [u8; 4]| PeerAddr::Tcp((ip, 1).into());
+    assert!(policy.proxy.trusted.contains(peer([10, 1, 2, 3])));
+    assert!(!policy.proxy.trusted.contains(peer([127, 0, 0, 1])));
     assert_eq!(policy.shutdown.spread, Duration::from_secs(1));
     let [first, second] = &policy.endpoints[..] else { panic!("{:?}", policy.endpoints) };
     assert_eq!((first.path.as_str(), &*first.session.echo.prefix), ("/a", "> "));
     assert_eq!(second.rules.subprotocols, Subprotocols::None);
     for endpoint in [first, second] {
+        assert!(endpoint.rules.origins != Origins::Any && endpoint.rules.require_origin);
         assert_eq!(endpoint.session.echo.max_message_size, 65_536);
         let times = endpoint.session.timeouts;
         let seconds = [times.close, times.write, times.ping_interval, times.pong];
         assert_eq!(seconds.map(|time| time.as_secs()), [2, 3, 4, 5]);
     }
     let changes = Config::default().changes(&config);
-    assert_eq!(changes.reloaded.len() + changes.need_restart.len(), 16, "{changes:?}");
+    assert_eq!(changes.reloaded.len() + changes.need_restart.len(), 22, "{changes:?}");
     assert_eq!(config.changes(&config), Changes::default());
 }
 
@@ -155,11 +172,43 @@ fn each_mistake_is_found_where_it_stands_and_names_its_remedy() {
         ("workers = 1\nworkers = 2", "2:1: not TOML: duplicate key"),
         ("workers =", "1:10: not TOML: "),
     ];
+    assert_found(&cases);
+}
+
+/// Each text has one finding, which begins as expected.
+fn assert_found(cases: &[(&str, &str)]) {
     for (text, expected) in cases {
         let found = findings(text);
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert!(found[0].starts_with(expected), "{text}:\n{}\n{expected}", found[0]);
     }
+}
+
+#[test]
+fn mistakes_about_whom_to_believe_name_their_remedy() {
+    assert_found(&[
+        (
+            "bind = \"[::1]:1\"\nadmin.bind = \"[::1]:1\"",
+            "2:14: admin.bind: \"[::1]:1\" stands in bind too: use another port",
+        ),
+        (
+            "admin.bind = \"systemd\"",
+            "1:14: admin.bind: sockets passed by systemd are for bind: write an address",
+        ),
+        (
+            "origins = \"https://example.com\"",
+            "1:11: origins: \"https://example.com\" is neither \"any\" nor \"same-host\"; write [",
+        ),
+        (
+            "origins = [\"https://example.com/\"]",
+            "1:11: origins: \"https://example.com/\": an origin ends with the host or port: write",
+        ),
+        ("proxy.trusted = [\"10.0.0.1/8\"]", "1:18: proxy.trusted: \"10.0.0.1/8\": "),
+        (
+            "proxy.proxy_protocol = \"on\"",
+            "1:24: proxy.proxy_protocol: unknown variant `on`, expected `off` or `required`",
+        ),
+    ]);
 }
 
 #[test]
@@ -222,5 +271,41 @@ fn check_compares_with_the_shells_descriptor_limit() {
     let script = format!("ulimit -n 100 && exec {binary} check --bind 127.0.0.1:0");
     let outcome = Outcome::of(std::process::Command::new("sh").args(["-c", &script]));
     assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("more descriptors than the 100 allowed"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("100 descriptors are allowed here"), "{}", outcome.stderr);
+}
+
+#[test]
+fn serving_more_connections_than_descriptors_is_refused_and_the_default_gives_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("w.toml");
+    let run = |config: &str, command: &str| {
+        std::fs::write(&file, format!("bind = \"127.0.0.1:0\"\n{config}")).unwrap();
+        let (binary, file) = (env!("CARGO_BIN_EXE_wsecho"), file.display());
+        let script = format!("ulimit -n 100 && exec {binary} {command} --config {file}");
+        Outcome::of(std::process::Command::new("sh").args(["-c", &script]))
+    };
+    let explicit = "limits.max_connections = 1000";
+    let outcome = run(explicit, "serve");
+    assert_eq!(outcome.code(), 78, "{}", outcome.stderr);
+    for part in ["max_connections = 1000", "100 are allowed", "LimitNOFILE="] {
+        assert!(outcome.stderr.contains(part), "{part} in {}", outcome.stderr);
+    }
+    let outcome = run(explicit, "check");
+    assert_eq!((outcome.code(), outcome.stdout.as_str()), (0, "ok\n"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("max_connections = 1000"), "{}", outcome.stderr);
+
+    let few = |command: &mut std::process::Command| through_shell(command, "ulimit -n 100");
+    let mut service = Service::start_with("", few);
+    assert!(service.log_line("100 descriptors are allowed here").contains(" WARN "));
+    assert_eq!(echo(&mut service.open("/echo"), "served"), "served");
+}
+
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let low = |command: &mut std::process::Command| through_shell(command, "ulimit -Sn 100");
+    let service = Service::start_with("limits.max_connections = 500", low);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
 }

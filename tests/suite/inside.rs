@@ -8,9 +8,11 @@ use tokio::sync::Semaphore;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use wsecho::http::conn::{self, Admission};
-use wsecho::http::router::Router;
+use wsecho::http::router::{Lasting, Router};
 use wsecho::net::listen::PeerAddr;
 use wsecho::ops::drain::Drain;
+use wsecho::ops::logging::Lost;
+use wsecho::ops::metrics::Now;
 use wsecho::ws::session::Budget;
 
 /// The request of RFC 6455, section 1.3, for `path`.
@@ -32,14 +34,32 @@ impl Inside {
     /// Takes the text of a configuration file.
     pub fn new(config: &str) -> Self {
         let config = wsecho::config::parse(config).expect("the test's configuration is right");
-        let drain = Drain::default();
         let budget = Budget::new(config.boot.buffer_budget);
-        let router = Router::new(config.policy, drain.clone(), budget, Arc::default());
-        Self { drain, router: Arc::new(router) }
+        let lasting = Arc::new(Lasting::new(budget, Lost::default()));
+        let drain = lasting.drain.clone();
+        Self { drain, router: Arc::new(Router::new(config.policy, lasting)) }
+    }
+
+    /// The value of a metric, 0 where it has never been counted.
+    pub fn metric(&self, name: &str) -> u64 {
+        let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
+        let text = self.router.lasting().metrics.text(now);
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
     }
 
     /// Opens a connection with this much room in each direction.
     pub fn connect_with(&self, room: usize, overflow: bool) -> (DuplexStream, impl Future) {
+        self.connect_from(PeerAddr::Unix, room, overflow)
+    }
+
+    /// The same, from this peer.
+    pub fn connect_from(
+        &self,
+        peer: PeerAddr,
+        room: usize,
+        overflow: bool,
+    ) -> (DuplexStream, impl Future + use<>) {
         let (client, server) = duplex(room);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("it is new");
         let admission =
@@ -47,7 +67,7 @@ impl Inside {
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
         let router = Arc::clone(&self.router);
         self.drain.spawn(async move {
-            conn::serve(server, PeerAddr::Unix, router, admission).await;
+            conn::serve(server, peer, router, admission).await;
             drop(ended);
         });
         (client, end)

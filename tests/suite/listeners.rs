@@ -8,28 +8,15 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::service::{Outcome, Service, connect_unix, echo, upgrade, wsecho};
+use rustix::process::{Resource, Rlimit, prlimit};
+
+use crate::service::{Outcome, Service, connect_unix, echo, through_shell, upgrade, wsecho};
 
 /// Starts in vain, and returns the exit code and what was said.
 fn refused(bind: &str) -> (i32, String) {
     let outcome = Outcome::of(wsecho().args(["--bind", bind]));
     let said = outcome.stderr.lines().filter(|line| line.starts_with("wsecho: "));
     (outcome.code(), said.collect::<Vec<_>>().join("\n"))
-}
-
-/// Has a shell do something before it becomes the service.
-fn through_shell(command: &mut Command, first: &str) {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
-    shell.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    *command = shell;
 }
 
 /// Passes descriptors to the service as systemd does.
@@ -221,10 +208,11 @@ fn a_socket_path_longer_than_the_kernel_takes_is_said_so() {
 
 #[test]
 fn out_of_descriptors_the_service_waits_serves_on_and_recovers() {
-    let mut service = Service::start_with("limits.max_connections = 1000", |command| {
-        through_shell(command, "ulimit -n 64");
-    });
+    let mut service = Service::start("limits.max_connections = 1000");
     let mut session = service.open("/echo");
+    // Lowered behind its back: at the start it would have refused to serve.
+    let few = Rlimit { current: Some(64), maximum: Some(64) };
+    prlimit(Some(service.process()), Resource::Nofile, few).expect("it is our child");
     let crowd: Vec<_> = (0..100).map(|_| service.connect()).collect();
     service.log_line("no connection can be accepted");
     for _ in 0..100 {

@@ -28,6 +28,21 @@ pub fn wsecho() -> Command {
     command
 }
 
+/// Has a shell do something before it becomes the service.
+pub fn through_shell(command: &mut Command, first: &str) {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    *command = shell;
+}
+
 /// What a command that has ended left behind.
 pub struct Outcome {
     pub status: ExitStatus,
@@ -67,12 +82,24 @@ impl Service {
 
     /// The same, after `change` had its way with the command.
     pub fn start_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let (dir, notify, command) = Self::prepare();
+        Self::launch(dir, notify, command, config, change)
+    }
+
+    fn prepare() -> (TempDir, UnixDatagram, Command) {
         let dir = tempfile::tempdir().expect("a folder");
         let socket = dir.path().join("notify");
         let notify = UnixDatagram::bind(&socket).expect("a socket");
         let mut command = wsecho();
         command.env("NOTIFY_SOCKET", socket);
-        Self::launch(dir, notify, command, config, change)
+        (dir, notify, command)
+    }
+
+    /// Starts with a configuration that names files in the service's own folder.
+    pub fn start_in(config: impl FnOnce(&Path) -> String) -> Self {
+        let (dir, notify, command) = Self::prepare();
+        let config = config(dir.path());
+        Self::launch(dir, notify, command, &config, |_| ())
     }
 
     /// Starts with a notification socket that is not a path.
@@ -151,6 +178,23 @@ impl Service {
     pub fn reload(&self) -> [String; 2] {
         self.signal(Signal::HUP);
         [self.state(), self.state()]
+    }
+
+    /// What the admin listener says of a metric, labels included: 0 where it was never counted.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.admin("/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
+    }
+
+    /// Asks the admin listener `admin.sock` in the service's folder, and returns its answer.
+    pub fn admin(&self, path: &str) -> String {
+        let mut stream = connect_unix(&self.dir.path().join("admin.sock"));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
     }
 
     /// Waits for a log line with this text.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use wsecho::ops::drain::{self, Drain};
+use wsecho::ops::metrics::{Label, Metrics};
 use wsecho::ws::echo;
 use wsecho::ws::session::{self, Budget, Ended, Report, Settings, Shared, Timeouts};
 
@@ -20,19 +21,22 @@ struct Server {
     settings: Settings,
     budget: Budget,
     drain: Drain,
+    metrics: Metrics,
 }
 
 impl Server {
     fn new(max_message_size: u64) -> Self {
         let echo = echo::Settings { prefix: "".into(), max_message_size };
         let settings = Settings { echo: Arc::new(echo), timeouts: Timeouts::default() };
-        Self { settings, budget: Budget::new(16 << 20), drain: Drain::default() }
+        let (drain, metrics) = (Drain::default(), Metrics::new());
+        Self { settings, budget: Budget::new(16 << 20), drain, metrics }
     }
 
     /// A client with this much room in each direction, and the session it speaks with.
     fn connect(&self, room: usize, pings: bool) -> (DuplexStream, impl Future<Output = Report>) {
         let (client, stream) = duplex(room);
-        let shared = Shared { settings: &self.settings, budget: &self.budget, drain: &self.drain };
+        let Self { settings, budget, drain, metrics } = self;
+        let shared = Shared { settings, budget, drain, metrics };
         (client, session::run(stream, b"", shared, pings))
     }
 }

@@ -26,6 +26,12 @@ impl Budget {
         Self(Arc::new(Shared { limit, used: AtomicUsize::new(0) }))
     }
 
+    /// The bytes that may be used.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
+
     /// The bytes that are in use.
     #[must_use]
     pub fn used(&self) -> usize {
@@ -35,7 +41,7 @@ impl Budget {
     /// Whether nothing is left.
     #[must_use]
     pub fn is_spent(&self) -> bool {
-        self.used() >= self.0.limit
+        self.used() >= self.limit()
     }
 }
 

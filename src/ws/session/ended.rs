@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 
+use crate::ops::metrics::Label;
 use crate::ws::echo::End;
 
 /// How a session ended. It knows its label and its sentence.
@@ -28,10 +29,8 @@ pub enum Ended {
     MemorySpent,
 }
 
-impl Ended {
-    /// A short name that never changes, for logs and metrics.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
+impl Label for Ended {
+    fn label(&self) -> &'static str {
         match self {
             Self::Closed(end) => end.label(),
             Self::Draining => "draining",

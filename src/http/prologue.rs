@@ -1,0 +1,65 @@
+//! What comes before a request: a PROXY header where one is due, or the wrong protocol.
+//!
+//! Owns the reading of a connection's first bytes. What they mean is the PROXY parser's to know, and
+//! the diagnosis'; who may speak PROXY is in its caller's settings.
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::net::proxy_protocol::{self, ProxyError, ProxyHeader};
+use crate::ws::diagnosis::{Spoken, Verdict, spoken};
+
+/// Read at once. A handshake mostly fits.
+const FIRST_READ: usize = 1024;
+
+/// How a connection begins.
+#[derive(Debug)]
+pub(super) enum Prologue {
+    /// With what may be a request, whose first bytes these are.
+    Request(BytesMut, Option<ProxyHeader>),
+    /// With something that is none.
+    Wrong(Verdict),
+    /// Not at all: the client left in silence, as simple health checks do.
+    Silent,
+    /// It broke.
+    Broken,
+}
+
+/// Reads until it is clear how a connection begins. `proxy` tells that a PROXY header has to come
+/// first, and whether the peer may send one.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), proxy: Option<bool>) -> Prologue {
+    if proxy == Some(false) {
+        return Prologue::Wrong(Verdict::ProxyUntrusted);
+    }
+    let mut bytes = BytesMut::with_capacity(FIRST_READ);
+    let mut header = None;
+    loop {
+        if proxy.is_some() && header.is_none() {
+            match proxy_protocol::parse(&bytes) {
+                Ok(Some((found, length))) => {
+                    header = Some(found);
+                    bytes.advance(length);
+                }
+                Ok(None) => {}
+                Err(ProxyError::Absent) => return Prologue::Wrong(Verdict::ProxyMissing),
+                Err(ProxyError::Malformed(_) | ProxyError::TooLong(_)) => {
+                    return Prologue::Wrong(Verdict::ProxyMalformed);
+                }
+            }
+        }
+        let due = proxy.is_some() && header.is_none();
+        if !due {
+            match spoken(&bytes) {
+                Some(Spoken::Http) => return Prologue::Request(bytes, header),
+                Some(Spoken::Other(verdict)) => return Prologue::Wrong(verdict),
+                None => {}
+            }
+        }
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) if bytes.is_empty() => return Prologue::Silent,
+            Ok(0) if !due => return Prologue::Request(bytes, header),
+            Ok(0) | Err(_) => return Prologue::Broken,
+            Ok(_) => {}
+        }
+    }
+}

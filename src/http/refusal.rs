@@ -1,0 +1,158 @@
+//! What is said to a client that gets no WebSocket, as text or as JSON.
+//!
+//! Owns the form of a refusal. Why something is refused is the handshake's to know, and what mends
+//! it the diagnosis'. Nothing of a request is ever repeated.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::ops::metrics::Label;
+use crate::ws::diagnosis::{Verdict, remedy};
+use crate::ws::handshake::{self, Rejection};
+
+/// The only kind of body there is: short, and known at once.
+pub type Body = Full<Bytes>;
+
+/// A refusal, and where to mend what led to it.
+#[derive(Debug, Serialize)]
+pub struct Refusal {
+    #[serde(skip)]
+    status: StatusCode,
+    /// The label of logs and metrics.
+    reason: &'static str,
+    /// The sentence.
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<&'static str>,
+    /// What is missing there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<&'static str>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        let status = rejection.status();
+        let Rejection::Upgrade(trace) = rejection else {
+            return Self::new(status, rejection.label(), rejection.to_string());
+        };
+        let verdict = Verdict::of(trace);
+        let (place, lines) = remedy(trace).unzip();
+        let refusal = Self::new(status, verdict.label(), verdict.to_string());
+        Self { place, lines: lines.unwrap_or_default(), ..refusal }
+    }
+}
+
+impl Label for Refusal {
+    fn label(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: &'static str, message: String) -> Self {
+        Self { status, reason, message, place: None, lines: Vec::new() }
+    }
+
+    /// A connection that did not begin with a request.
+    #[must_use]
+    pub fn of_first_bytes(verdict: Verdict) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, verdict.label(), verdict.to_string())
+    }
+
+    /// A page that is not admitted only because the proxy in front hides the host it came from.
+    #[must_use]
+    pub fn host_lost() -> Self {
+        let (place, lines) = crate::ws::diagnosis::host_remedy();
+        let refusal = Self::new(
+            Rejection::Origin.status(),
+            Verdict::HostLost.label(),
+            Verdict::HostLost.to_string(),
+        );
+        Self { place: Some(place), lines, ..refusal }
+    }
+
+    /// For a terminal, or the network tab of a browser.
+    fn text(&self) -> String {
+        let mut text = format!("{}\n", self.message);
+        if let Some(place) = self.place {
+            write!(text, "\n{place}, add:\n\n").expect("a String takes all");
+            for line in &self.lines {
+                writeln!(text, "    {line}").expect("a String takes all");
+            }
+            writeln!(text, "\n({})", self.reason).expect("a String takes all");
+        }
+        text
+    }
+
+    /// The answer to a request with these headers: JSON where they ask for it.
+    #[must_use]
+    pub fn response(&self, asked: &HeaderMap) -> Response<Body> {
+        let wants_json = asked.get_all(ACCEPT).iter().any(|accepted| {
+            let mut types = accepted.as_bytes().split(|byte| b",;".contains(byte));
+            types.any(|found| found.trim_ascii() == b"application/json")
+        });
+        let mut response = if wants_json {
+            let json = serde_json::to_string(self).expect("it is text all through");
+            let mut response = plain(self.status, json + "\n");
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        } else {
+            plain(self.status, self.text())
+        };
+        let mut say = |name: HeaderName, value: HeaderValue| {
+            response.headers_mut().insert(name, value);
+        };
+        match self.status {
+            StatusCode::METHOD_NOT_ALLOWED => say(ALLOW, HeaderValue::from_static("GET, HEAD")),
+            StatusCode::UPGRADE_REQUIRED => {
+                say(UPGRADE, HeaderValue::from_static("websocket"));
+                say(CONNECTION, HeaderValue::from_static("close, Upgrade"));
+                say(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION));
+            }
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                // Jitter, so that those who were turned away do not return together.
+                say(RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    /// The answer where no request was read. Some of those who do not speak HTTP show it all the
+    /// same: HAProxy passes it on, nginx and curl say that it is HTTP.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let text = self.text();
+        format!(
+            "HTTP/1.1 {}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             X-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n\r\n{text}",
+            self.status,
+            text.len()
+        )
+        .into_bytes()
+    }
+}
+
+/// An answer for people. It closes the connection, so that bytes behind a refused handshake are
+/// never taken for a request.
+pub(super) fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONNECTION, "close"),
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,368 @@
+//! Metrics: every name in one place, and the text that Prometheus reads.
+//!
+//! Owns the counters, the names of their labels, and the text format. It does not know what is
+//! counted: who acts tells, and the values of labels come from enums alone ([`Label`]).
+//!
+//! Sources: Prometheus' text format 0.0.4, its naming conventions, and the `process_` metrics that
+//! all of its client libraries share.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use procfs::process::{LimitValue, Process};
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+
+/// What is counted apart, under a name of its own.
+pub trait Label {
+    /// A short name that never changes.
+    fn label(&self) -> &'static str;
+}
+
+/// One label and its value.
+type Labels = [(&'static str, &'static str); 1];
+type Seconds = Counter<f64, AtomicU64>;
+
+/// From a client nearby to the default of `timeouts.handshake`.
+const HANDSHAKE_BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
+/// From a probe to a day; the 60 seconds after which many proxies cut have a bucket of their own.
+const SESSION_BUCKETS: [f64; 9] = [0.1, 1.0, 10.0, 30.0, 59.0, 61.0, 600.0, 3600.0, 86_400.0];
+/// From the same machine to the other side of the earth.
+const PING_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// All metrics of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Open WebSockets.
+    pub sessions: Gauge,
+    /// Open connections, those of the sessions included, those of the admin listener not.
+    pub connections: Gauge,
+    /// What the sessions echo.
+    pub traffic: Traffic,
+    /// Tasks that ended in a panic.
+    pub panics: Counter,
+    /// From accept to a good handshake, in seconds.
+    pub handshake_duration: Histogram,
+    /// From handshake to end, in seconds.
+    pub session_duration: Histogram,
+    /// From a ping of ours to the next byte, in seconds.
+    pub ping_round_trip: Histogram,
+    refused: Family<Labels, Counter>,
+    ended: Family<Labels, Counter>,
+    suppressed: Family<Labels, Counter>,
+    reloads: Family<Labels, Counter>,
+    reload_time: Gauge,
+    at_scrape: AtScrape,
+}
+
+/// What is known elsewhere, and looked up when somebody asks.
+#[derive(Debug)]
+struct AtScrape {
+    messages: Counter,
+    bytes: Family<Labels, Counter>,
+    budget_limit: Gauge,
+    budget_used: Gauge,
+    log_lost: Counter,
+    cpu: Seconds,
+    resident: Gauge,
+    virtual_memory: Gauge,
+    descriptors: Gauge,
+    max_descriptors: Gauge,
+    threads: Gauge,
+    start: Gauge<f64, AtomicU64>,
+}
+
+/// What a scrape needs that others keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// `limits.buffer_budget`, in bytes.
+    pub budget_limit: usize,
+    /// How much of it is used, in bytes.
+    pub budget_used: usize,
+    /// Log lines that were lost because their reader was too slow.
+    pub log_lost: usize,
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let process = &mut Names(registry.sub_registry_with_prefix("process"));
+        let (cpu, resident, virtual_memory, descriptors, max_descriptors, threads, start) = (
+            process.add("cpu_seconds", "Time on the processors, user and system"),
+            process.add("resident_memory_bytes", "Memory in RAM"),
+            process.add("virtual_memory_bytes", "Memory in address space"),
+            process.add("open_fds", "Open descriptors"),
+            process.add("max_fds", "The soft limit of descriptors"),
+            process.add("threads", "Threads"),
+            process.add("start_time_seconds", "When the process started, as Unix time"),
+        );
+        let own = &mut Names(registry.sub_registry_with_prefix("wsecho"));
+        let build: Family<Labels, Gauge> = own.add("build_info", "Always 1, with the version");
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        Self {
+            sessions: own.add("sessions", "Open WebSockets"),
+            connections: own.add("connections", "Open connections, WebSockets included"),
+            traffic: Traffic::default(),
+            panics: own.add("panics", "Tasks that ended in a panic"),
+            handshake_duration: own.histogram(
+                "handshake_duration_seconds",
+                "From accept to a good handshake",
+                HANDSHAKE_BUCKETS,
+            ),
+            session_duration: own.histogram(
+                "session_duration_seconds",
+                "From the handshake to the end of the WebSocket",
+                SESSION_BUCKETS,
+            ),
+            ping_round_trip: own.histogram(
+                "ping_round_trip_seconds",
+                "From a ping of the server to the next byte of the client",
+                PING_BUCKETS,
+            ),
+            refused: own.add("handshakes_refused", "Requests that got no WebSocket, by reason"),
+            ended: own.add("sessions_ended", "WebSockets that have ended, by how"),
+            suppressed: own.add("log_suppressed", "Log lines left out by the rate limits, by kind"),
+            reloads: own.add("config_reloads", "Reloads of the configuration, by result"),
+            reload_time: own.add(
+                "config_last_reload_timestamp_seconds",
+                "When the configuration that holds was read, as Unix time",
+            ),
+            at_scrape: AtScrape {
+                messages: own.add("messages", "Messages echoed"),
+                bytes: own.add("bytes", "Payload of messages, by direction"),
+                budget_limit: own.add("buffer_budget_bytes", "The value of limits.buffer_budget"),
+                budget_used: own.add("buffer_used_bytes", "Memory charged to limits.buffer_budget"),
+                log_lost: own.add("log_lost", "Log lines lost: their reader was too slow"),
+                cpu,
+                resident,
+                virtual_memory,
+                descriptors,
+                max_descriptors,
+                threads,
+                start,
+            },
+            registry,
+        }
+    }
+
+    /// Counts a request that got no WebSocket.
+    pub fn refuse(&self, reason: &impl Label) {
+        self.refused.get_or_create(&[("reason", reason.label())]).inc();
+    }
+
+    /// Counts the end of a session.
+    pub fn end(&self, how: &impl Label, lasted: Duration) {
+        self.ended.get_or_create(&[("how", how.label())]).inc();
+        self.session_duration.observe(lasted.as_secs_f64());
+    }
+
+    /// Counts log lines of a kind that were left out.
+    pub fn suppress(&self, kind: &'static str) {
+        self.suppressed.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Notes that the configuration was read, and whether it was good.
+    pub fn reload(&self, good: bool) {
+        let result = if good { "ok" } else { "refused" };
+        self.reloads.get_or_create(&[("result", result)]).inc();
+        if good {
+            self.loaded();
+        }
+    }
+
+    /// Notes that the configuration which holds was read just now.
+    pub fn loaded(&self) {
+        #[expect(clippy::disallowed_methods, reason = "told to people, not used for a timer")]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.reload_time.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Everything, in Prometheus' text format.
+    #[must_use]
+    pub fn text(&self, now: Now) -> String {
+        self.at_scrape.update(&self.traffic, now);
+        let mut open_metrics = String::new();
+        encode_registry(&mut open_metrics, &self.registry).expect("a String takes all");
+        classic(&open_metrics)
+    }
+}
+
+/// Turns OpenMetrics, which is all that the library writes, into the format that every scraper
+/// reads: there a counter is described under the name that its samples have.
+fn classic(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + 256);
+    let mut help = "";
+    for line in open_metrics.lines() {
+        if line.starts_with("# HELP ") {
+            help = line;
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|described| described.rsplit_once(' '))
+        {
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let said = help.split_once(name).map_or("", |(_, said)| said);
+            writeln!(text, "# HELP {name}{suffix}{said}\n# TYPE {name}{suffix} {kind}")
+                .expect("a String takes all");
+        } else {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The names below one prefix.
+struct Names<'a>(&'a mut Registry);
+
+impl Names<'_> {
+    fn add<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
+        let metric = M::default();
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    fn histogram<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        buckets: [f64; N],
+    ) -> Histogram {
+        let histogram = Histogram::new(buckets);
+        self.0.register(name, help, histogram.clone());
+        histogram
+    }
+}
+
+impl AtScrape {
+    fn update(&self, traffic: &Traffic, now: Now) {
+        set(&self.messages, traffic.sum(|share| &share.messages));
+        let bytes = |direction| self.bytes.get_or_create_owned(&[("direction", direction)]);
+        set(&bytes("in"), traffic.sum(|share| &share.bytes_in));
+        set(&bytes("out"), traffic.sum(|share| &share.bytes_out));
+        set(&self.log_lost, now.log_lost as u64);
+        gauge(&self.budget_limit, now.budget_limit as u64);
+        gauge(&self.budget_used, now.budget_used as u64);
+        // What /proc does not tell stays as it was.
+        if let Ok(process) = Process::myself() {
+            let _ = self.update_process(&process);
+        }
+    }
+
+    fn update_process(&self, process: &Process) -> procfs::ProcResult<()> {
+        let stat = process.stat()?;
+        #[expect(clippy::cast_precision_loss, reason = "exact for centuries")]
+        let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+        self.cpu.inner().store(seconds(stat.utime + stat.stime).to_bits(), Ordering::Relaxed);
+        gauge(&self.resident, stat.rss * procfs::page_size());
+        gauge(&self.virtual_memory, stat.vsize);
+        self.threads.set(stat.num_threads);
+        gauge(&self.descriptors, process.fd_count()? as u64);
+        if let LimitValue::Value(limit) = process.limits()?.max_open_files.soft_limit {
+            gauge(&self.max_descriptors, limit);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "as above")]
+        self.start.set(procfs::boot_time_secs()? as f64 + seconds(stat.starttime));
+        Ok(())
+    }
+}
+
+fn set(counter: &Counter, value: u64) {
+    counter.inner().store(value, Ordering::Relaxed);
+}
+
+fn gauge(gauge: &Gauge, value: u64) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+/// What sessions echo: a sum that every worker adds to on a cache line of its own, so that
+/// counting costs a read nothing.
+#[derive(Debug, Default)]
+pub struct Traffic([Share; 16]);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Share {
+    messages: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+thread_local! {
+    /// Which share this thread adds to.
+    static OWN_SHARE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    };
+}
+
+impl Traffic {
+    /// Adds what was echoed: complete messages, and bytes of payload received and sent.
+    pub fn add(&self, messages: u64, bytes_in: u64, bytes_out: u64) {
+        let share = &self.0[OWN_SHARE.with(|own| own % self.0.len())];
+        share.messages.fetch_add(messages, Ordering::Relaxed);
+        share.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        share.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+    }
+
+    fn sum(&self, of: fn(&Share) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|share| of(share).load(Ordering::Relaxed)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fell;
+
+    impl Label for Fell {
+        fn label(&self) -> &'static str {
+            "fell"
+        }
+    }
+
+    #[test]
+    fn what_is_told_stands_in_the_text_under_its_name() {
+        let metrics = Metrics::new();
+        metrics.sessions.inc();
+        metrics.traffic.add(2, 30, 400);
+        metrics.end(&Fell, Duration::from_secs(60));
+        metrics.refuse(&Fell);
+        metrics.reload(false);
+        let now = Now { budget_limit: 4096, budget_used: 7, log_lost: 3 };
+        let text = metrics.text(now);
+        for line in [
+            "# TYPE wsecho_sessions gauge",
+            "wsecho_sessions 1",
+            "# HELP wsecho_messages_total Messages echoed.",
+            "# TYPE wsecho_messages_total counter",
+            "wsecho_messages_total 2",
+            "wsecho_bytes_total{direction=\"in\"} 30",
+            "wsecho_bytes_total{direction=\"out\"} 400",
+            "wsecho_sessions_ended_total{how=\"fell\"} 1",
+            "wsecho_session_duration_seconds_bucket{le=\"59.0\"} 0",
+            "wsecho_session_duration_seconds_bucket{le=\"61.0\"} 1",
+            "wsecho_handshakes_refused_total{reason=\"fell\"} 1",
+            "wsecho_config_reloads_total{result=\"refused\"} 1",
+            "wsecho_buffer_used_bytes 7",
+            "wsecho_log_lost_total 3",
+            "# TYPE process_cpu_seconds_total counter",
+            "process_threads ",
+        ] {
+            assert!(text.lines().any(|found| found.starts_with(line)), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Which pages may open a WebSocket: RFC 6455, sections 4.2.2 item 4, and 10.2.
+//!
+//! Owns how origins are written and compared. It does not know requests: whose host is compared is
+//! decided by its caller.
+//!
+//! Browsers let any page open a WebSocket to any host, and say which page it was; other clients say
+//! nothing, or what they like. Source of the written form: RFC 6454, section 6.2.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hyper::http::uri::Authority;
+
+/// Which origins are admitted: `origins` in the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origins {
+    /// Whatever page it is.
+    #[default]
+    Any,
+    /// Pages from the host that the request names, port included.
+    SameHost,
+    /// The listed ones.
+    Only(Vec<Origin>),
+}
+
+impl Origins {
+    /// Whether a page of this origin is admitted, on a request for this host.
+    #[must_use]
+    pub fn admit(&self, origin: &str, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::SameHost => is_same_host(origin, host),
+            Self::Only(listed) => listed.iter().any(|listed| listed.0 == origin),
+        }
+    }
+}
+
+/// The port is the scheme's own where one is missing: a proxy may drop it, a browser always does.
+fn is_same_host(origin: &str, host: &str) -> bool {
+    let Some((scheme, origin)) = origin.split_once("://") else { return false };
+    let Some(default) = default_port(scheme) else { return false };
+    let (Ok(origin), Ok(host)) = (Authority::try_from(origin), Authority::try_from(host)) else {
+        return false;
+    };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
+    !origin.as_str().contains('@')
+        && origin.host().eq_ignore_ascii_case(host.host())
+        && port(&origin) == port(&host)
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+/// A scheme, a host and perhaps a port, exactly as browsers write them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+/// Why a text is no [`Origin`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseOriginError {
+    /// Not scheme and host.
+    #[error("not an origin: write scheme, host and port, such as \"https://example.com:8443\"")]
+    Form,
+    /// A path, a query or a slash at the end.
+    #[error("an origin ends with the host or port: write \"{0}\"")]
+    Path(String),
+    /// Browsers write hosts in lower case.
+    #[error("browsers write origins in lower case: write \"{0}\"")]
+    Case(String),
+    /// Browsers leave it out.
+    #[error("browsers leave out the usual port: write \"{0}\"")]
+    DefaultPort(String),
+}
+
+impl FromStr for Origin {
+    type Err = ParseOriginError;
+
+    fn from_str(text: &str) -> Result<Self, ParseOriginError> {
+        let (scheme, rest) = text.split_once("://").ok_or(ParseOriginError::Form)?;
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        let parsed = Authority::try_from(authority).map_err(|_| ParseOriginError::Form)?;
+        if scheme.is_empty() || !scheme.bytes().all(is_scheme) || authority.contains('@') {
+            return Err(ParseOriginError::Form);
+        }
+        if authority != rest {
+            return Err(ParseOriginError::Path(format!("{scheme}://{authority}")));
+        }
+        let lower = text.to_ascii_lowercase();
+        if lower != text {
+            return Err(ParseOriginError::Case(lower));
+        }
+        if parsed.port().is_some() && parsed.port_u16() == default_port(scheme) {
+            return Err(ParseOriginError::DefaultPort(format!("{scheme}://{}", parsed.host())));
+        }
+        Ok(Self(lower))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn look_alikes_of_a_listed_origin_are_refused() {
+        let only = Origins::Only(vec!["https://example.com".parse().unwrap()]);
+        assert!(only.admit("https://example.com", "whatever"));
+        for other in [
+            "http://example.com",
+            "https://example.com:8443",
+            "https://example.com:443",
+            "https://example.com/",
+            "https://example.com.",
+            "https://EXAMPLE.com",
+            "https://example.com.evil.example",
+            "https://evil.example/https://example.com",
+            "https://user@example.com",
+            "https://wexample.com",
+            "null",
+            "",
+        ] {
+            assert!(!only.admit(other, "example.com"), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_same_host_means_the_same_port_too() {
+        for (origin, host, same) in [
+            ("http://echo.example", "echo.example", true),
+            ("https://echo.example", "echo.example", true),
+            ("https://echo.example", "ECHO.example:443", true),
+            ("https://echo.example:8443", "echo.example:8443", true),
+            ("http://[::1]:8888", "[::1]:8888", true),
+            ("https://echo.example:8443", "echo.example", false),
+            ("http://echo.example", "echo.example:8888", false),
+            ("http://echo.example", "echo.example:443", false),
+            ("https://echo.example.evil.example", "echo.example", false),
+            ("https://evil.example", "echo.example", false),
+            ("https://echo.example@evil.example", "evil.example", false),
+            ("ftp://echo.example", "echo.example", false),
+            ("null", "null", false),
+            ("null", "", false),
+        ] {
+            assert_eq!(Origins::SameHost.admit(origin, host), same, "{origin} on {host}");
+        }
+    }
+
+    #[test]
+    fn what_no_browser_writes_is_an_error_that_names_the_right_form() {
+        for (text, remedy) in [
+            ("example.com", "write scheme, host and port"),
+            ("null", "write scheme, host and port"),
+            ("https://", "write scheme, host and port"),
+            ("https://user@example.com", "write scheme, host and port"),
+            ("https://example.com/", "write \"https://example.com\""),
+            ("https://Example.com", "write \"https://example.com\""),
+            ("https://example.com:443", "write \"https://example.com\""),
+        ] {
+            let error = text.parse::<Origin>().unwrap_err().to_string();
+            assert!(error.contains(remedy), "{text}: {error}");
+        }
+        for text in ["http://localhost:3000", "http://[::1]:3000", "chrome-extension://abcdef"] {
+            assert_eq!(text.parse::<Origin>().unwrap().to_string(), text);
+        }
+    }
+}

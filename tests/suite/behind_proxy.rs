@@ -1,0 +1,266 @@
+//! Behind a proxy: who the client is, what is believed, and what is said about the wrong protocol.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt;
+use wsecho::net::listen::PeerAddr;
+
+use crate::inside::{Inside, handshake, read_head, read_to_end};
+use crate::service::{Service, upgrade};
+
+const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+
+fn peer(addr: &str) -> PeerAddr {
+    PeerAddr::Tcp(addr.parse::<SocketAddr>().unwrap())
+}
+
+/// A handshake with these headers added.
+fn with(headers: &[&str]) -> String {
+    let mut lines = headers.to_vec();
+    lines.push("Upgrade: websocket");
+    handshake("/socket").replace("Upgrade: websocket", &lines.join("\r\n"))
+}
+
+/// The status that a peer gets for some bytes.
+async fn status(inside: &Inside, from: PeerAddr, bytes: &[u8]) -> u16 {
+    let (mut client, _) = inside.connect_from(from, 1 << 20, false);
+    client.write_all(bytes).await.unwrap();
+    let head = read_head(&mut client).await;
+    head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap()
+}
+
+/// The whole answer, from the machine itself.
+async fn answer(inside: &Inside, bytes: &[u8]) -> String {
+    let mut client = inside.connect();
+    client.write_all(bytes).await.unwrap();
+    client.shutdown().await.unwrap();
+    read_to_end(&mut client).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wrong_protocol_is_named_and_counted() {
+    let inside = Inside::new("");
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x7f\0\0\x01\x7f\0\0\x01\0\x01\0\x02GET / HTTP";
+    let cases: [(&[u8], &str, &str); 4] = [
+        (b"\x16\x03\x01\x00\xa5\x01", "tls_spoken", "not `https://`"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2_spoken", "HTTP/1.1"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "proxy_protocol_unexpected", "\"required\""),
+        (v2, "proxy_protocol_unexpected", "send-proxy"),
+    ];
+    for (index, (bytes, reason, sentence)) in cases.into_iter().enumerate() {
+        let said = answer(&inside, bytes).await;
+        assert!(said.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{said}");
+        assert!(said.contains(sentence), "{sentence} in {said}");
+        let name = format!("wsecho_handshakes_refused_total{{reason=\"{reason}\"}}");
+        let before = cases[..index].iter().filter(|case| case.1 == reason).count() as u64;
+        assert_eq!(inside.metric(&name), before + 1, "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_required_proxy_header_is_read_in_any_pieces_and_never_guessed() {
+    let inside = Inside::new("proxy.proxy_protocol = \"required\"");
+    let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec();
+    let request = handshake("/socket");
+    for header in [&v1[..], V2_LOCAL] {
+        let bytes = [header, request.as_bytes()].concat();
+        for cut in [0, 1, 5, header.len() - 1, header.len(), header.len() + 1] {
+            let (mut client, _) = inside.connect_from(PeerAddr::Unix, 1 << 20, false);
+            client.write_all(&bytes[..cut]).await.unwrap();
+            tokio::task::yield_now().await;
+            client.write_all(&bytes[cut..]).await.unwrap();
+            let head = read_head(&mut client).await;
+            assert!(head.starts_with("HTTP/1.1 101 "), "cut at {cut}: {head}");
+        }
+    }
+    for (bytes, label) in [
+        (request.as_bytes().to_vec(), "proxy_protocol_missing"),
+        (b"PROXY TCP4 192.0.2.1 nonsense\r\n".to_vec(), "proxy_protocol_malformed"),
+        ([&v1[..], &v1[..]].concat(), "proxy_protocol_unexpected"),
+    ] {
+        assert!(answer(&inside, &bytes).await.starts_with("HTTP/1.1 400 "));
+        let name = format!("wsecho_handshakes_refused_total{{reason=\"{label}\"}}");
+        assert_eq!(inside.metric(&name), 1, "{label}");
+    }
+    let stranger = peer("198.51.100.1:5");
+    assert_eq!(status(&inside, stranger, &[&v1[..], request.as_bytes()].concat()).await, 400);
+    let name = "wsecho_handshakes_refused_total{reason=\"proxy_protocol_untrusted\"}";
+    assert_eq!(inside.metric(name), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_proxy_header_has_the_deadline_of_the_whole_request() {
+    let config = "proxy.proxy_protocol = \"required\"\ntimeouts.handshake = \"3s\"";
+    let inside = Inside::new(config);
+    let start = tokio::time::Instant::now();
+    let mut client = inside.connect();
+    client.write_all(b"PROXY TCP4 192.0.2.1").await.unwrap();
+    assert_eq!(read_to_end(&mut client).await, "");
+    assert_eq!(start.elapsed().as_secs(), 3);
+    let mut client = inside.connect();
+    client.write_all(V2_LOCAL).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    read_to_end(&mut client).await;
+    assert_eq!(start.elapsed().as_secs(), 6, "the header buys no time for the request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_other_sites_are_refused_by_the_host_the_client_called() {
+    let inside = Inside::new("origins = \"same-host\"");
+    let local = peer("127.0.0.1:5");
+    let forwarded = "X-Forwarded-Host: echo.example";
+    let cases: [(&[&str], u16); 5] = [
+        (&["Origin: https://server.example.com"], 101),
+        (&["Origin: https://evil.example"], 403),
+        (&["Origin: https://echo.example", forwarded, "X-Forwarded-For: 192.0.2.1"], 101),
+        (&["Origin: null"], 403),
+        (&[], 101),
+    ];
+    for (headers, expected) in cases {
+        assert_eq!(status(&inside, local, with(headers).as_bytes()).await, expected, "{headers:?}");
+    }
+    let stranger = peer("198.51.100.1:5");
+    let spoofed = with(&["Origin: https://evil.example", "X-Forwarded-Host: evil.example"]);
+    assert_eq!(status(&inside, stranger, spoofed.as_bytes()).await, 403, "nobody believes it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_the_proxy_lost_is_named_where_origins_are_checked() {
+    let inside = Inside::new("origins = \"same-host\"");
+    let lost = with(&["Origin: https://echo.example", "X-Forwarded-For: 192.0.2.1"])
+        .replace("server.example.com", "127.0.0.1:8888");
+    let said = answer(&inside, lost.as_bytes()).await;
+    assert!(said.starts_with("HTTP/1.1 403 "), "{said}");
+    assert!(said.contains("\n    proxy_set_header Host $http_host;\n"), "{said}");
+    assert!(said.contains("(host_lost)"), "{said}");
+    let direct = lost.replace("X-Forwarded-For: 192.0.2.1\r\n", "");
+    let said = answer(&inside, direct.as_bytes()).await;
+    assert!(!said.contains("proxy"), "without a proxy none is blamed: {said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_must_name_its_page_where_that_is_required() {
+    let inside = Inside::new("require_origin = true");
+    assert_eq!(status(&inside, PeerAddr::Unix, with(&[]).as_bytes()).await, 403);
+    let named = with(&["Origin: https://anything.example"]);
+    assert_eq!(status(&inside, PeerAddr::Unix, named.as_bytes()).await, 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_client_gets_its_connections_and_leaves_the_others_theirs() {
+    let inside = Inside::new("limits.max_connections_per_client = 2");
+    let open = async |from: PeerAddr, client: &str| {
+        let (mut stream, end) = inside.connect_from(from, 1 << 20, false);
+        let request = with(&[&format!("X-Forwarded-For: {client}")]);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await;
+        (head.split(' ').nth(1).map(str::to_owned).unwrap(), stream, end)
+    };
+    let proxy = peer("127.0.0.1:5");
+    let one = open(proxy, "192.0.2.1").await;
+    let two = open(proxy, "192.0.2.1").await;
+    assert_eq!((one.0.as_str(), two.0.as_str()), ("101", "101"));
+    assert_eq!(open(proxy, "192.0.2.1").await.0, "429");
+    assert_eq!(open(proxy, "192.0.2.2").await.0, "101", "another client of the same proxy");
+    drop(one.1);
+    one.2.await;
+    while inside.metric("wsecho_sessions") > 1 {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(open(proxy, "192.0.2.1").await.0, "101", "its place is free again");
+
+    let direct = peer("198.51.100.1:5");
+    let silent =
+        [inside.connect_from(direct, 1024, false), inside.connect_from(direct, 1024, false)];
+    tokio::task::yield_now().await;
+    assert_eq!(open(direct, "192.0.2.9").await.0, "429", "a direct client counts from accept on");
+    drop(silent);
+}
+
+#[test]
+fn the_log_names_the_believed_client_and_the_peer_that_named_it() {
+    let mut service = Service::start("log.level = \"debug\"");
+    let mut stream = service.connect();
+    stream.write_all(with(&["X-Forwarded-For: 198.51.100.7, 192.0.2.1"]).as_bytes()).unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101");
+    service.log_line("the client is known");
+    drop(stream);
+    let line = service.log_line("session ended");
+    assert!(line.contains("client=192.0.2.1 via=127.0.0.1:"), "{line}");
+}
+
+#[test]
+fn a_refused_origin_stands_escaped_in_the_log() {
+    let mut service = Service::start("origins = []");
+    service.ask(&with(&["Origin: https://evil.example/\t<3>x"]));
+    let line = service.log_line("reason=origin");
+    assert!(line.contains("https://evil.example/\\t<3>x"), "{line}");
+}
+
+#[test]
+fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
+    let mut service = with_admin("");
+    for _ in 0..5 {
+        service.ask("GET /socket HTTP/1.1\r\nHost: a\r\n\r\n");
+        service.ask("\x16\x03\x01 hello");
+    }
+    let count = |kind, label, value| format!("wsecho_{kind}_total{{{label}=\"{value}\"}}");
+    for reason in ["no_websocket", "tls_spoken"] {
+        assert_eq!(service.metric(&count("handshakes_refused", "reason", reason)), 5);
+        assert_eq!(service.metric(&count("log_suppressed", "kind", reason)), 4);
+    }
+    service.log_line("reason=no_websocket");
+    let (_, log) = service.stop();
+    for reason in ["no_websocket", "tls_spoken"] {
+        assert_eq!(log.matches(&format!("reason={reason}")).count(), 1, "{log}");
+    }
+}
+
+/// A service with an admin listener.
+fn with_admin(config: &str) -> Service {
+    Service::start_in(|dir| {
+        let admin = dir.join("admin.sock");
+        format!("bind = \"127.0.0.1:0\"\nadmin.bind = \"unix:{}\"\n{config}", admin.display())
+    })
+}
+
+#[test]
+fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
+    let service = with_admin("shutdown.drain_spread = \"5s\"");
+    let mut session = service.open("/echo");
+    let metrics = service.admin("/metrics");
+    assert!(metrics.contains("Content-Type: text/plain; version=0.0.4"), "{metrics}");
+    assert!(metrics.contains("\nwsecho_sessions 1\n"), "{metrics}");
+    assert!(metrics.contains("\nwsecho_handshake_duration_seconds_count 1\n"), "{metrics}");
+    assert!(service.admin("/healthz").ends_with("\r\n\r\nok\n"));
+    assert!(service.admin("/echo").starts_with("HTTP/1.1 404 "));
+    assert!(service.ask("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(!service.admin("/metrics").contains("wsecho_messages_total 1"));
+    crate::service::echo(&mut session, "hello");
+    assert!(service.admin("/metrics").contains("\nwsecho_messages_total 1\n"));
+    let bytes = "wsecho_bytes_total{direction=\"out\"}";
+    assert_eq!(service.metric(bytes), 5);
+    service.reload();
+    assert_eq!(service.metric("wsecho_config_reloads_total{result=\"ok\"}"), 1);
+    // A message that has begun holds up the drain.
+    let stream = session.get_mut();
+    stream.write_all(&[0x01, 0x81, 0, 0, 0, 0, b'x']).unwrap();
+    service.signal(rustix::process::Signal::TERM);
+    service.state();
+    assert!(service.admin("/healthz").starts_with("HTTP/1.1 503 "));
+    stream.write_all(&[0x80, 0x81, 0, 0, 0, 0, b'y']).unwrap();
+    while session.read().is_ok() {}
+    let (code, _) = service.wait();
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn a_unix_socket_belongs_to_trusted_peers() {
+    let service = Service::start_in(|dir| format!("bind = \"unix:{}/w.sock\"", dir.display()));
+    let stream = crate::service::connect_unix(&service.dir.path().join("w.sock"));
+    upgrade(stream, "/echo");
+}
