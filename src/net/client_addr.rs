@@ -383,10 +383,8 @@ pub fn resolve(
             return stays(Because::Disagree(*one, *other));
         }
     }
-    let real = list(headers, &X_REAL_IP).next().map(|last| {
-        let alone = headers.get_all(X_REAL_IP).iter().count() == 1;
-        ClientAddr::parse(last).filter(|_| alone)
-    });
+    let mut lines = list(headers, &X_REAL_IP);
+    let real = lines.next().map(|line| ClientAddr::parse(line).filter(|_| lines.next().is_none()));
     let (addr, because) = match (walks.first(), real) {
         (None, None) => (near, unnamed),
         (None, Some(None)) => (near, Because::BadXRealIp),
@@ -635,4 +633,452 @@ fn cut_while<'a>(line: &mut &'a [u8], of: impl Fn(u8) -> bool) -> Option<&'a [u8
 /// `tchar` of RFC 9110, section 5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    /// Loopback, Unix, and two networks of proxies.
+    fn trusted() -> Trusted {
+        let more = ["10.0.0.0/8", "2001:db8:1::/48"].map(|text| text.parse().unwrap());
+        Trusted::default().0.into_iter().chain(more).collect()
+    }
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = match *name {
+                "F" => FORWARDED,
+                "XFF" => X_FORWARDED_FOR,
+                "XFP" => X_FORWARDED_PROTO,
+                "XFH" => X_FORWARDED_HOST,
+                "XRI" => X_REAL_IP,
+                other => panic!("{other}"),
+            };
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    fn peer(text: &str) -> PeerAddr {
+        match text {
+            "unix" => PeerAddr::Unix,
+            _ => PeerAddr::Tcp(text.parse().unwrap()),
+        }
+    }
+
+    /// What is resolved behind a proxy on this machine.
+    fn behind(lines: &[(&str, &str)]) -> Client {
+        resolve(peer("127.0.0.1:9"), None, &headers(lines), &trusted())
+    }
+
+    fn followed(header: Header, stop: Stop) -> Because {
+        Because::Followed(header, stop)
+    }
+
+    #[test]
+    fn x_forwarded_for_is_followed_to_the_first_hop_that_is_not_trusted() {
+        use Stop::{Leftmost, Malformed, Untrusted};
+        let near = "127.0.0.1:9";
+        for (lines, client, stop) in [
+            // The usual cases: one proxy, several, several lines.
+            (&["192.0.2.1"][..], "192.0.2.1", Untrusted),
+            (&["6.6.6.6, 192.0.2.1"], "192.0.2.1", Untrusted),
+            (&["6.6.6.6, 192.0.2.1, 10.0.0.1"], "192.0.2.1", Untrusted),
+            (&["6.6.6.6,192.0.2.1\t,\t10.0.0.1 , 2001:db8:1::5"], "192.0.2.1", Untrusted),
+            (&["6.6.6.6", "192.0.2.1", "10.0.0.1"], "192.0.2.1", Untrusted),
+            (&["6.6.6.6, 192.0.2.1", "10.0.0.1, 10.0.0.2"], "192.0.2.1", Untrusted),
+            (&["10.0.0.7, 10.0.0.1"], "10.0.0.7", Leftmost),
+            (&["127.0.0.1"], "127.0.0.1", Leftmost),
+            // Ports, brackets, and both families in one.
+            (&["192.0.2.1:567"], "192.0.2.1:567", Untrusted),
+            (&["192.0.2.1, 10.0.0.1:567"], "192.0.2.1", Untrusted),
+            (&["2001:db8::1"], "2001:db8::1", Untrusted),
+            (&["[2001:db8::1]"], "2001:db8::1", Untrusted),
+            (&["[2001:db8::1]:8"], "[2001:db8::1]:8", Untrusted),
+            (&["::ffff:192.0.2.1"], "192.0.2.1", Untrusted),
+            (&["6.6.6.6, ::ffff:10.0.0.1"], "6.6.6.6", Untrusted),
+            (&["[::ffff:192.0.2.1]:8"], "192.0.2.1:8", Untrusted),
+            // Empty elements do not count.
+            (&[", ,192.0.2.1,, 10.0.0.1,"], "192.0.2.1", Untrusted),
+            (&["192.0.2.1", "", " , "], "192.0.2.1", Untrusted),
+            // What looks like an address and is none ends it, to the right of it.
+            (&["6.6.6.6, unknown, 10.0.0.1"], "10.0.0.1", Malformed),
+            (&["unknown"], near, Malformed),
+            (&["localhost"], near, Malformed),
+            (&["192.0.2.01"], near, Malformed),
+            (&["0xc0000201"], near, Malformed),
+            (&["3221225985"], near, Malformed),
+            (&["192.0.2"], near, Malformed),
+            (&["192.0.2.256"], near, Malformed),
+            (&["192.0.2.1/32"], near, Malformed),
+            (&["192.0.2.1 6.6.6.6"], near, Malformed),
+            (&["\"192.0.2.1\""], near, Malformed),
+            (&["192.0.2.1:"], near, Malformed),
+            (&["192.0.2.1:+8"], near, Malformed),
+            (&["192.0.2.1:65536"], near, Malformed),
+            (&["192.0.2.1:8:8"], near, Malformed),
+            (&["[192.0.2.1]"], near, Malformed),
+            (&["[2001:db8::1"], near, Malformed),
+            (&["[2001:db8::1]8"], near, Malformed),
+            (&["[2001:db8::1]]:8"], near, Malformed),
+            (&["[]"], near, Malformed),
+            (&["fe80::1%eth0"], near, Malformed),
+            (&["for=192.0.2.1"], near, Malformed),
+            (&["１９２.0.2.1"], near, Malformed),
+            (&["192.0.2.1;6.6.6.6"], near, Malformed),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("XFF", *line)).collect();
+            let found = behind(&lines);
+            let seen = (found.addr.to_string(), found.because);
+            assert_eq!(seen, (client.into(), followed(Header::XForwardedFor, stop)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn forwarded_is_followed_to_the_first_hop_that_is_not_trusted() {
+        use Stop::{Leftmost, Malformed, Untrusted};
+        let near = "127.0.0.1:9";
+        for (lines, client, stop) in [
+            // The examples of RFC 7239, section 4 and 7.4.
+            (&["for=\"_gazonk\""][..], near, Malformed),
+            (&["For=\"[2001:db8:cafe::17]:4711\""], "[2001:db8:cafe::17]:4711", Untrusted),
+            (&["for=192.0.2.60;proto=http;by=203.0.113.43"], "192.0.2.60", Untrusted),
+            (&["for=192.0.2.43, for=198.51.100.17"], "198.51.100.17", Untrusted),
+            (&["for=192.0.2.43, for=\"[2001:db8:1::17]\""], "192.0.2.43", Untrusted),
+            (&["for=192.0.2.43,for=\"[2001:db8:1::17]\",for=unknown"], near, Malformed),
+            (&["for=192.0.2.43", "for=\"[2001:db8:1::17]\""], "192.0.2.43", Untrusted),
+            (&["for=_hidden, for=10.0.0.1;by=_SEVKISEK"], "10.0.0.1", Malformed),
+            (&["for=10.0.0.7"], "10.0.0.7", Leftmost),
+            // Ports, also hidden ones.
+            (&["for=\"192.0.2.1:47011\""], "192.0.2.1:47011", Untrusted),
+            (&["for=\"192.0.2.1:_port\""], "192.0.2.1", Untrusted),
+            (&["for=\"[2001:db8::1]:_a.b-c\""], "2001:db8::1", Untrusted),
+            (&["for=\"192.0.2.1:_\""], near, Malformed),
+            // As many proxies write it, against the grammar.
+            (&["for=2001:db8::1"], "2001:db8::1", Untrusted),
+            (&["for=[2001:db8::1]:8; proto=https"], "[2001:db8::1]:8", Untrusted),
+            // Commas and semicolons in quotes split nothing; case does not matter; order neither.
+            (&["by=\"a,for=6.6.6.6\";FOR=192.0.2.1"], "192.0.2.1", Untrusted),
+            (&["for=192.0.2.1;by=\", for=10.0.0.1;\""], "192.0.2.1", Untrusted),
+            (&["for=192.0.2.1;by=\"\\\", for=10.0.0.1\""], "192.0.2.1", Untrusted),
+            (&["for=192.0.2.1;by=\"=\\\",for=10.0.0.1\""], "192.0.2.1", Untrusted),
+            (&["for=\"192\\.0.2.1\""], "192.0.2.1", Untrusted),
+            (&[";for=192.0.2.1;;by=x;"], "192.0.2.1", Untrusted),
+            (&["for=192.0.2.1,, ; ,"], "192.0.2.1", Untrusted),
+            // A quote that a client opens does not swallow what the proxy adds.
+            (&["for=\"6.6.6.6, for=192.0.2.1"], "192.0.2.1", Untrusted),
+            (&["for=\"6.6.6.6, for=\"192.0.2.1\""], "192.0.2.1", Untrusted),
+            (&["for=\"6.6.6.6\\, for=\"192.0.2.1\""], "192.0.2.1", Untrusted),
+            (&["for=\"6.6.6.6", "for=192.0.2.1"], "192.0.2.1", Untrusted),
+            (&["for=6.6.6.6;by=\"", "for=192.0.2.1;by=\"x\""], "192.0.2.1", Untrusted),
+            // Malformed elements.
+            (&["192.0.2.1"], near, Malformed),
+            (&["for"], near, Malformed),
+            (&["for="], near, Malformed),
+            (&["=192.0.2.1"], near, Malformed),
+            (&["for =192.0.2.1"], near, Malformed),
+            (&["for= 192.0.2.1"], near, Malformed),
+            (&["for=192.0.2.1 by=x"], near, Malformed),
+            (&["by=x"], near, Malformed),
+            (&["for=192.0.2.1;for=192.0.2.1"], near, Malformed),
+            (&["for=192.0.2.1;proto=http;Proto=http"], near, Malformed),
+            (&["for=\"192.0.2.1"], near, Malformed),
+            (&["for=192.0.2.1\""], near, Malformed),
+            (&["for=\"192.0.2.1\\\""], near, Malformed),
+            (&["for=\"192.0.2.1\\\\\"\""], near, Malformed),
+            (&["for=\"\""], near, Malformed),
+            (&["f\"or=192.0.2.1\""], near, Malformed),
+            (&["for==192.0.2.1"], near, Malformed),
+            (&["for=192.0.2.1;b(y=x"], near, Malformed),
+            (&["\""], near, Malformed),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("F", *line)).collect();
+            let found = behind(&lines);
+            let seen = (found.addr.to_string(), found.because);
+            assert_eq!(seen, (client.into(), followed(Header::Forwarded, stop)), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn at_most_32_hops_are_followed() {
+        let chain = |hops: u8| {
+            let hops: Vec<_> = (1..=hops).rev().map(|hop| format!("10.0.0.{hop}")).collect();
+            behind(&[("XFF", &format!("192.0.2.1, {}", hops.join(", ")))])
+        };
+        assert_eq!(chain(31).addr.to_string(), "192.0.2.1");
+        let cut = chain(32);
+        assert_eq!(cut.addr.to_string(), "10.0.0.32");
+        assert_eq!(cut.because, followed(Header::XForwardedFor, Stop::Limit));
+    }
+
+    #[test]
+    fn headers_that_name_different_clients_are_not_believed() {
+        use Header::{Forwarded, XForwardedFor, XRealIp};
+        let near = "127.0.0.1:9";
+        let forwarded = followed(Forwarded, Stop::Untrusted);
+        let x_forwarded = followed(XForwardedFor, Stop::Untrusted);
+        let (ours, theirs) = ("192.0.2.1", "for=192.0.2.1");
+        for (lines, client, because) in [
+            (&[("F", theirs), ("XFF", ours)][..], ours, forwarded),
+            (&[("F", theirs), ("XFF", "6.6.6.6, 192.0.2.1:8")], ours, forwarded),
+            (&[("F", theirs), ("XFF", "192.0.2.1, 10.0.0.1")], ours, forwarded),
+            (
+                &[("F", "for=6.6.6.6"), ("XFF", ours)],
+                near,
+                Because::Disagree(Forwarded, XForwardedFor),
+            ),
+            (
+                &[("F", "for=unknown"), ("XFF", ours)],
+                near,
+                Because::Disagree(Forwarded, XForwardedFor),
+            ),
+            (&[("F", theirs), ("XFF", "x")], near, Because::Disagree(Forwarded, XForwardedFor)),
+            (&[("F", " "), ("XFF", ours)], ours, x_forwarded),
+            (&[("XRI", ours)], ours, Because::XRealIp),
+            (&[("XRI", " 192.0.2.1:8 ")], "192.0.2.1:8", Because::XRealIp),
+            (&[("XRI", "10.0.0.9")], "10.0.0.9", Because::XRealIp),
+            (&[("XRI", ours), ("XFF", "6.6.6.6, 192.0.2.1")], ours, x_forwarded),
+            (&[("XRI", ours), ("F", theirs)], ours, forwarded),
+            (&[("XRI", "10.0.0.1"), ("XFF", "192.0.2.1, 10.0.0.1")], ours, x_forwarded),
+            (&[("XRI", ours), ("XFF", "6.6.6.6")], near, Because::Disagree(XForwardedFor, XRealIp)),
+            (
+                &[("XRI", "6.6.6.6"), ("XFF", "6.6.6.6, 192.0.2.1")],
+                near,
+                Because::Disagree(XForwardedFor, XRealIp),
+            ),
+            (&[("XRI", "6.6.6.6"), ("F", theirs)], near, Because::Disagree(Forwarded, XRealIp)),
+            (&[("XRI", ours), ("XFF", "unknown")], near, Because::Disagree(XForwardedFor, XRealIp)),
+            (
+                &[("XRI", "6.6.6.6"), ("XFF", ours), ("F", theirs)],
+                near,
+                Because::Disagree(Forwarded, XRealIp),
+            ),
+            // What is not one address contradicts nobody.
+            (&[("XRI", "192.0.2.1, 192.0.2.1")], near, Because::BadXRealIp),
+            (&[("XRI", ours), ("XRI", ours)], near, Because::BadXRealIp),
+            (&[("XRI", "x")], near, Because::BadXRealIp),
+            (&[("XRI", "x"), ("XFF", ours)], ours, x_forwarded),
+            (&[("XRI", "")], near, Because::Peer),
+            (&[("XFP", "https")], near, Because::Peer),
+            (&[], near, Because::Peer),
+        ] {
+            let found = behind(lines);
+            let seen = (found.addr.to_string(), found.because);
+            assert_eq!(seen, (client.into(), because), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_believed_from_a_trusted_neighbour_only() {
+        let all = &[
+            ("F", "for=192.0.2.1;proto=https;host=a.example"),
+            ("XFF", "192.0.2.1"),
+            ("XFP", "https"),
+            ("XFH", "a.example"),
+        ];
+        let proxied = |text: &str| Some(ProxyHeader::Proxied(text.parse().unwrap()));
+        let yes = followed(Header::Forwarded, Stop::Untrusted);
+        for (socket, proxy, client, because) in [
+            ("127.9.9.9:1", None, "192.0.2.1", yes),
+            ("[::1]:1", None, "192.0.2.1", yes),
+            ("unix", None, "192.0.2.1", yes),
+            ("10.0.0.1:1", None, "192.0.2.1", yes),
+            ("11.0.0.1:1", None, "11.0.0.1:1", Because::PeerUntrusted),
+            ("[::2]:1", None, "[::2]:1", Because::PeerUntrusted),
+            ("unix", Some(ProxyHeader::Local), "192.0.2.1", yes),
+            ("unix", Some(ProxyHeader::Unknown), "unix", Because::ProxyUnknown),
+            ("unix", proxied("10.0.0.1:5"), "192.0.2.1", yes),
+            ("unix", proxied("11.0.0.1:5"), "11.0.0.1:5", Because::ProxyUntrusted),
+        ] {
+            let found = resolve(peer(socket), proxy, &headers(all), &trusted());
+            let seen = (found.addr.to_string(), found.because);
+            assert_eq!(seen, (client.into(), because), "{socket} {proxy:?}");
+            let believed = because == yes;
+            assert_eq!(found.https, believed.then_some(true), "{socket} {proxy:?}");
+            assert_eq!(found.host, believed.then(|| "a.example".into()), "{socket} {proxy:?}");
+        }
+        for (proxy, due) in [
+            (None, Because::Peer),
+            (proxied("11.0.0.1:5"), Because::Proxy),
+            (proxied("10.0.0.1:5"), Because::Proxy),
+        ] {
+            let found = resolve(peer("192.0.2.9:1"), proxy, &HeaderMap::new(), &trusted());
+            assert_eq!(found.because, due);
+        }
+        let nobody = Trusted::from_iter([]);
+        assert_eq!(resolve(PeerAddr::Unix, None, &headers(all), &nobody).addr, ClientAddr::Unix);
+    }
+
+    #[test]
+    fn protocol_and_host_are_those_that_the_believed_hop_wrote() {
+        let (yes, no) = (Some(true), Some(false));
+        for (lines, https, host) in [
+            (&[("XFP", "https"), ("XFH", "A.example:8443")][..], yes, Some("a.example:8443")),
+            (&[("XFP", "HTTP")], no, None),
+            (&[("XFP", "wss"), ("XFH", "[2001:db8::1]:8")], yes, Some("[2001:db8::1]:8")),
+            (&[("XFP", "ws")], no, None),
+            // With one hop the rightmost counts, with two the second.
+            (&[("XFF", "192.0.2.1"), ("XFP", "https, http")], no, None),
+            (&[("XFF", "6.6.6.6, 192.0.2.1"), ("XFP", "https, http")], no, None),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "https, http")], yes, None),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "https"), ("XFP", "http")], yes, None),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "http, https, http")], yes, None),
+            (
+                &[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "evil, a.example, b")],
+                None,
+                Some("a.example"),
+            ),
+            // A proxy that replaces it leaves one for all.
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "https"), ("XFH", "a")], yes, Some("a")),
+            (&[("XFF", "x"), ("XFP", "http, https")], yes, None),
+            // Neither is taken from the next place if it is no good in its own.
+            (&[("XFP", "https, gopher")], None, None),
+            (&[("XFH", "a.example, u@b.example")], None, None),
+            (&[("XFH", "a b")], None, None),
+            (&[("XFH", "a/b")], None, None),
+            (&[("XFH", "a:b")], None, None),
+            (&[("XFH", "a:65536")], None, None),
+            (&[("XFH", ":8")], None, None),
+            (&[("XFH", "[::1")], None, None),
+            (
+                &[("F", "for=192.0.2.1;proto=https;host=\"a.example:8443\"")],
+                yes,
+                Some("a.example:8443"),
+            ),
+            (&[("F", "host=a.example:8;proto=WSS;for=192.0.2.1")], yes, Some("a.example:8")),
+            (
+                &[(
+                    "F",
+                    "for=6.6.6.6;proto=http, for=192.0.2.1;proto=https, for=10.0.0.1;proto=http",
+                )],
+                yes,
+                None,
+            ),
+            (&[("F", "for=6.6.6.6;proto=https, for=192.0.2.1")], None, None),
+            (&[("F", "for=6.6.6.6;proto=http, for=_hidden;proto=https")], yes, None),
+            (&[("F", "for=192.0.2.1;host=\"u@a.example\"")], None, None),
+            // Both headers: what they agree on, or what only one says.
+            (&[("F", "for=192.0.2.1;proto=https"), ("XFP", "https"), ("XFH", "a")], yes, Some("a")),
+            (
+                &[("F", "for=192.0.2.1;proto=https;host=b"), ("XFP", "http"), ("XFH", "a")],
+                None,
+                None,
+            ),
+            (
+                &[("F", "for=192.0.2.1;proto=https"), ("XFF", "192.0.2.2"), ("XFP", "https")],
+                None,
+                None,
+            ),
+        ] {
+            let found = behind(lines);
+            assert_eq!((found.https, found.host.as_deref()), (https, host), "{lines:?}");
+        }
+        let long = "a".repeat(MAX_HOST);
+        assert_eq!(behind(&[("XFH", &long)]).host.as_ref(), Some(&long));
+        assert_eq!(behind(&[("XFH", &format!("{long}a"))]).host, None);
+    }
+
+    #[test]
+    fn this_machine_is_trusted_by_default() {
+        let listed: Vec<_> = Trusted::default().0.iter().map(ToString::to_string).collect();
+        assert_eq!(listed, ["127.0.0.0/8", "::1/128", "unix"]);
+        let read = listed.iter().map(|text| text.parse::<TrustedPeer>().unwrap()).collect();
+        assert_eq!(Trusted::default(), read);
+    }
+
+    #[test]
+    fn an_entry_of_trusted_is_a_network_an_address_or_unix() {
+        for (text, due) in [
+            ("10.0.0.0/8", Ok("10.0.0.0/8")),
+            ("192.0.2.1", Ok("192.0.2.1/32")),
+            ("2001:db8::/32", Ok("2001:db8::/32")),
+            ("::1", Ok("::1/128")),
+            ("0.0.0.0/0", Ok("0.0.0.0/0")),
+            ("::ffff:10.0.0.0/104", Ok("10.0.0.0/8")),
+            ("::ffff:192.0.2.1", Ok("192.0.2.1/32")),
+            ("unix", Ok("unix")),
+            (
+                "10.0.0.1/8",
+                Err(
+                    "an address within a network: write \"10.0.0.0/8\" for the network or \"10.0.0.1\" for the address",
+                ),
+            ),
+            (
+                "2001:db8::1/32",
+                Err(
+                    "an address within a network: write \"2001:db8::/32\" for the network or \"2001:db8::1\" for the address",
+                ),
+            ),
+            (
+                "proxy.example",
+                Err(
+                    "host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"",
+                ),
+            ),
+            (
+                "localhost/8",
+                Err(
+                    "host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"",
+                ),
+            ),
+            ("10.0.0.0/33", Err("the prefix of such a network is a number from 0 to 32")),
+            ("10.0.0.0/", Err("the prefix of such a network is a number from 0 to 32")),
+            ("::/129", Err("the prefix of such a network is a number from 0 to 128")),
+            ("::/999", Err("the prefix of such a network is a number from 0 to 128")),
+            (
+                "10.0.0.0/255.0.0.0",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+            (
+                "10.0.0.0/+8",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+            (
+                "10.*",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+            (
+                "010.0.0.0/8",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+            (
+                "127.0.0.1:80",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+            (
+                "unix:/run/x",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+            (
+                "",
+                Err(
+                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
+                ),
+            ),
+        ] {
+            let read = text.parse::<TrustedPeer>();
+            let read = read.map(|peer| peer.to_string()).map_err(|error| error.to_string());
+            assert_eq!(read, due.map(Into::into).map_err(Into::into), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_takes_little_room_in_its_session() {
+        assert!(size_of::<ClientAddr>() <= 32);
+    }
 }

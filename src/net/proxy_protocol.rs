@@ -118,20 +118,16 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     // The first half of the line's end is not yet part of the text.
     let text = if end.is_none() { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
 
-    if ![UNKNOWN, TCP4, TCP6].iter().any(|family| may_become(text, family)) {
+    let unknown = text.strip_prefix(UNKNOWN);
+    let tcp = text.strip_prefix(TCP4).or_else(|| text.strip_prefix(TCP6));
+    let possible = [UNKNOWN, TCP4, TCP6].iter().any(|family| may_become(text, family));
+    if !possible || unknown.is_some_and(|ignored| !may_become(ignored, b" ")) {
         return Err(ProxyError::Malformed("its family is none of TCP4, TCP6 and UNKNOWN"));
     }
-    let unknown = text.strip_prefix(UNKNOWN);
-    if let Some(ignored) = unknown {
-        if !may_become(ignored, b" ") {
-            return Err(ProxyError::Malformed("its family is none of TCP4, TCP6 and UNKNOWN"));
-        }
-    } else if let Some(fields) = text.get(TCP4.len()..) {
-        if !fields.iter().all(|byte| byte.is_ascii_hexdigit() || b" .:".contains(byte)) {
-            return Err(ProxyError::Malformed("a byte in it belongs to no address and no port"));
-        }
+    let field = |byte: &u8| byte.is_ascii_hexdigit() || b" .:".contains(byte);
+    if tcp.is_some_and(|fields| !fields.iter().all(field)) {
+        return Err(ProxyError::Malformed("a byte in it belongs to no address and no port"));
     }
-
     let Some(end) = end else {
         return if seen.len() == MAX_V1 {
             Err(ProxyError::Malformed("its line does not end within 107 bytes"))
@@ -233,4 +229,212 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
 
 fn proxied(ip: IpAddr, port: u16) -> ProxyHeader {
     ProxyHeader::Proxied(SocketAddr::new(ip.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use ProxyError::{Absent, Malformed, TooLong};
+    use ProxyHeader::{Local, Unknown};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+    fn v2(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [V2, &[command, family], &length, body].concat()
+    }
+
+    fn from(addr: &str) -> ProxyHeader {
+        ProxyHeader::Proxied(addr.parse().unwrap())
+    }
+
+    /// Asserts what a whole header means, when a request follows it and when it comes in pieces.
+    fn assert_means(header: &[u8], meaning: ProxyHeader) {
+        let text = String::from_utf8_lossy(header);
+        let stream = [header, REQUEST].concat();
+        for length in 0..=stream.len() {
+            let due = (length >= header.len()).then_some((meaning, header.len()));
+            assert_eq!(parse(&stream[..length]), Ok(due), "{length} bytes of {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_of_version_1_names_its_source_however_it_is_cut() {
+        let long = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        for (line, meaning) in [
+            ("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n", from("192.168.0.1:56324")),
+            (
+                "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n",
+                from("255.255.255.255:65535"),
+            ),
+            ("PROXY TCP4 1.2.3.4 5.6.7.8 0 0\r\n", from("1.2.3.4:0")),
+            ("PROXY TCP6 2001:db8::1 ::1 8 443\r\n", from("[2001:db8::1]:8")),
+            ("PROXY TCP6 2001:DB8::A ::1 8 443\r\n", from("[2001:db8::a]:8")),
+            ("PROXY TCP6 ::ffff:192.0.2.1 ::ffff:192.0.2.2 8 443\r\n", from("192.0.2.1:8")),
+            (
+                &format!("PROXY TCP6 {long} {long} 65535 65535\r\n"),
+                from(&format!("[{long}]:65535")),
+            ),
+            ("PROXY UNKNOWN\r\n", Unknown),
+            ("PROXY UNKNOWN \r\n", Unknown),
+            ("PROXY UNKNOWN what\never \r stands here\r\n", Unknown),
+            (&format!("PROXY UNKNOWN {long} {long} 65535 65535\r\n"), Unknown),
+        ] {
+            assert_means(line.as_bytes(), meaning);
+        }
+    }
+
+    #[test]
+    fn a_line_that_only_looks_like_version_1_is_malformed() {
+        for line in [
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 \r\n",
+            "PROXY TCP4  1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY  TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP4\t1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 02\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 +1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 -1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 65536 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n",
+            "PROXY TCP4 01.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3.256 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.256 1 2\r\n",
+            "PROXY TCP4 ::1 ::1 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 ::1 1 2\r\n",
+            "PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+            "PROXY TCP6 [::1] ::1 1 2\r\n",
+            "PROXY TCP5 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY tcp4 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY UNKNOWNS\r\n",
+            "PROXY UNKNOW\r\n",
+            "PROXY TCP4 \r\n",
+            "PROXY TCP4\r\n",
+            "PROXY \r\n",
+        ] {
+            assert!(matches!(parse(line.as_bytes()), Err(Malformed(_))), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_line_of_version_1_has_at_most_107_bytes() {
+        let line =
+            |length: usize| [b"PROXY UNKNOWN ", &vec![b'x'; length - 16][..], b"\r\n"].concat();
+        assert_means(&line(107), Unknown);
+        assert!(matches!(parse(&line(108)), Err(Malformed(_))));
+        assert_eq!(parse(&line(108)[..106]), Ok(None));
+        assert!(matches!(parse(&line(108)[..107]), Err(Malformed(_))));
+    }
+
+    #[test]
+    fn a_header_of_version_2_names_its_source_however_it_is_cut() {
+        let v4 = [192, 0, 2, 1, 192, 0, 2, 2, 0x12, 0x34, 0x01, 0xbb];
+        let mut v6 = [0; 36];
+        v6[..2].copy_from_slice(&[0x20, 0x01]);
+        v6[15] = 7;
+        v6[32..].copy_from_slice(&[0xff, 0xff, 0x01, 0xbb]);
+        let mut mapped = v6;
+        mapped[..16].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
+        // A PP2_TYPE_NOOP of two bytes, then something cut short: extensions are skipped unread.
+        let extended = [&v4[..], &[4, 0, 2, 0, 0, 5, 0]].concat();
+        for (header, meaning) in [
+            (v2(0x21, 0x11, &v4), from("192.0.2.1:4660")),
+            (v2(0x21, 0x11, &extended), from("192.0.2.1:4660")),
+            (v2(0x21, 0x21, &v6), from("[2001::7]:65535")),
+            (v2(0x21, 0x21, &mapped), from("192.0.2.1:65535")),
+            (v2(0x21, 0x00, b""), Unknown),
+            (v2(0x21, 0x00, &v4), Unknown),
+            (v2(0x21, 0x01, &v4), Unknown),
+            (v2(0x21, 0x10, &v4), Unknown),
+            (v2(0x21, 0x12, &v4), Unknown),
+            (v2(0x21, 0x22, &v6), Unknown),
+            (v2(0x21, 0x31, &[1; 216]), Unknown),
+            (v2(0x21, 0x32, &[1; 216]), Unknown),
+            (v2(0x20, 0x00, b""), Local),
+            (v2(0x20, 0x11, &v4), Local),
+            (v2(0x20, 0x11, b"short"), Local),
+            (v2(0x20, 0xff, &v6), Local),
+        ] {
+            assert_means(&header, meaning);
+        }
+    }
+
+    #[test]
+    fn version_2_is_refused_at_the_first_byte_that_is_wrong() {
+        for (header, at) in [
+            (v2(0x11, 0x11, &[0; 12]), 13),
+            (v2(0x22, 0x11, &[0; 12]), 13),
+            (v2(0x2f, 0x00, b""), 13),
+            (v2(0x21, 0x13, &[0; 12]), 14),
+            (v2(0x21, 0x41, &[0; 36]), 14),
+            (v2(0x21, 0x11, &[0; 11]), 16),
+            (v2(0x21, 0x21, &[0; 35]), 16),
+        ] {
+            assert_eq!(parse(&header[..at - 1]), Ok(None), "{header:?}");
+            for length in at..=header.len() {
+                assert!(matches!(parse(&header[..length]), Err(Malformed(_))), "{header:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_of_version_2_has_at_most_4096_bytes() {
+        assert_means(&v2(0x21, 0x00, &[0; MAX_HEADER - 16]), Unknown);
+        assert_eq!(parse(&v2(0x21, 0x00, &[0; MAX_HEADER - 15])[..16]), Err(TooLong(4097)));
+        assert_eq!(parse(&[V2, b"\x20\0\xff\xff"].concat()), Err(TooLong(65551)));
+    }
+
+    #[test]
+    fn what_is_no_header_is_known_at_its_first_wrong_byte() {
+        for (bytes, wrong) in [
+            ("GET / HTTP/1.1\r\n", 1),
+            ("\u{16}\u{3}\u{1}", 1),
+            ("PRI * HTTP/2.0\r\n", 3),
+            ("PROXY\t", 6),
+            ("PROXYING", 6),
+            ("proxy TCP4", 1),
+            ("\r\nGET /", 3),
+            ("\r\n\r\n\0\r\nQUIT\r", 12),
+        ] {
+            assert_eq!(parse(&bytes.as_bytes()[..wrong - 1]), Ok(None), "{bytes:?}");
+            for length in wrong..=bytes.len() {
+                assert_eq!(parse(&bytes.as_bytes()[..length]), Err(Absent), "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_nobody_asked_for_is_known_by_its_signature() {
+        assert_eq!(signature(b"PROXY TCP4 1.2.3.4"), Some(Version::V1));
+        assert_eq!(signature(&v2(0x21, 0x11, &[0; 12])), Some(Version::V2));
+        assert_eq!(signature(&V2[..11]), None);
+        assert_eq!(signature(REQUEST), None);
+    }
+
+    #[test]
+    fn each_error_names_a_remedy() {
+        for (error, due) in [
+            (
+                Absent,
+                "there is no PROXY header: have the proxy send one, or set proxy_protocol = \"off\" in [proxy]",
+            ),
+            (
+                Malformed("x"),
+                "the PROXY header is malformed, x: make sure that only the proxy connects here",
+            ),
+            (
+                TooLong(5000),
+                "the PROXY header has 5000 bytes, which is more than 4096: have the proxy send fewer of the optional fields (TLVs)",
+            ),
+        ] {
+            assert_eq!(error.to_string(), due);
+        }
+    }
 }
