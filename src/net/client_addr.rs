@@ -11,16 +11,19 @@
 //! Sources: RFC 7239 for `Forwarded`; the `X-` headers have none, what nginx, HAProxy and Apache
 //! write counts.
 
+mod headers;
+mod trusted;
+
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{FORWARDED, HeaderMap, HeaderName};
-use hyper::http::uri::Authority;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+pub use trusted::{ParseTrustedError, Trusted, TrustedPeer};
 
 use crate::net::listen::PeerAddr;
 use crate::net::proxy_protocol::ProxyHeader;
+use headers::{Element, forwarded, host, https, list, node, nth_from_right};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -29,134 +32,6 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// How many hops are followed.
 pub const MAX_HOPS: usize = 32;
-/// The longest host name with room for a port (RFC 1035, section 2.3.4).
-const MAX_HOST: usize = 255;
-
-/// Whose word is believed: an entry of `proxy.trusted`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrustedPeer {
-    /// `10.0.0.0/8`, `::1`.
-    Network(IpNet),
-    /// `unix`: every client of a Unix socket.
-    Unix,
-}
-
-/// Why a text is no [`TrustedPeer`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseTrustedError {
-    /// Not one of the known forms.
-    #[error("not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"")]
-    Form,
-    /// A name where an address is due: what it resolves to may change without notice.
-    #[error("host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"")]
-    Name,
-    /// No prefix, or one of more bits than the address has.
-    #[error("the prefix of such a network is a number from 0 to {0}")]
-    Prefix(u8),
-    /// Bits behind the prefix are set, so it is not clear which of two things is meant.
-    #[error(
-        "an address within a network: write \"{0}\" for the network or \"{1}\" for the address"
-    )]
-    HostBits(IpNet, IpAddr),
-}
-
-impl FromStr for TrustedPeer {
-    type Err = ParseTrustedError;
-
-    fn from_str(text: &str) -> Result<Self, ParseTrustedError> {
-        if text == "unix" {
-            return Ok(Self::Unix);
-        }
-        let (addr, prefix) = match text.split_once('/') {
-            Some((addr, prefix)) => (addr, Some(prefix)),
-            None => (text, None),
-        };
-        let Ok(addr) = addr.parse::<IpAddr>() else {
-            let name =
-                addr.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-            let letters = addr.bytes().any(|byte| byte.is_ascii_alphabetic());
-            return Err(if name && letters {
-                ParseTrustedError::Name
-            } else {
-                ParseTrustedError::Form
-            });
-        };
-        let max = if addr.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => max,
-            Some(digits) if !digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return Err(ParseTrustedError::Form);
-            }
-            Some(digits) => {
-                let prefix = digits.parse().ok().filter(|prefix| *prefix <= max);
-                prefix.ok_or(ParseTrustedError::Prefix(max))?
-            }
-        };
-        let network = IpNet::new_assert(addr, prefix);
-        if network.addr() != network.network() {
-            return Err(ParseTrustedError::HostBits(network.trunc(), addr));
-        }
-        Ok(Self::Network(canonical(network)))
-    }
-}
-
-/// Addresses are compared in their canonical form, where an IPv4 address within IPv6 is IPv4.
-fn canonical(network: IpNet) -> IpNet {
-    const MAPPED: u8 = 96;
-    match network {
-        IpNet::V6(v6) if v6.prefix_len() >= MAPPED => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => Ipv4Net::new_assert(v4, v6.prefix_len() - MAPPED).into(),
-            None => network,
-        },
-        _ => network,
-    }
-}
-
-impl fmt::Display for TrustedPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Network(network) => network.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// Whose word is believed: `proxy.trusted`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trusted(Vec<TrustedPeer>);
-
-impl Default for Trusted {
-    /// This machine.
-    fn default() -> Self {
-        let loopback = [
-            Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into(),
-            Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
-        ];
-        loopback.map(TrustedPeer::Network).into_iter().chain([TrustedPeer::Unix]).collect()
-    }
-}
-
-impl FromIterator<TrustedPeer> for Trusted {
-    fn from_iter<I: IntoIterator<Item = TrustedPeer>>(peers: I) -> Self {
-        Self(peers.into_iter().collect())
-    }
-}
-
-impl Trusted {
-    /// Whether what `peer` says of others is believed.
-    #[must_use]
-    pub fn contains(&self, peer: PeerAddr) -> bool {
-        self.trusts(peer.into())
-    }
-
-    fn trusts(&self, hop: ClientAddr) -> bool {
-        self.0.iter().any(|trusted| match (trusted, hop.ip()) {
-            (TrustedPeer::Network(network), Some(ip)) => network.contains(&ip),
-            (TrustedPeer::Unix, None) => true,
-            _ => false,
-        })
-    }
-}
 
 /// Whom we believe the client to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,32 +58,6 @@ impl ClientAddr {
     fn new(ip: IpAddr, port: Option<u16>) -> Self {
         let ip = ip.to_canonical();
         port.map_or(Self::Ip(ip), |port| Self::Tcp(SocketAddr::new(ip, port)))
-    }
-
-    /// Parses a node of RFC 7239, section 6, but for those that hide their address. IPv6 may stand
-    /// without brackets, as it does in `X-Forwarded-For`.
-    fn parse(node: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(node).ok()?;
-        if let Ok(ip) = text.parse() {
-            return Some(Self::new(ip, None));
-        }
-        let (ip, port): (IpAddr, &str) = if let Some(rest) = text.strip_prefix('[') {
-            let (ip, port) = rest.split_once(']')?;
-            (ip.parse::<Ipv6Addr>().ok()?.into(), port)
-        } else {
-            let (ip, port) = text.split_at(text.find(':')?);
-            (ip.parse().ok()?, port)
-        };
-        if port.is_empty() {
-            return Some(Self::new(ip, None));
-        }
-        let port = port.strip_prefix(':')?;
-        if let Some(hidden) = port.strip_prefix('_') {
-            let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-            return (!hidden.is_empty() && hidden.bytes().all(known)).then(|| Self::new(ip, None));
-        }
-        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        Some(Self::new(ip, Some(port.parse().ok().filter(|_| digits)?)))
     }
 }
 
@@ -307,13 +156,13 @@ impl fmt::Display for Because {
                  so forwarding headers are ignored",
             ),
             Self::Followed(header, stop) => {
-                write!(f, "{header}, followed from right to left, leads to ")?;
-                f.write_str(match stop {
-                    Stop::Untrusted => "it as the first that is not listed in proxy.trusted",
-                    Stop::Leftmost => "it as the leftmost, and all are listed in proxy.trusted",
-                    Stop::Malformed => "it as the last before one without an address",
-                    Stop::Limit => "it as the last that is followed, the 32nd",
-                })
+                write!(f, "{header}, followed from right to left, leads to it as the ")?;
+                match stop {
+                    Stop::Untrusted => f.write_str("first that is not listed in proxy.trusted"),
+                    Stop::Leftmost => f.write_str("leftmost, and all are listed in proxy.trusted"),
+                    Stop::Malformed => f.write_str("last before one without an address"),
+                    Stop::Limit => write!(f, "last of the {MAX_HOPS} that are followed"),
+                }
             }
             Self::XRealIp => f.write_str("X-Real-IP names it"),
             Self::BadXRealIp => f.write_str(
@@ -342,8 +191,11 @@ pub struct Client {
     pub because: Because,
 }
 
-/// Who the client is, from the socket's peer, a PROXY header of a trusted peer, and the request's
-/// headers.
+/// Who the client is.
+///
+/// `proxy` is what a trusted `peer` said in its PROXY header. The `headers` are followed only if the
+/// hop in front of us is trusted: the client of the PROXY header, if it names one, otherwise `peer`.
+/// Protocol and host are those which the hop wrote that named the client.
 #[must_use]
 pub fn resolve(
     peer: PeerAddr,
@@ -370,7 +222,7 @@ pub fn resolve(
     }
 
     let usual = list(headers, &X_FORWARDED_FOR)
-        .map(|node| Element { node: ClientAddr::parse(node), ..Element::default() });
+        .map(|text| Element { node: node(text), ..Element::default() });
     let walks: Vec<(Header, Walk)> = [
         (Header::Forwarded, Walk::along(forwarded(headers), near, trusted)),
         (Header::XForwardedFor, Walk::along(usual, near, trusted)),
@@ -384,7 +236,7 @@ pub fn resolve(
         }
     }
     let mut lines = list(headers, &X_REAL_IP);
-    let real = lines.next().map(|line| ClientAddr::parse(line).filter(|_| lines.next().is_none()));
+    let real = lines.next().map(|line| node(line).filter(|_| lines.next().is_none()));
     let (addr, because) = match (walks.first(), real) {
         (None, None) => (near, unnamed),
         (None, Some(None)) => (near, Because::BadXRealIp),
@@ -415,16 +267,7 @@ fn agreed<T: PartialEq>(one: Option<T>, other: Option<T>) -> Option<T> {
     }
 }
 
-/// What one hop wrote of the one before it.
-#[derive(Debug, Default)]
-struct Element {
-    node: Option<ClientAddr>,
-    https: Option<bool>,
-    host: Option<String>,
-}
-
 /// One header, followed from right to left.
-#[derive(Debug)]
 struct Walk {
     /// Those named on the way, the client last.
     hops: Vec<IpAddr>,
@@ -473,168 +316,6 @@ impl Walk {
     }
 }
 
-/// The elements of all lines of a list, from right to left. Empty ones do not count (RFC 9110,
-/// section 5.6.1).
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let lines = headers.get_all(name).iter().rev();
-    lines
-        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
-/// What stands at the place of the `hops`-th hop. A list may be shorter, because some proxies
-/// replace what others add to.
-fn nth_from_right<T>(
-    headers: &HeaderMap,
-    name: &HeaderName,
-    hops: usize,
-    parse: fn(&[u8]) -> Option<T>,
-) -> Option<T> {
-    list(headers, name).take(hops).last().and_then(parse)
-}
-
-fn https(proto: &[u8]) -> Option<bool> {
-    let is = |name: &str| proto.eq_ignore_ascii_case(name.as_bytes());
-    if is("https") || is("wss") {
-        Some(true)
-    } else if is("http") || is("ws") {
-        Some(false)
-    } else {
-        None
-    }
-}
-
-/// A host with or without a port, in lower case.
-fn host(text: &[u8]) -> Option<String> {
-    let authority = Authority::try_from(text).ok().filter(|_| text.len() <= MAX_HOST)?;
-    // Without userinfo the host stands first.
-    let port =
-        authority.as_str().strip_prefix(authority.host()).filter(|_| !text.contains(&b'@'))?;
-    let good = !authority.host().is_empty() && (port.is_empty() || authority.port_u16().is_some());
-    good.then(|| authority.as_str().to_ascii_lowercase())
-}
-
-/// The elements of `Forwarded`, from right to left.
-fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Element> {
-    headers.get_all(FORWARDED).iter().rev().flat_map(|line| {
-        let mut rest = line.as_bytes();
-        std::iter::from_fn(move || {
-            while !rest.is_empty() {
-                match Pairs::cut(&mut rest) {
-                    Some(Pairs { any: false, .. }) => {}
-                    Some(pairs) => return Some(pairs.read()),
-                    None => {
-                        rest = &[];
-                        return Some(Element::default());
-                    }
-                }
-            }
-            None
-        })
-    })
-}
-
-/// The parameters of one element of `Forwarded` (RFC 7239, section 4).
-#[derive(Default)]
-struct Pairs {
-    /// There is at least one, known or not.
-    any: bool,
-    node: Option<Vec<u8>>,
-    proto: Option<Vec<u8>>,
-    host: Option<Vec<u8>>,
-}
-
-impl Pairs {
-    /// Cuts the last element off `line`, with the comma before it. `None` if it is malformed.
-    ///
-    /// It is read backwards, so that nothing further left can change what it means: a quote that a
-    /// client opens would otherwise swallow what the proxy adds.
-    fn cut(line: &mut &[u8]) -> Option<Self> {
-        let mut pairs = Self::default();
-        loop {
-            *line = line.trim_ascii_end();
-            match line.split_last() {
-                None => return Some(pairs),
-                Some((b',', rest)) => {
-                    *line = rest;
-                    return Some(pairs);
-                }
-                Some((b';', rest)) => *line = rest,
-                Some(_) => pairs.cut_pair(line)?,
-            }
-        }
-    }
-
-    fn cut_pair(&mut self, line: &mut &[u8]) -> Option<()> {
-        let value = match line.strip_suffix(b"\"") {
-            Some(open) => cut_quoted(open, line)?,
-            // Colons and brackets ask for quotes, but many a configuration has none.
-            None => cut_while(line, |byte| is_token(byte) || b":[]".contains(&byte))?.to_vec(),
-        };
-        *line = line.strip_suffix(b"=")?;
-        let name = cut_while(line, is_token)?;
-        *line = line.trim_ascii_end();
-        if !matches!(line.last(), None | Some(b',' | b';')) {
-            return None;
-        }
-        self.any = true;
-        let known = [("for", &mut self.node), ("proto", &mut self.proto), ("host", &mut self.host)];
-        for (known, slot) in known {
-            // No parameter may stand twice in an element.
-            if name.eq_ignore_ascii_case(known.as_bytes()) && slot.replace(value.clone()).is_some()
-            {
-                return None;
-            }
-        }
-        Some(())
-    }
-
-    fn read(self) -> Element {
-        Element {
-            node: self.node.and_then(|node| ClientAddr::parse(&node)),
-            https: self.proto.and_then(|proto| https(&proto)),
-            host: self.host.and_then(|name| host(&name)),
-        }
-    }
-}
-
-/// Cuts a quoted-string off `open`, which lacks the closing quote, and leaves what precedes it in
-/// `line` (RFC 9110, section 5.6.4).
-fn cut_quoted<'a>(open: &'a [u8], line: &mut &'a [u8]) -> Option<Vec<u8>> {
-    let mut start = open.len();
-    loop {
-        start = open[..start].iter().rposition(|byte| *byte == b'"')?;
-        *line = &open[..start];
-        if line.last() != Some(&b'\\') {
-            break;
-        }
-    }
-    let mut text = Vec::new();
-    let mut quoted = open[start + 1..].iter();
-    while let Some(&byte) = quoted.next() {
-        match byte {
-            b'"' => return None,
-            b'\\' => text.push(*quoted.next()?),
-            _ => text.push(byte),
-        }
-    }
-    Some(text)
-}
-
-/// Cuts off the longest end of `line` whose bytes are all `of` a kind. `None` if it is empty.
-fn cut_while<'a>(line: &mut &'a [u8], of: impl Fn(u8) -> bool) -> Option<&'a [u8]> {
-    let start = line.iter().rposition(|byte| !of(*byte)).map_or(0, |at| at + 1);
-    let (rest, end) = line.split_at(start);
-    *line = rest;
-    (!end.is_empty()).then_some(end)
-}
-
-/// `tchar` of RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -642,8 +323,10 @@ mod tests {
 
     /// Loopback, Unix, and two networks of proxies.
     fn trusted() -> Trusted {
-        let more = ["10.0.0.0/8", "2001:db8:1::/48"].map(|text| text.parse().unwrap());
-        Trusted::default().0.into_iter().chain(more).collect()
+        ["127.0.0.0/8", "::1", "unix", "10.0.0.0/8", "2001:db8:1::/48"]
+            .map(|text| text.parse().unwrap())
+            .into_iter()
+            .collect()
     }
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
@@ -976,105 +659,9 @@ mod tests {
             let found = behind(lines);
             assert_eq!((found.https, found.host.as_deref()), (https, host), "{lines:?}");
         }
-        let long = "a".repeat(MAX_HOST);
+        let long = "a".repeat(255);
         assert_eq!(behind(&[("XFH", &long)]).host.as_ref(), Some(&long));
         assert_eq!(behind(&[("XFH", &format!("{long}a"))]).host, None);
-    }
-
-    #[test]
-    fn this_machine_is_trusted_by_default() {
-        let listed: Vec<_> = Trusted::default().0.iter().map(ToString::to_string).collect();
-        assert_eq!(listed, ["127.0.0.0/8", "::1/128", "unix"]);
-        let read = listed.iter().map(|text| text.parse::<TrustedPeer>().unwrap()).collect();
-        assert_eq!(Trusted::default(), read);
-    }
-
-    #[test]
-    fn an_entry_of_trusted_is_a_network_an_address_or_unix() {
-        for (text, due) in [
-            ("10.0.0.0/8", Ok("10.0.0.0/8")),
-            ("192.0.2.1", Ok("192.0.2.1/32")),
-            ("2001:db8::/32", Ok("2001:db8::/32")),
-            ("::1", Ok("::1/128")),
-            ("0.0.0.0/0", Ok("0.0.0.0/0")),
-            ("::ffff:10.0.0.0/104", Ok("10.0.0.0/8")),
-            ("::ffff:192.0.2.1", Ok("192.0.2.1/32")),
-            ("unix", Ok("unix")),
-            (
-                "10.0.0.1/8",
-                Err(
-                    "an address within a network: write \"10.0.0.0/8\" for the network or \"10.0.0.1\" for the address",
-                ),
-            ),
-            (
-                "2001:db8::1/32",
-                Err(
-                    "an address within a network: write \"2001:db8::/32\" for the network or \"2001:db8::1\" for the address",
-                ),
-            ),
-            (
-                "proxy.example",
-                Err(
-                    "host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"",
-                ),
-            ),
-            (
-                "localhost/8",
-                Err(
-                    "host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"",
-                ),
-            ),
-            ("10.0.0.0/33", Err("the prefix of such a network is a number from 0 to 32")),
-            ("10.0.0.0/", Err("the prefix of such a network is a number from 0 to 32")),
-            ("::/129", Err("the prefix of such a network is a number from 0 to 128")),
-            ("::/999", Err("the prefix of such a network is a number from 0 to 128")),
-            (
-                "10.0.0.0/255.0.0.0",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-            (
-                "10.0.0.0/+8",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-            (
-                "10.*",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-            (
-                "010.0.0.0/8",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-            (
-                "127.0.0.1:80",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-            (
-                "unix:/run/x",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-            (
-                "",
-                Err(
-                    "not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"",
-                ),
-            ),
-        ] {
-            let read = text.parse::<TrustedPeer>();
-            let read = read.map(|peer| peer.to_string()).map_err(|error| error.to_string());
-            assert_eq!(read, due.map(Into::into).map_err(Into::into), "{text:?}");
-        }
     }
 
     #[test]

@@ -16,5 +16,6 @@ mod http_answers;
 mod life_cycle;
 mod listeners;
 mod logs;
+mod net;
 mod session;
 mod shipped_files;
