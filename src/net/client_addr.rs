@@ -620,6 +620,7 @@ mod tests {
             // Neither is taken from the next place if it is no good in its own.
             (&[("XFP", "https, gopher")], None, None),
             (&[("XFH", "a.example, u@b.example")], None, None),
+            (&[("XFH", "a:1@a:8")], None, None),
             (&[("XFH", "a b")], None, None),
             (&[("XFH", "a/b")], None, None),
             (&[("XFH", "a:b")], None, None),
