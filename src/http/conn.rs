@@ -29,6 +29,7 @@ use super::wire::Wire;
 use crate::net::listen::{PeerAddr, Transport};
 use crate::net::proxy_protocol::Expect;
 use crate::ops::metrics::Label;
+use crate::ws::diagnosis::Verdict;
 use crate::ws::handshake::Rejection;
 
 /// The largest request head, in bytes; more is answered with 431.
@@ -173,10 +174,15 @@ where
     let patience = policy.timeouts.handshake;
     let patience = if caller.refused.is_some() { patience.min(SHORT_DEADLINE) } else { patience };
     let deadline = caller.accepted + patience;
-    let proxy = (policy.proxy.protocol == Expect::Required).then_some(trusted);
     let mut wire = Wire::new(stream, policy.timeouts.session.close);
 
-    let unanswered = match timeout_at(deadline, prologue::read(&mut wire, proxy)).await {
+    let proxy = policy.proxy.protocol;
+    let beginning = if proxy == Expect::Required && !trusted {
+        Ok(Prologue::Wrong(Verdict::ProxyUntrusted))
+    } else {
+        timeout_at(deadline, prologue::read(&mut wire, proxy)).await
+    };
+    let unanswered = match beginning {
         Ok(Prologue::Request(first, header)) => {
             wire.unread(first);
             caller.proxy = header;

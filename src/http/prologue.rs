@@ -1,12 +1,14 @@
 //! What comes before a request: a PROXY header where one is due, or the wrong protocol.
 //!
-//! Owns the reading of a connection's first bytes. What they mean is the PROXY parser's to know, and
-//! the diagnosis'; who may speak PROXY is in its caller's settings.
+//! Owns the reading of a connection's first bytes. It does not know what they mean, which is the
+//! PROXY parser's matter and the diagnosis', nor who may speak PROXY.
+//!
+//! Source: section 2 of HAProxy's `proxy-protocol.txt` for what is read before anything else.
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::net::proxy_protocol::{self, ProxyError, ProxyHeader};
+use crate::net::proxy_protocol::{self, Expect, ProxyError, ProxyHeader};
 use crate::ws::diagnosis::{Spoken, Verdict, spoken};
 
 /// Read at once. A handshake mostly fits.
@@ -25,16 +27,12 @@ pub(super) enum Prologue {
     Broken,
 }
 
-/// Reads until it is clear how a connection begins. `proxy` tells that a PROXY header has to come
-/// first, and whether the peer may send one.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), proxy: Option<bool>) -> Prologue {
-    if proxy == Some(false) {
-        return Prologue::Wrong(Verdict::ProxyUntrusted);
-    }
+/// Reads until it is clear how a connection begins: with a PROXY header, if one is due.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), proxy: Expect) -> Prologue {
     let mut bytes = BytesMut::with_capacity(FIRST_READ);
     let mut header = None;
     loop {
-        if proxy.is_some() && header.is_none() {
+        if proxy == Expect::Required && header.is_none() {
             match proxy_protocol::parse(&bytes) {
                 Ok(Some((found, length))) => {
                     header = Some(found);
@@ -47,7 +45,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), proxy: Option<bo
                 }
             }
         }
-        let due = proxy.is_some() && header.is_none();
+        let due = proxy == Expect::Required && header.is_none();
         if !due {
             match spoken(&bytes) {
                 Some(Spoken::Http) => return Prologue::Request(bytes, header),
