@@ -5,7 +5,7 @@
 //!
 //! Sources: sysexits(3) for 70 and 78; the conventions of clap for 2.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::task::{Context, Poll};
@@ -19,6 +19,7 @@ use crate::net::listen::ListenAddr;
 use crate::ops::logging::{self, Level, Logging};
 use crate::ops::systemd;
 use crate::server::{Server, Signal, StartError};
+use crate::ws::diagnosis::snippet::{self, Product, Service};
 
 /// A run-time failure, such as an address in use.
 const FAILURE: u8 = 1;
@@ -45,6 +46,11 @@ enum Command {
     Serve,
     /// Check the configuration: print "ok" or everything that is wrong, and start nothing
     Check,
+    /// Print the configuration with which a proxy passes everything to this service
+    Snippet {
+        /// The proxy in front
+        proxy: Product,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -95,6 +101,7 @@ pub fn run() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(&source),
         Command::Check => check(&source),
+        Command::Snippet { proxy } => snippet(&source, proxy),
     }
 }
 
@@ -111,6 +118,22 @@ fn check(source: &Source) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(CONFIG, &error),
+    }
+}
+
+fn snippet(source: &Source, proxy: Product) -> ExitCode {
+    let config = match source.load() {
+        Ok((config, _)) => config,
+        Err(error) => return fail(CONFIG, &error),
+    };
+    let service = Service {
+        bind: &config.boot.bind,
+        paths: config.policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect(),
+        proxy_protocol: false,
+    };
+    match io::stdout().write_all(snippet::render(proxy, &service).as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILURE, &format_args!("cannot write the configuration: {error}")),
     }
 }
 

@@ -8,6 +8,8 @@
 //! proves that a proxy lost the rest, and what is left tells which line it lacks. The verdicts were
 //! measured behind nginx 1.22 and 1.31, Apache 2.4 and HAProxy 2.6.
 
+pub mod snippet;
+
 use std::fmt;
 use std::net::IpAddr;
 
