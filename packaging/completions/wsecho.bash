@@ -25,6 +25,9 @@ _wsecho() {
             wsecho,serve)
                 cmd="wsecho__subcmd__serve"
                 ;;
+            wsecho,snippet)
+                cmd="wsecho__subcmd__snippet"
+                ;;
             wsecho__subcmd__help,check)
                 cmd="wsecho__subcmd__help__subcmd__check"
                 ;;
@@ -34,6 +37,9 @@ _wsecho() {
             wsecho__subcmd__help,serve)
                 cmd="wsecho__subcmd__help__subcmd__serve"
                 ;;
+            wsecho__subcmd__help,snippet)
+                cmd="wsecho__subcmd__help__subcmd__snippet"
+                ;;
             *)
                 ;;
         esac
@@ -41,7 +47,7 @@ _wsecho() {
 
     case "${cmd}" in
         wsecho)
-            opts="-h -V --config --bind --log-level --help --version serve check help"
+            opts="-h -V --config --bind --log-level --help --version serve check snippet help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -93,7 +99,7 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__help)
-            opts="serve check help"
+            opts="serve check snippet help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -148,8 +154,48 @@ _wsecho() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        wsecho__subcmd__help__subcmd__snippet)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         wsecho__subcmd__serve)
             opts="-h --config --bind --log-level --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        wsecho__subcmd__snippet)
+            opts="-h --config --bind --log-level --help nginx haproxy apache"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -14,7 +14,9 @@ fn the_version_is_that_of_the_package() {
 fn help_names_every_option_and_the_exit_codes() {
     let outcome = Outcome::of(wsecho().arg("--help"));
     assert_eq!(outcome.code(), 0);
-    for part in ["--config", "--bind", "--log-level", "serve", "check", "78 configuration"] {
+    for part in
+        ["--config", "--bind", "--log-level", "serve", "check", "snippet", "78 configuration"]
+    {
         assert!(outcome.stdout.contains(part), "{part} in {}", outcome.stdout);
     }
 }
@@ -53,4 +55,35 @@ fn a_config_that_cannot_be_read_is_not_taken_for_defaults() {
     std::fs::write(&file, b"# gr\xfc\xdfe\n").unwrap();
     let outcome = Outcome::of(wsecho().arg("--config").arg(file));
     assert_eq!(outcome.code(), 78, "{}", outcome.stderr);
+}
+
+#[test]
+fn the_configuration_of_a_proxy_is_printed_for_the_addresses_and_paths_of_this_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wsecho.toml");
+    std::fs::write(&file, "bind = \"0.0.0.0:8000\"\n[[endpoint]]\npath = \"/ws\"\n").unwrap();
+    for (proxy, address, path) in [
+        ("nginx", "server 127.0.0.1:8000;", "^(/ws)$"),
+        ("haproxy", "server wsecho 127.0.0.1:8000 check", "{ path /ws }"),
+        ("apache", "ProxyPass \"/ws\" \"ws://127.0.0.1:8000/ws\"", "\"/ws\""),
+    ] {
+        let outcome = Outcome::of(wsecho().args(["snippet", proxy, "--config"]).arg(&file));
+        assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+        let text = outcome.stdout;
+        assert!(text.contains(address) && text.contains(path), "{text}");
+        assert!(!text.contains("/socket"), "{text}");
+    }
+    let bound = ["snippet", "nginx", "--bind", "unix:/run/wsecho.sock", "--config"];
+    let outcome = Outcome::of(wsecho().args(bound).arg(&file));
+    assert!(outcome.stdout.contains("\n    server unix:/run/wsecho.sock;\n"), "{}", outcome.stdout);
+}
+
+#[test]
+fn no_configuration_of_a_proxy_is_printed_for_a_service_that_would_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wsecho.toml");
+    std::fs::write(&file, "bnd = \"0.0.0.0:8000\"\n").unwrap();
+    let outcome = Outcome::of(wsecho().args(["snippet", "nginx", "--config"]).arg(&file));
+    assert_eq!((outcome.code(), outcome.stdout.as_str()), (78, ""));
+    assert!(outcome.stderr.contains("did you mean \"bind\"?"), "{}", outcome.stderr);
 }

@@ -7,6 +7,10 @@ use std::path::Path;
 
 use clap_complete::Shell;
 use wsecho::config::{Config, parse};
+use wsecho::net::listen::ListenAddr;
+use wsecho::ws::diagnosis::Verdict;
+use wsecho::ws::diagnosis::snippet::{Product, Service, render};
+use wsecho::ws::handshake::{Connection, Trace, Upgrade};
 
 fn shipped(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -92,7 +96,10 @@ fn the_man_page_is_that_of_the_command_line() {
     page.extend(b".SH COMMANDS\n");
     for subcommand in command.get_subcommands() {
         let about = subcommand.get_about().expect("every command says what it does");
-        page.extend(format!(".TP\n.B {}\n{about}.\n", subcommand.get_name()).bytes());
+        let values = subcommand.get_positionals().flat_map(clap::Arg::get_possible_values);
+        let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
+        let name = format!("{} {}", subcommand.get_name(), values.join("|"));
+        page.extend(format!(".TP\n.B {}\n{about}.\n", name.trim_end()).bytes());
     }
     page.extend(MAN_PAGE_END.trim_start().bytes());
     compare("docs/wsecho.8", &page);
@@ -145,4 +152,65 @@ fn the_shipped_configuration_shows_every_key() {
             assert!(shown.iter().any(|shown| text.contains(shown)), "{key}");
         }
     }
+}
+
+/// The configuration of a proxy for the service as it is installed.
+fn snippet(product: Product) -> String {
+    let Config { boot, policy } = Config::default();
+    let paths = policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
+    render(product, &Service { bind: &boot.bind, paths, proxy_protocol: false })
+}
+
+#[test]
+fn the_packaged_configurations_of_proxies_are_those_that_the_command_prints() {
+    for (product, path) in [
+        (Product::Nginx, "packaging/nginx/wsecho.conf"),
+        (Product::Haproxy, "packaging/haproxy/wsecho.cfg"),
+        (Product::Apache, "packaging/apache/wsecho.conf"),
+    ] {
+        compare(path, snippet(product).as_bytes());
+    }
+}
+
+#[test]
+fn the_page_about_proxies_shows_the_packaged_configurations() {
+    let mut page = fs::read_to_string(shipped("docs/proxies.md")).unwrap();
+    for (product, name) in
+        [(Product::Nginx, "nginx"), (Product::Haproxy, "haproxy"), (Product::Apache, "apache")]
+    {
+        let begin = format!("<!-- wsecho snippet {name} -->\n```{name}\n");
+        let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("no {begin}"));
+        let (_, after) = rest.split_once("```\n").expect("the block ends");
+        page = format!("{before}{begin}{}```\n{after}", snippet(product));
+    }
+    compare("docs/proxies.md", page.as_bytes());
+}
+
+#[test]
+fn the_page_about_proxies_explains_every_verdict() {
+    let page = fs::read_to_string(shipped("docs/proxies.md")).unwrap();
+    let upgrades = [Upgrade::Absent, Upgrade::WebSocket, Upgrade::Other];
+    let connections =
+        [Connection::Absent, Connection::Upgrade, Connection::KeepAlive, Connection::Other];
+    // Whatever a handshake can look like.
+    for bits in 0..8 {
+        let [http_1_1, key, forwarded_by_apache] = [1, 2, 4].map(|bit| bits & bit != 0);
+        for upgrade in upgrades {
+            for connection in connections {
+                let trace = Trace { http_1_1, upgrade, connection, key, forwarded_by_apache };
+                let label = Verdict::of(trace).label();
+                assert!(page.contains(&format!("| `{label}` |")), "{label}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_address_assumed_for_sockets_from_systemd_is_that_of_the_shipped_unit() {
+    let unit = fs::read_to_string(shipped("systemd/wsecho.socket")).unwrap();
+    let addr = unit.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap();
+    let service =
+        Service { bind: &[ListenAddr::Inherited], paths: vec!["/"], proxy_protocol: false };
+    let text = render(Product::Nginx, &service);
+    assert!(text.contains(&format!("\n    server {addr};\n")), "{addr} in {text}");
 }

@@ -149,7 +149,7 @@ fn decoded(path: &str) -> Vec<u8> {
 
 /// The `server` lines of an upstream of nginx.
 fn nginx_servers(upstreams: &[Upstream]) -> String {
-    // They are one process: none is better while another one does not answer.
+    // They are one process: all of them answer or none, so resting from one only takes longer.
     let option = if upstreams.len() > 1 { " max_fails=0" } else { "" };
     lines(upstreams, "    ", |_, address| match address {
         Address::Tcp(tcp) => format!("server {tcp}{option};"),
@@ -198,8 +198,9 @@ map $http_upgrade $wsecho_connection {{
 
 upstream wsecho {{
 {servers}{unix}    # nginx has some 28,000 ports for each address (net.ipv4.ip_local_port_range), and so many
-    # sessions. For more, name several in bind and here; a Unix socket needs no ports.
-    #server 127.0.0.2:8888;
+    # sessions; each takes two of its worker_connections. For more, name several addresses in bind
+    # and here: with max_fails=0, or nginx answers 502 for 10 s after a restart of wsecho.
+    #server 127.0.0.2:8888 max_fails=0;
 }}
 
 server {{
@@ -217,12 +218,12 @@ server {{
     #    proxy_pass http://wsecho/;
     location / {{
         proxy_pass http://wsecho;
-        # Before 1.29.7 nginx speaks HTTP/1.0 to upstreams, and up to this day it drops both headers:
-        # these three lines are what makes a WebSocket pass.
+        # These three lines are what makes a WebSocket pass: nginx speaks HTTP/1.0 to upstreams
+        # unless told otherwise, and drops both headers. From 1.29.7 the first one is the default.
         {HTTP_VERSION}
         {SET_UPGRADE}
         {set_mapped}
-        # Without the map above this does as well where nothing but WebSockets passes:
+        # Without the map this does as well where nothing but WebSockets passes:
         #{SET_CONNECTION}
 
         # $http_host, because $host loses the port.
@@ -303,8 +304,8 @@ fn haproxy(upstreams: &[Upstream], paths: &[&str], proxy_protocol: bool) -> Stri
     let endpoints = paths.iter().map(|path| quoted(path, &SPECIAL)).collect::<Vec<_>>().join(" ");
     format!(
         "\
-# HAProxy in front of wsecho: append to /etc/haproxy/haproxy.cfg, then
-# `haproxy -c -f /etc/haproxy/haproxy.cfg` and `systemctl reload haproxy`. For HAProxy 1.5 and newer.
+# HAProxy 1.5 or newer in front of wsecho: append to /etc/haproxy/haproxy.cfg, then
+# `haproxy -c -f /etc/haproxy/haproxy.cfg` and `systemctl reload haproxy`.
 # A line that begins with # and no blank is ready to be uncommented.
 
 frontend wsecho
@@ -341,7 +342,8 @@ backend wsecho
 
     # `Upgrade` and `Connection` need no line: HAProxy passes WebSockets by itself.
 {unix}{proxy_protocol}{servers}    # HAProxy has some 28,000 ports for each address (net.ipv4.ip_local_port_range), and so many
-    # sessions. For more, name several in bind and here; a Unix socket needs no ports.
+    # sessions; `maxconn` in its `global` counts, too. For more, name several addresses in bind and
+    # here; a Unix socket needs no ports.
     #server wsecho0 127.0.0.2:8888 check{option}
 "
     )
@@ -409,15 +411,15 @@ fn apache(upstreams: &[Upstream], paths: &[&str], proxy_protocol: bool) -> Strin
 
     # The Host that the client named; Apache says the name of the upstream otherwise.
     ProxyPreserveHost On
-    # Who the client is; X-Forwarded-For and -Host come by themselves. What the client says of itself
-    # in the other headers is not passed on: wsecho believes them only where they agree.
+    # Who the client is; X-Forwarded-For and -Host come by themselves. What the client says of
+    # itself in the other headers is not passed on: wsecho believes them only where they agree.
     RequestHeader set X-Forwarded-Proto \"http\" env=!HTTPS
     RequestHeader set X-Forwarded-Proto \"https\" env=HTTPS
     RequestHeader unset X-Forwarded-Host
     RequestHeader unset X-Real-IP
     RequestHeader unset Forwarded
 
-    # A connection on which nothing passes is cut after Timeout, 60 s by default, or this.
+    # A connection on which nothing passes is cut after this or Timeout, whichever is longer.
     ProxyTimeout 3600
 
     # ws:// is what makes a WebSocket pass (mod_proxy_wstunnel); with http:// it does not. It is all
@@ -429,4 +431,130 @@ fn apache(upstreams: &[Upstream], paths: &[&str], proxy_protocol: bool) -> Strin
 </VirtualHost>
 "
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::remedy;
+    use super::*;
+    use crate::ws::handshake::{Connection, Trace, Upgrade};
+
+    const PRODUCTS: [Product; 3] = [Product::Nginx, Product::Haproxy, Product::Apache];
+
+    fn rendered(product: Product, bind: &[&str], paths: &[&str], proxy_protocol: bool) -> String {
+        let bind: Vec<ListenAddr> = bind.iter().map(|addr| addr.parse().unwrap()).collect();
+        let text = render(product, &Service { bind: &bind, paths: paths.to_vec(), proxy_protocol });
+        for line in text.lines() {
+            let comment = line.trim_start().starts_with("# ");
+            assert!(line.trim_end() == line && !(comment && line.len() > 100), "{line:?}");
+        }
+        text
+    }
+
+    /// The lines in which one of the words stands, without indentation.
+    fn lines<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
+        text.lines().map(str::trim).filter(|line| line.starts_with(word)).collect()
+    }
+
+    #[test]
+    fn every_line_that_a_verdict_asks_for_stands_in_the_configuration() {
+        let nothing = Trace {
+            http_1_1: false,
+            upgrade: Upgrade::Absent,
+            connection: Connection::Other,
+            key: true,
+            forwarded_by_apache: false,
+        };
+        let apache = Trace {
+            http_1_1: true,
+            connection: Connection::KeepAlive,
+            forwarded_by_apache: true,
+            ..nothing
+        };
+        for (product, trace) in [(Product::Nginx, nothing), (Product::Apache, apache)] {
+            let text = rendered(product, &["127.0.0.1:8888"], &["/socket", "/echo"], false);
+            let (_, asked) = remedy(trace).unwrap();
+            for line in asked {
+                assert!(text.contains(&format!("{line}\n")), "{line} in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_proxy_connects_to_every_address_and_never_to_a_wildcard() {
+        let bind = ["0.0.0.0:80", "[::]:80", "unix:/run/w.sock", "systemd", "127.0.0.1:8888"];
+        let text = rendered(Product::Nginx, &bind, &["/"], false);
+        let expected = [
+            "server 127.0.0.1:80 max_fails=0;",
+            "server [::1]:80 max_fails=0;",
+            "server unix:/run/w.sock max_fails=0;",
+            "server 127.0.0.1:8888 max_fails=0;",
+        ];
+        assert_eq!(lines(&text, "server ")[..4], expected);
+        let text = rendered(Product::Haproxy, &bind, &["/"], false);
+        let expected = [
+            "server wsecho1 127.0.0.1:80 check",
+            "server wsecho2 [::1]:80 check",
+            "server wsecho3 unix@/run/w.sock check",
+            "server wsecho4 127.0.0.1:8888 check",
+        ];
+        assert_eq!(lines(&text, "server "), expected);
+    }
+
+    #[test]
+    fn an_address_that_is_not_known_here_is_explained() {
+        for (bind, note) in [("systemd", "wsecho.socket"), ("127.0.0.1:0", "give it one")] {
+            for product in PRODUCTS {
+                let text = rendered(product, &[bind], &["/"], false);
+                assert!(text.contains(note) && text.contains("127.0.0.1:8888"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_proxy_protocol_is_sent_by_those_that_can_and_the_other_one_says_so() {
+        for (product, line) in [
+            (Product::Nginx, "\n        proxy_protocol on;\n"),
+            (Product::Haproxy, "\n    server wsecho 127.0.0.1:8888 check send-proxy-v2\n"),
+            (Product::Apache, "\n# ATTENTION: Apache cannot send the PROXY protocol."),
+        ] {
+            let [off, required] =
+                [false, true].map(|on| rendered(product, &["127.0.0.1:8888"], &["/"], on));
+            assert!(required.contains(line) && !off.contains(line), "{required}");
+        }
+    }
+
+    #[test]
+    fn apache_passes_each_endpoint_as_a_websocket_and_the_rest_as_http() {
+        let text = rendered(Product::Apache, &["[::]:80"], &["/a", "/b"], false);
+        let expected = [
+            r#"ProxyPass "/a" "ws://[::1]:80/a""#,
+            r#"ProxyPass "/b" "ws://[::1]:80/b""#,
+            r#"ProxyPass "/" "http://[::1]:80/""#,
+        ];
+        assert_eq!(lines(&text, "ProxyPass "), expected);
+        let text = rendered(Product::Apache, &["unix:/run/socket", "127.0.0.1:80"], &["/"], false);
+        let expected = [r#"ProxyPass "/" "unix:/run/socket|ws://localhost/""#];
+        assert_eq!(lines(&text, "ProxyPass "), expected);
+    }
+
+    #[test]
+    fn what_a_product_could_misread_is_quoted() {
+        let paths = ["/a%20b", "/$x;y{z}", "/q\"\\"];
+        let nginx = rendered(Product::Nginx, &["unix:/a b"], &paths, false);
+        assert_eq!(lines(&nginx, "server \""), ["server \"unix:/a b\";"]);
+        let expected = [r"#location ~ ^(/a\x20b|/\x24x\x3by\x7bz\x7d|/q\x22\x5c)$ {"];
+        assert_eq!(lines(&nginx, "#location ~"), expected);
+        let haproxy = rendered(Product::Haproxy, &["unix:/a b"], &paths, false);
+        assert_eq!(lines(&haproxy, "server "), ["server wsecho \"unix@/a b\" check"]);
+        let expected = [r#"#use_backend wsecho if { path /a%20b "/\$x;y{z}" "/q\"\\" }"#];
+        assert_eq!(lines(&haproxy, "#use_backend"), expected);
+        let apache = rendered(Product::Apache, &["127.0.0.1:80"], &paths, false);
+        let expected = [
+            r#"ProxyPass "/a b" "ws://127.0.0.1:80/a b""#,
+            r#"ProxyPass "/$x;y{z}" "ws://127.0.0.1:80/$x;y{z}""#,
+            r#"ProxyPass "/q\"\\" "ws://127.0.0.1:80/q\"\\""#,
+        ];
+        assert_eq!(lines(&apache, "ProxyPass ")[..3], expected);
+    }
 }
