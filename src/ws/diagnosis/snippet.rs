@@ -260,6 +260,7 @@ stream {{
 {servers}    }}
 
     server {{
+        # No server of `http {{ }}` can have the same port.
         listen 80;
         # For wss://, in place of the line above:
         #listen 443 ssl;
