@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Machine, Overrides, Source};
 use crate::net::listen::ListenAddr;
+use crate::net::proxy_protocol::Expect;
 use crate::ops::logging::{self, Level, Logging};
 use crate::ops::systemd;
 use crate::server::{Server, Signal, StartError};
@@ -129,7 +130,7 @@ fn snippet(source: &Source, proxy: Product) -> ExitCode {
     let service = Service {
         bind: &config.boot.bind,
         paths: config.policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect(),
-        proxy_protocol: false,
+        proxy_protocol: config.policy.proxy.protocol == Expect::Required,
     };
     match io::stdout().write_all(snippet::render(proxy, &service).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,

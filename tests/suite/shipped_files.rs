@@ -8,6 +8,7 @@ use std::path::Path;
 use clap_complete::Shell;
 use wsecho::config::{Config, parse};
 use wsecho::net::listen::ListenAddr;
+use wsecho::ops::metrics::Label;
 use wsecho::ws::diagnosis::Verdict;
 use wsecho::ws::diagnosis::snippet::{Product, Service, render};
 use wsecho::ws::handshake::{Connection, Trace, Upgrade};
@@ -198,11 +199,26 @@ fn the_page_about_proxies_explains_every_verdict() {
         for upgrade in upgrades {
             for connection in connections {
                 let trace = Trace { http_1_1, upgrade, connection, key, forwarded_by_apache };
-                let label = Verdict::of(trace).label();
-                assert!(page.contains(&format!("| `{label}` |")), "{label}");
+                explained(&page, Verdict::of(trace));
             }
         }
     }
+    for verdict in [
+        Verdict::TlsSpoken,
+        Verdict::Http2Spoken,
+        Verdict::ProxyUnexpected,
+        Verdict::ProxyMissing,
+        Verdict::ProxyMalformed,
+        Verdict::ProxyUntrusted,
+        Verdict::HostLost,
+    ] {
+        explained(&page, verdict);
+    }
+}
+
+fn explained(page: &str, verdict: Verdict) {
+    let label = verdict.label();
+    assert!(page.contains(&format!("| `{label}` |")), "{label}");
 }
 
 #[test]
