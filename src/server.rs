@@ -118,13 +118,13 @@ impl Server {
         let router = |config: &Config| {
             Arc::new(Router::new(Arc::clone(&config.policy), Arc::clone(&lasting)))
         };
-        let drain = &lasting.drain;
-        let sessions = || lasting.metrics.sessions.get();
+        let drain = lasting.drain();
+        let sessions = || lasting.metrics().sessions.get();
         let mut status = Status::new(addrs);
         let mut current = router(&config);
         let mut pulse = Pulse::new();
         announce(&listeners, &admin, &config);
-        lasting.metrics.loaded();
+        lasting.metrics().loaded();
         systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.first())]);
 
         let mut period = every(STATUS_PERIOD);
@@ -155,7 +155,7 @@ impl Server {
                 Signal::Reload => {
                     systemd::notify(&systemd::reloading());
                     let reloaded = reload();
-                    lasting.metrics.reload(reloaded.is_ok());
+                    lasting.metrics().reload(reloaded.is_ok());
                     status.reload_failed = reloaded.is_err();
                     match reloaded {
                         Ok(new) => {

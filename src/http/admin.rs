@@ -21,11 +21,11 @@ pub fn answer<B>(request: &Request<B>, lasting: &Lasting) -> Response<Body> {
         "/healthz" => lasting.health(),
         "/metrics" => {
             let now = Now {
-                budget_limit: lasting.budget.limit(),
-                budget_used: lasting.budget.used(),
+                budget_limit: lasting.shared.budget.limit(),
+                budget_used: lasting.shared.budget.used(),
                 log_lost: lasting.log_lost.count(),
             };
-            let mut response = plain(StatusCode::OK, lasting.metrics.text(now));
+            let mut response = plain(StatusCode::OK, lasting.metrics().text(now));
             let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, format);
             response

@@ -48,6 +48,14 @@ pub enum Admission {
     Overflow(OwnedSemaphorePermit),
 }
 
+impl Admission {
+    fn permit(self) -> OwnedSemaphorePermit {
+        match self {
+            Self::Admitted(permit) | Self::Overflow(permit) => permit,
+        }
+    }
+}
+
 /// Why a connection ended without an answer of the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unanswered {
@@ -154,7 +162,7 @@ where
     S: Transport,
 {
     let lasting = router.lasting();
-    let _counted = lasting.count(&lasting.metrics.connections);
+    let _counted = lasting.count_connection();
     let mut caller = Caller {
         peer,
         proxy: None,
@@ -194,8 +202,9 @@ where
                         let (stream, first) = Wire::<S>::reclaim(upgraded);
                         // A task of its own: what the request needed is freed, the session stays
                         // small.
-                        let session = Arc::clone(&router).run(opening, stream, first, admission);
-                        lasting.drain.spawn(session);
+                        let session =
+                            Arc::clone(&router).run(opening, stream, first, admission.permit());
+                        lasting.drain().spawn(session);
                     }
                     return;
                 }

@@ -14,7 +14,6 @@ use hyper::header::{
     CONNECTION, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::{Method, Request, Response, StatusCode};
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::clients::{Claim, Clients};
@@ -45,7 +44,8 @@ pub enum Answer {
 pub struct Opening {
     endpoint: Arc<Endpoint>,
     client: ClientAddr,
-    peer: PeerAddr,
+    /// The peer, where it is not the client itself. Boxed, because an idle session keeps it.
+    via: Option<Box<PeerAddr>>,
     /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
     pings: bool,
     claim: Option<Box<Claim>>,
@@ -68,12 +68,8 @@ pub struct Caller {
 
 /// What outlives a reload: one for all routers of a server.
 pub struct Lasting {
-    /// Starts and ends tasks.
-    pub drain: Drain,
-    /// The memory of the sessions.
-    pub budget: Budget,
-    /// Counts.
-    pub metrics: Metrics,
+    /// What the sessions share.
+    pub shared: Shared,
     /// Limits what is written about those who get no WebSocket.
     pub limiter: Limiter,
     /// Connections by client.
@@ -86,20 +82,31 @@ impl Lasting {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(budget: Budget, log_lost: Lost) -> Self {
-        let (drain, metrics) = (Drain::default(), Metrics::new());
+        let shared = Shared { budget, drain: Drain::default(), metrics: Metrics::new() };
         let (limiter, clients) = (Limiter::new(), Clients::default());
-        Self { drain, budget, metrics, limiter, clients, log_lost }
+        Self { shared, limiter, clients, log_lost }
     }
 
-    /// Counts one more of something for as long as the value lives, and the panic it ends by.
-    pub(super) fn count<'a>(&'a self, gauge: &'a Gauge) -> impl Drop + Send + use<'a> {
-        gauge.inc();
-        Counted { gauge, metrics: &self.metrics }
+    /// The one door through which tasks start.
+    #[must_use]
+    pub fn drain(&self) -> &Drain {
+        &self.shared.drain
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Counts a connection for as long as the value lives, and the panic it ends by.
+    pub(super) fn count_connection(&self) -> impl Drop + Send + use<'_> {
+        Counted::of_connection(self.metrics())
     }
 
     /// The answer of `/healthz`.
     pub(super) fn health(&self) -> Response<Body> {
-        if self.drain.is_draining() {
+        if self.drain().is_draining() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
         } else {
             plain(StatusCode::OK, "ok\n".to_owned())
@@ -108,25 +115,41 @@ impl Lasting {
 
     /// Counts a connection that got no WebSocket, and says whether a line may be written about it.
     pub(super) fn refuse(&self, peer: PeerAddr, reason: &impl Label) -> bool {
-        self.metrics.refuse(reason);
+        self.metrics().refuse(reason);
         let admitted = self.limiter.admits(ClientAddr::from(peer).ip(), reason.label());
         if !admitted {
-            self.metrics.suppress(reason.label());
+            self.metrics().suppress(reason.label());
         }
         admitted
     }
 }
 
-struct Counted<'a> {
-    gauge: &'a Gauge,
-    metrics: &'a Metrics,
+/// Counts a connection, or one with its session, and the panic that it may end by.
+struct Counted<'a, const SESSION: bool>(&'a Metrics);
+
+impl<'a> Counted<'a, false> {
+    fn of_connection(metrics: &'a Metrics) -> Self {
+        metrics.connections.inc();
+        Self(metrics)
+    }
 }
 
-impl Drop for Counted<'_> {
+impl<'a> Counted<'a, true> {
+    fn of_session(metrics: &'a Metrics) -> Self {
+        metrics.connections.inc();
+        metrics.sessions.inc();
+        Self(metrics)
+    }
+}
+
+impl<const SESSION: bool> Drop for Counted<'_, SESSION> {
     fn drop(&mut self) {
-        self.gauge.dec();
+        self.0.connections.dec();
+        if SESSION {
+            self.0.sessions.dec();
+        }
         if std::thread::panicking() {
-            self.metrics.panics.inc();
+            self.0.panics.inc();
         }
     }
 }
@@ -217,12 +240,12 @@ impl Router {
         match checked {
             Ok((accepted, claim)) => {
                 let took = caller.accepted.elapsed();
-                self.lasting.metrics.handshake_duration.observe(took.as_secs_f64());
+                self.lasting.metrics().handshake_duration.observe(took.as_secs_f64());
                 let query = request.uri().query().unwrap_or_default();
                 let opening = Opening {
                     endpoint: Arc::clone(endpoint),
                     client: client.addr,
-                    peer,
+                    via: (client.addr != peer.into()).then(|| Box::new(peer)),
                     pings: query.split('&').all(|option| option != "ping=off"),
                     claim,
                 };
@@ -260,7 +283,7 @@ impl Router {
         caller: &Caller,
         client: &Client,
     ) -> Result<Accepted, Rejection> {
-        if self.lasting.drain.is_draining() {
+        if self.lasting.drain().is_draining() {
             return Err(Rejection::Draining);
         }
         if let Some(refused) = caller.refused {
@@ -294,26 +317,22 @@ impl Router {
     ) -> impl Future<Output = ()> + Send {
         // What is used where the future holds it is not stored twice.
         async move {
-            let Lasting { drain, budget, metrics, .. } = &*self.lasting;
             let settings = &opening.endpoint.session;
-            let began = Instant::now();
-            let counted =
-                (self.lasting.count(&metrics.connections), self.lasting.count(&metrics.sessions));
+            let counted = Counted::of_session(self.lasting.metrics());
             // Our own timer speaks first: it knows a slow peer from a dead one.
             stream.prepare(settings.timeouts.write + Duration::from_secs(10), opening.pings);
-            let shared = Shared { settings, budget, drain, metrics };
-            let running = session::run(stream, &first, shared, opening.pings);
+            let shared = &self.lasting.shared;
+            let running = session::run(stream, &first, settings, shared, opening.pings);
             drop(first);
-            let Report { ended, counts } = running.await;
+            let Report { ended, counts, lasted } = running.await;
             drop((counted, place, opening.claim));
-            let lasted = began.elapsed();
-            metrics.end(&ended, lasted);
+            self.lasting.metrics().end(&ended, lasted);
             let close_reason = match &ended {
                 Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
                 _ => b"",
             };
-            let Opening { client, peer, endpoint, .. } = opening;
-            let via = (client != peer.into()).then(|| tracing::field::display(peer));
+            let Opening { client, via, endpoint, .. } = opening;
+            let via = via.map(tracing::field::display);
             tracing::info!(
                 %client,
                 via,

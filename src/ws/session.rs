@@ -88,19 +88,18 @@ pub struct Report {
     pub ended: Ended,
     /// What was echoed.
     pub counts: Counts,
+    /// How long it took.
+    pub lasted: Duration,
 }
 
-/// What a session shares with others.
-#[derive(Clone, Copy)]
-pub struct Shared<'a> {
-    /// How its endpoint's sessions are run.
-    pub settings: &'a Settings,
+/// What all sessions of a process share.
+pub struct Shared {
     /// The memory of the process.
-    pub budget: &'a Budget,
+    pub budget: Budget,
     /// When the service stops.
-    pub drain: &'a Drain,
-    /// What is counted of all sessions.
-    pub metrics: &'a Metrics,
+    pub drain: Drain,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
@@ -110,20 +109,21 @@ pub struct Shared<'a> {
 pub fn run<'a, S>(
     stream: S,
     first: &[u8],
-    shared: Shared<'a>,
+    settings: &'a Settings,
+    shared: &'a Shared,
     pings: bool,
 ) -> impl Future<Output = Report> + use<'a, S>
 where
     S: Transport,
 {
-    let mut session = Session::new(stream, shared, pings);
+    let mut session = Session::new(stream, settings, shared, pings);
     session.begin_with(first);
     // The session is used where the future holds it: moved once more, it would be stored twice.
     async move {
         let mut timer = pin!(sleep_until(session.due().0));
         let mut slot = pin!(shared.drain.slot());
         let ended = poll_fn(|cx| session.poll(cx, timer.as_mut(), slot.as_mut())).await;
-        Report { ended, counts: session.engine.counts() }
+        Report { ended, counts: session.engine.counts(), lasted: session.began.elapsed() }
     }
 }
 
@@ -151,7 +151,8 @@ enum Asked {
 
 struct Session<'a, S> {
     stream: S,
-    shared: Shared<'a>,
+    settings: &'a Settings,
+    shared: &'a Shared,
     engine: Engine,
     backlog: Backlog,
     charge: Charge<'a>,
@@ -183,15 +184,16 @@ struct Session<'a, S> {
 }
 
 impl<'a, S: Transport> Session<'a, S> {
-    fn new(stream: S, shared: Shared<'a>, pings: bool) -> Self {
+    fn new(stream: S, settings: &'a Settings, shared: &'a Shared, pings: bool) -> Self {
         let began = Instant::now();
-        let interval = shared.settings.timeouts.ping_interval;
+        let interval = settings.timeouts.ping_interval;
         Self {
             stream,
+            settings,
             shared,
-            engine: Engine::new(Arc::clone(&shared.settings.echo)),
+            engine: Engine::new(Arc::clone(&settings.echo)),
             backlog: Backlog::default(),
-            charge: Charge::new(shared.budget),
+            charge: Charge::new(&shared.budget),
             // Clients that came together shall not be pinged together.
             interval: pings.then(|| interval.mul_f64(0.9 + 0.2 * fastrand::f64())),
             began,
@@ -368,7 +370,7 @@ impl<'a, S: Transport> Session<'a, S> {
             (false, true) => 0,
             (false, false) => {
                 // A client that writes a whole message before it reads must not be stuck.
-                let max = usize::try_from(self.shared.settings.echo.max_message_size);
+                let max = usize::try_from(self.settings.echo.max_message_size);
                 let max = max.unwrap_or(usize::MAX);
                 let allowance = max.saturating_add(max / 1024 + 64 * 1024);
                 WINDOW.min(allowance.saturating_sub(self.backlog.len()))

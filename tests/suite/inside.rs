@@ -36,14 +36,14 @@ impl Inside {
         let config = wsecho::config::parse(config).expect("the test's configuration is right");
         let budget = Budget::new(config.boot.buffer_budget);
         let lasting = Arc::new(Lasting::new(budget, Lost::default()));
-        let drain = lasting.drain.clone();
+        let drain = lasting.drain().clone();
         Self { drain, router: Arc::new(Router::new(config.policy, lasting)) }
     }
 
     /// The value of a metric, 0 where it has never been counted.
     pub fn metric(&self, name: &str) -> u64 {
         let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
-        let text = self.router.lasting().metrics.text(now);
+        let text = self.router.lasting().metrics().text(now);
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
     }

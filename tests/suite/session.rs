@@ -19,9 +19,7 @@ use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Seen, TEX
 /// What all sessions of a test share.
 struct Server {
     settings: Settings,
-    budget: Budget,
-    drain: Drain,
-    metrics: Metrics,
+    shared: Shared,
 }
 
 impl Server {
@@ -29,15 +27,13 @@ impl Server {
         let echo = echo::Settings { prefix: "".into(), max_message_size };
         let settings = Settings { echo: Arc::new(echo), timeouts: Timeouts::default() };
         let (drain, metrics) = (Drain::default(), Metrics::new());
-        Self { settings, budget: Budget::new(16 << 20), drain, metrics }
+        Self { settings, shared: Shared { budget: Budget::new(16 << 20), drain, metrics } }
     }
 
     /// A client with this much room in each direction, and the session it speaks with.
     fn connect(&self, room: usize, pings: bool) -> (DuplexStream, impl Future<Output = Report>) {
         let (client, stream) = duplex(room);
-        let Self { settings, budget, drain, metrics } = self;
-        let shared = Shared { settings, budget, drain, metrics };
-        (client, session::run(stream, b"", shared, pings))
+        (client, session::run(stream, b"", &self.settings, &self.shared, pings))
     }
 }
 
@@ -146,7 +142,7 @@ async fn a_client_that_takes_no_byte_is_dropped_and_a_trickling_one_is_not() {
     let (report, ()) = tokio::join!(session, send(&mut client, &message));
     assert_eq!(report.ended, Ended::WriteTimeout);
     assert_eq!(begun.elapsed().as_secs(), 30);
-    assert_eq!(server.budget.used(), 0);
+    assert_eq!(server.shared.budget.used(), 0);
 
     let (mut client, session) = server.connect(4096, true);
     let script = async {
@@ -220,7 +216,7 @@ async fn a_drain_waits_for_the_message_that_has_begun() {
     let script = async {
         send(&mut client, &frame(TEXT, b"one ")).await;
         assert_eq!(next_frame(&mut client).await, (TEXT, b"one ".to_vec()));
-        server.drain.begin(drain::Settings::default());
+        server.shared.drain.begin(drain::Settings::default());
         sleep(Duration::from_secs(10)).await;
         send(&mut client, &frame(FIN | CONTINUE, b"message")).await;
         send(&mut client, &frame(FIN | TEXT, b"too late")).await;
@@ -242,7 +238,7 @@ async fn a_drain_cuts_a_message_that_does_not_end() {
         send(&mut client, &frame(TEXT, b"endless")).await;
         next_frame(&mut client).await;
         let begun = Instant::now();
-        server.drain.begin(drain::Settings::default());
+        server.shared.drain.begin(drain::Settings::default());
         let (first, _) = loop {
             let sent = next_frame(&mut client).await;
             send(&mut client, &frame(FIN | PONG, b"")).await;
@@ -284,7 +280,7 @@ async fn a_slow_reader_has_its_time_to_answer_our_close() {
     let (mut client, session) = server.connect(4096, true);
     let script = async {
         send(&mut client, &frame(FIN | BINARY, &noise(100_000))).await;
-        server.drain.begin(drain::Settings::default());
+        server.shared.drain.begin(drain::Settings::default());
         sleep(Duration::from_secs(10)).await;
         let (mut first, mut payload) = next_frame(&mut client).await;
         while first != FIN | CLOSE {
@@ -316,7 +312,7 @@ async fn the_pong_that_waited_is_sent_also_to_a_client_that_half_closed() {
 #[tokio::test(start_paused = true)]
 async fn when_the_budget_is_spent_reading_waits_for_writing() {
     let mut server = Server::new(1 << 20);
-    server.budget = Budget::new(256 * 1024);
+    server.shared.budget = Budget::new(256 * 1024);
     let message = frame(FIN | BINARY, &noise(1 << 20));
     let stalled: Vec<_> = (0..8).map(|_| server.connect(4096, true)).collect();
     let (clients, sessions): (Vec<_>, Vec<_>) = stalled.into_iter().unzip();
@@ -325,16 +321,16 @@ async fn when_the_budget_is_spent_reading_waits_for_writing() {
         for client in &mut clients {
             let _ = timeout(Duration::from_millis(10), client.write_all(&message)).await;
         }
-        assert!(server.budget.is_spent());
+        assert!(server.shared.budget.is_spent());
         let most = 256 * 1024 + 516 * 1024 + 128 * 1024;
-        assert!(server.budget.used() <= most, "{} bytes", server.budget.used());
+        assert!(server.shared.budget.used() <= most, "{} bytes", server.shared.budget.used());
         clients
     };
     let others = futures_util::future::join_all(sessions);
     let (reports, clients) = tokio::join!(others, script);
     let labels: Vec<_> = reports.iter().map(|report| report.ended.label()).collect();
     assert!(labels.iter().all(|label| *label == "write_timeout"), "{labels:?}");
-    assert_eq!(server.budget.used(), 0);
+    assert_eq!(server.shared.budget.used(), 0);
     drop(clients);
 }
 
@@ -399,7 +395,7 @@ proptest! {
             let server = Server::new(LIMIT);
             let (mut client, session) = server.connect(room, true);
             let used = || {
-                let used = server.budget.used();
+                let used = server.shared.budget.used();
                 assert!(used <= MOST, "{used} bytes are held");
             };
             let script = async {
@@ -446,7 +442,7 @@ proptest! {
             } else {
                 assert_eq!(seen, expected[..seen.len()]);
             }
-            assert_eq!(server.budget.used(), 0);
+            assert_eq!(server.shared.budget.used(), 0);
         });
     }
 }

@@ -3,18 +3,14 @@
 //! Owns the sum. It does not know what the memory is for, and takes none away: who sees that it is
 //! spent holds itself back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A process-wide number of bytes; clones share it.
+/// A process-wide number of bytes.
 ///
 /// It may be exceeded by what one turn of each worker reads, and by what every session may hold
 /// for free.
-#[derive(Clone, Debug)]
-pub struct Budget(Arc<Shared>);
-
 #[derive(Debug)]
-struct Shared {
+pub struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
@@ -23,19 +19,19 @@ impl Budget {
     /// A budget of so many bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Shared { limit, used: AtomicUsize::new(0) }))
+        Self { limit, used: AtomicUsize::new(0) }
     }
 
     /// The bytes that may be used.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.0.limit
+        self.limit
     }
 
     /// The bytes that are in use.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Whether nothing is left.
@@ -58,7 +54,7 @@ impl<'a> Charge<'a> {
 
     /// Changes the charge to so many bytes.
     pub(super) fn set(&mut self, bytes: usize) {
-        let used = &self.budget.0.used;
+        let used = &self.budget.used;
         if bytes > self.bytes {
             used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else if bytes < self.bytes {

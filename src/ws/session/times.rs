@@ -45,7 +45,7 @@ pub(super) enum Due {
 impl<S: Transport> Session<'_, S> {
     /// What will be due first if nothing happens before, and when.
     pub(super) fn due(&self) -> (Instant, Due) {
-        let Timeouts { pong, write, close, .. } = self.shared.settings.timeouts;
+        let Timeouts { pong, write, close, .. } = self.settings.timeouts;
         if let Some(left) = self.left {
             return (left + CLOSE_SILENCE, Due::End);
         }
