@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{APACHE, HTTP_VERSION, SET_CONNECTION, SET_UPGRADE};
+use super::{APACHE, HTTP_VERSION, SET_CONNECTION, SET_HOST, SET_UPGRADE};
 use crate::net::listen::ListenAddr;
 
 /// A proxy that there is a configuration for.
@@ -227,7 +227,7 @@ server {{
         #{SET_CONNECTION}
 
         # $http_host, because $host loses the port.
-        proxy_set_header Host $http_host;
+        {SET_HOST}
         # Who the client is. What it says of itself in the other headers is not passed on: wsecho
         # believes them only where they agree.
         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -436,7 +436,7 @@ fn apache(upstreams: &[Upstream], paths: &[&str], proxy_protocol: bool) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::remedy;
+    use super::super::{host_remedy, remedy};
     use super::*;
     use crate::ws::handshake::{Connection, Trace, Upgrade};
 
@@ -472,9 +472,13 @@ mod tests {
             forwarded_by_apache: true,
             ..nothing
         };
-        for (product, trace) in [(Product::Nginx, nothing), (Product::Apache, apache)] {
+        for (product, remedy) in [
+            (Product::Nginx, remedy(nothing)),
+            (Product::Nginx, Some(host_remedy())),
+            (Product::Apache, remedy(apache)),
+        ] {
             let text = rendered(product, &["127.0.0.1:8888"], &["/socket", "/echo"], false);
-            let (_, asked) = remedy(trace).unwrap();
+            let (_, asked) = remedy.unwrap();
             for line in asked {
                 assert!(text.contains(&format!("{line}\n")), "{line} in {text}");
             }
