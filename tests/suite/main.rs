@@ -6,6 +6,7 @@
 mod inside;
 mod service;
 
+mod any_input;
 mod behind_proxy;
 mod command_line;
 mod configuration;

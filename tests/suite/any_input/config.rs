@@ -1,0 +1,90 @@
+//! Configuration files of any content.
+//!
+//! Both the proptest and the fuzzer call [`any_text`] with raw bytes.
+
+use arbitrary::{Result, Unstructured};
+use wsecho::config::{Config, parse};
+
+/// What such files are made of, so that chance makes some that are good.
+const PIECES: [&str; 40] = [
+    "\n",
+    "\n",
+    "\n",
+    " = ",
+    " = ",
+    "\"",
+    "\"",
+    "[",
+    "]",
+    "[[endpoint]]\n",
+    "[limits]\n",
+    "[timeouts]\n",
+    "[proxy]\n",
+    "[admin]\n",
+    "[shutdown]\n",
+    "[log]\n",
+    "bind",
+    "path",
+    "prefix",
+    "origins",
+    "trusted",
+    "max_connections",
+    "max_message_size",
+    "handshake",
+    "drain_spread",
+    "level",
+    "proxy_protocol",
+    "127.0.0.1:1",
+    "unix:/a",
+    "/a",
+    "10s",
+    "1 MiB",
+    "any",
+    "required",
+    "10.0.0.0/8",
+    "https://a.example",
+    "7",
+    "true",
+    ",",
+    "#",
+];
+
+/// Any text: nothing panics, every finding lies inside it, and what is good changes nothing when it
+/// is compared with itself.
+pub fn any_text(data: &[u8]) {
+    // Without bytes left everything is the first choice, so this cannot fail.
+    let _ = try_any_text(&mut Unstructured::new(data));
+}
+
+fn try_any_text(u: &mut Unstructured<'_>) -> Result<()> {
+    let mut text = String::new();
+    while !u.is_empty() {
+        match u.int_in_range(0..=PIECES.len() * 9 / 8)? {
+            piece if piece < PIECES.len() => text.push_str(PIECES[piece]),
+            _ => text.push(u.arbitrary()?),
+        }
+    }
+    match parse(&text) {
+        Ok(config) => {
+            let unchanged = config.changes(&config);
+            assert!(unchanged.reloaded.is_empty() && unchanged.need_restart.is_empty(), "{text:?}");
+            let changes = Config::default().changes(&config);
+            let changed = !changes.reloaded.is_empty() || !changes.need_restart.is_empty();
+            assert_eq!(changed, config != Config::default(), "{text:?}");
+        }
+        Err(findings) => {
+            assert!(!findings.is_empty(), "{text:?}");
+            let lines: Vec<&str> = text.split('\n').collect();
+            for found in findings {
+                let line = lines.get(found.line - 1).copied();
+                let length = line.map(|line| line.chars().count());
+                assert!(
+                    length.is_some_and(|length| found.column <= length + 1),
+                    "{found:?} {text:?}"
+                );
+                assert!(!found.message.is_empty(), "{text:?}");
+            }
+        }
+    }
+    Ok(())
+}

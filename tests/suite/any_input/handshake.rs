@@ -1,0 +1,135 @@
+//! Requests of any content, as the router answers them.
+//!
+//! Both the proptest and the fuzzer call [`any_request`] with raw bytes.
+
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+
+use arbitrary::{Result, Unstructured};
+use hyper::body::Body as _;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Request, Version};
+use tokio::time::Instant;
+use wsecho::http::router::{Answer, Caller, Lasting, Router};
+use wsecho::net::listen::PeerAddr;
+use wsecho::ops::logging::Lost;
+use wsecho::ws::session::Budget;
+
+/// Stands in everything that a request can say, and must stand in no answer.
+const MARK: &str = "mArK";
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// The headers that are read, with the values that they should have.
+const HEADERS: [(&str, &str); 14] = [
+    ("host", "server.example.com"),
+    ("upgrade", "websocket"),
+    ("connection", "Upgrade"),
+    ("sec-websocket-key", KEY),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-protocol", "chat"),
+    ("origin", "https://server.example.com"),
+    ("accept", "application/json"),
+    ("x-forwarded-for", "192.0.2.1"),
+    ("x-forwarded-host", "site.example"),
+    ("x-forwarded-server", "proxy.example"),
+    ("forwarded", "for=192.0.2.1;host=site.example"),
+    ("content-length", "0"),
+    ("transfer-encoding", "chunked"),
+];
+/// The first of them make a handshake.
+const NEEDED: usize = 5;
+
+static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+    let config = wsecho::config::parse("origins = \"same-host\"").expect("it is right");
+    Router::new(config.policy, Arc::new(Lasting::new(Budget::new(1 << 20), Lost::default())))
+});
+
+/// Any request: nothing panics, nothing of it stands in the answer, and what is upgraded was asked
+/// for in every part.
+pub fn any_request(data: &[u8]) {
+    // Without bytes left everything is the first choice, so this cannot fail.
+    let _ = try_any_request(&mut Unstructured::new(data));
+}
+
+fn try_any_request(u: &mut Unstructured<'_>) -> Result<()> {
+    let path = *u.choose(&["/socket", "/socket?mArK", "/socket", "/", "/mArK", "/healthz"])?;
+    let mut request = Request::builder().uri(path).body(()).expect("a path");
+    if u.ratio(1, 8)? {
+        *request.method_mut() = u.choose(&[Method::HEAD, Method::POST, Method::PUT])?.clone();
+    }
+    if u.ratio(1, 8)? {
+        *request.version_mut() = *u.choose(&[Version::HTTP_10, Version::HTTP_2])?;
+    }
+    for (index, (name, good)) in HEADERS.into_iter().enumerate() {
+        // Mostly a handshake with a fault or two.
+        let lines = match u.int_in_range(0..=15)? {
+            0 => usize::from(index >= NEEDED),
+            1 => 2,
+            _ => usize::from(index < NEEDED),
+        };
+        for _ in 0..lines {
+            let value = if u.ratio(1, 8)? { bad(u, good)? } else { good.as_bytes().to_vec() };
+            let value = HeaderValue::from_bytes(&value).expect("without control characters");
+            request.headers_mut().append(HeaderName::from_static(name), value);
+        }
+    }
+    let mut caller = Caller {
+        peer: PeerAddr::Unix,
+        proxy: None,
+        accepted: Instant::now(),
+        refused: None,
+        claim: None,
+    };
+    let response = match ROUTER.answer(&request, &mut caller) {
+        Answer::Plain(response) => response,
+        Answer::Upgrade(response, _) => {
+            assert_eq!(request.method(), Method::GET);
+            assert_eq!(request.version(), Version::HTTP_11);
+            for name in ["host", "sec-websocket-key", "sec-websocket-version"] {
+                assert_eq!(request.headers().get_all(name).iter().count(), 1, "{request:?}");
+            }
+            for name in ["upgrade", "connection"] {
+                assert!(request.headers().contains_key(name), "{request:?}");
+            }
+            assert!(!request.headers().contains_key("transfer-encoding"), "{request:?}");
+            assert_eq!(request.headers()["sec-websocket-version"], "13");
+            response
+        }
+    };
+    let accepted = response.status() == 101;
+    let (head, mut body) = response.into_parts();
+    for (name, value) in &head.headers {
+        // The one thing that is given back: a token that the client offered.
+        if name != "sec-websocket-protocol" || !accepted {
+            assert!(!contains(value.as_bytes()), "{name}: {value:?}");
+        }
+    }
+    let cx = &mut Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(cx) {
+        let data = frame.into_data().expect("there are no trailers");
+        assert!(!contains(&data), "{request:?}");
+    }
+    Ok(())
+}
+
+/// A value that is not the good one, with the mark.
+fn bad(u: &mut Unstructured<'_>, good: &str) -> Result<Vec<u8>> {
+    let mut value = Vec::new();
+    for _ in 0..u.int_in_range(1..=4)? {
+        match u.int_in_range(0..=5)? {
+            0 => value.extend(good.as_bytes()),
+            1 => value.extend(b","),
+            2 => value.extend(b" "),
+            3 => value.extend(b"close"),
+            _ => value.push(u.arbitrary()?),
+        }
+    }
+    value.extend(MARK.as_bytes());
+    let allowed = |byte| if byte < b' ' || byte == 127 { b'\t' } else { byte };
+    Ok(value.into_iter().map(allowed).collect())
+}
+
+fn contains(text: &[u8]) -> bool {
+    text.windows(MARK.len()).any(|found| found.eq_ignore_ascii_case(MARK.as_bytes()))
+}
