@@ -74,7 +74,7 @@ impl Server {
         inherited: Vec<Inherited>,
         lost: Lost,
     ) -> Result<Self, StartError> {
-        let places = Places::new(config.places(machine)?);
+        let places = config.places(machine)?;
         let mut inherited = Some(inherited);
         let mut listeners = Vec::new();
         for addr in &config.boot.bind {
@@ -95,6 +95,8 @@ impl Server {
         let admin = config.boot.admin.iter().map(bind).collect::<Result<_, _>>()?;
         let (listeners, admin) = (Listeners::new(listeners), Listeners::new(admin));
         let lasting = Arc::new(Lasting::new(Budget::new(config.boot.buffer_budget), lost));
+        lasting.metrics().limit_connections(places.admitted);
+        let places = Places::new(places);
         Ok(Self { config, listeners, admin, places, lasting })
     }
 

@@ -58,6 +58,8 @@ pub struct Metrics {
     suppressed: Family<Labels, Counter>,
     reloads: Family<Labels, Counter>,
     reload_time: Gauge,
+    reload_successful: Gauge,
+    connections_limit: Gauge,
     at_scrape: AtScrape,
 }
 
@@ -135,6 +137,14 @@ impl Metrics {
                 "config_last_reload_timestamp_seconds",
                 "When the configuration that holds was read, as Unix time",
             ),
+            reload_successful: own.add(
+                "config_last_reload_successful",
+                "0 when the last reload was refused and the configuration before it holds",
+            ),
+            connections_limit: own.add(
+                "connections_limit",
+                "Connections that are served: limits.max_connections, or what descriptors allow",
+            ),
             at_scrape: AtScrape {
                 messages: own.add("messages", "Messages echoed"),
                 bytes: own.add("bytes", "Payload of messages, by direction"),
@@ -175,6 +185,8 @@ impl Metrics {
         self.reloads.get_or_create(&[("result", result)]).inc();
         if good {
             self.loaded();
+        } else {
+            self.reload_successful.set(0);
         }
     }
 
@@ -182,7 +194,13 @@ impl Metrics {
     pub fn loaded(&self) {
         #[expect(clippy::disallowed_methods, reason = "told to people, not used for a timer")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.reload_time.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        gauge(&self.reload_time, now.as_secs());
+        self.reload_successful.set(1);
+    }
+
+    /// Notes how many connections are served at most.
+    pub fn limit_connections(&self, most: usize) {
+        gauge(&self.connections_limit, most as u64);
     }
 
     /// Everything, in Prometheus' text format.
