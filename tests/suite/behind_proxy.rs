@@ -203,7 +203,7 @@ fn a_refused_origin_stands_escaped_in_the_log() {
 
 #[test]
 fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
-    let mut service = with_admin("");
+    let mut service = Service::with_admin("");
     for _ in 0..5 {
         service.ask("GET /socket HTTP/1.1\r\nHost: a\r\n\r\n");
         service.ask("\x16\x03\x01 hello");
@@ -220,17 +220,9 @@ fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
     }
 }
 
-/// A service with an admin listener.
-fn with_admin(config: &str) -> Service {
-    Service::start_in(|dir| {
-        let admin = dir.join("admin.sock");
-        format!("bind = \"127.0.0.1:0\"\nadmin.bind = \"unix:{}\"\n{config}", admin.display())
-    })
-}
-
 #[test]
 fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
-    let service = with_admin("shutdown.drain_spread = \"5s\"");
+    let service = Service::with_admin("shutdown.drain_spread = \"5s\"");
     let mut session = service.open("/echo");
     let metrics = service.admin("/metrics");
     assert!(metrics.contains("Content-Type: text/plain; version=0.0.4"), "{metrics}");

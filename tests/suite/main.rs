@@ -18,5 +18,6 @@ mod life_cycle;
 mod listeners;
 mod logs;
 mod net;
+mod operations;
 mod session;
 mod shipped_files;

@@ -102,6 +102,14 @@ impl Service {
         Self::launch(dir, notify, command, &config, |_| ())
     }
 
+    /// Starts with an admin listener, which [`Service::admin`] asks.
+    pub fn with_admin(config: &str) -> Self {
+        Self::start_in(|dir| {
+            let admin = dir.join("admin.sock");
+            format!("bind = \"127.0.0.1:0\"\nadmin.bind = \"unix:{}\"\n{config}", admin.display())
+        })
+    }
+
     /// Starts with a notification socket that is not a path.
     pub fn start_abstract(name: &str) -> Self {
         use std::os::linux::net::SocketAddrExt;

@@ -59,11 +59,26 @@ Read the configuration again. New connections see it; when it is wrong, the old 
 .TP
 .BR SIGTERM ,\~ SIGINT
 Drain: close the listeners, close each session with code 1001, and exit. A second one aborts.
+.SH MONITORING
+.I /healthz
+answers 200 while the service serves, and 503 while it drains.
+.I /metrics
+is for Prometheus, and to be had on the addresses of
+.B bind
+in
+.B [admin]
+alone, which has none by default; see
+.BR wsecho.toml (5).
+The log goes to stderr: one line for each session and each refusal.
 .SH ENVIRONMENT
 .TP
 .B NOTIFY_SOCKET
 Where readiness and status are told, see
 .BR sd_notify (3).
+.TP
+.BR WATCHDOG_USEC ,\~ WATCHDOG_PID
+How often a sign of life is expected there, see
+.BR sd_watchdog_enabled (3).
 .TP
 .BR LISTEN_FDS ,\~ LISTEN_PID
 Sockets passed by systemd, see
@@ -74,6 +89,9 @@ Sockets passed by systemd, see
 The configuration, see
 .BR wsecho.toml (5).
 Without it the defaults hold.
+.TP
+.I /usr/share/doc/wsecho/operations.md
+What to watch, what the log says, limits and memory; beside it alert rules for Prometheus.
 .SH SEE ALSO
 .BR wsecho.toml (5),
 .BR systemctl (1)
