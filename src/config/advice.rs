@@ -14,8 +14,8 @@ use crate::net::listen::{BACKLOG, ListenAddr};
 const MAX_CONNECTIONS: usize = 10_000;
 /// Connections over the limit that are accepted to be told so; behind them the backlog holds.
 const OVERFLOW: usize = 256;
-/// Descriptors that are no connection: epoll and wake-up of each worker, signals, stderr, and room
-/// for what libraries open for a moment.
+/// Descriptors that are no connection: event queue, signals, stderr, and room for what libraries
+/// open for a moment.
 const RESERVE: usize = 40;
 /// Connections to the admin listener at the same time.
 const ADMIN: usize = 16;
@@ -88,10 +88,10 @@ impl Config {
     /// # Errors
     /// When what the configuration says does not fit, or nothing does.
     pub fn places(&self, machine: Machine) -> Result<Places, TooFew> {
-        let Boot { bind, admin, workers, .. } = &self.boot;
+        let Boot { bind, admin, .. } = &self.boot;
         let listeners = bind.len() + admin.len();
         let admin = if admin.is_empty() { 0 } else { ADMIN };
-        let fixed = RESERVE + 3 * workers + listeners + admin;
+        let fixed = RESERVE + listeners + admin;
         let allowed = usize::try_from(machine.descriptors).unwrap_or(usize::MAX);
         let free = allowed.saturating_sub(fixed);
         let wanted = self.boot.max_connections.unwrap_or(MAX_CONNECTIONS);

@@ -69,8 +69,8 @@ fn try_any_text(u: &mut Unstructured<'_>) -> Result<()> {
             let unchanged = config.changes(&config);
             assert!(unchanged.reloaded.is_empty() && unchanged.need_restart.is_empty(), "{text:?}");
             let changes = Config::default().changes(&config);
-            let changed = !changes.reloaded.is_empty() || !changes.need_restart.is_empty();
-            assert_eq!(changed, config != Config::default(), "{text:?}");
+            let some = !changes.reloaded.is_empty() || !changes.need_restart.is_empty();
+            assert_eq!(some, config != Config::default(), "{text:?}");
         }
         Err(findings) => {
             assert!(!findings.is_empty(), "{text:?}");

@@ -6,7 +6,7 @@ mod config;
 mod handshake;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..Default::default() })]
 
     #[test]
     fn no_request_is_reflected_and_none_is_upgraded_that_should_not_be(
