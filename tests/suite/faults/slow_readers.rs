@@ -100,10 +100,10 @@ fn a_stalled_reader_is_dropped_and_its_neighbour_is_not() {
 
 #[test]
 fn a_reader_that_trickles_outlives_the_write_timeout_many_times() {
-    const WRITE: Duration = Duration::from_millis(500);
+    const WRITE: Duration = Duration::from_secs(2);
     // The kernel asks for more only after half of TCP_NOTSENT_LOWAT is gone, and that alone is what
     // the service sees of a slow reader: it has to take 64 KiB in this time.
-    let service = Service::start("timeouts.write = \"500ms\"");
+    let service = Service::start("timeouts.write = \"2s\"");
     let mut client = Client::open_clamped(&service, "/echo");
     let messages = frame(FIN | BINARY, &noise(MIB));
     scope(|scope| {
