@@ -8,32 +8,46 @@ use std::io;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use listenfd::ListenFd;
 pub use sd_notify::NotifyState;
 use socket2::SockRef;
 
+/// How long a manager that does not read may hold up a change of state, and what is repeated.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(1)];
+
+/// Opened once: a service that is out of descriptors must still show that it is alive.
+static SOCKET: LazyLock<io::Result<UnixDatagram>> = LazyLock::new(UnixDatagram::unbound);
+
 /// Tells the service manager about a change of state, in one datagram.
 ///
 /// Without `NOTIFY_SOCKET` nothing happens. A datagram that cannot be sent is logged and
-/// forgotten: a service must not fail because nobody listens to its status.
+/// forgotten: a service must not fail because nobody listens to its status. Nor may it wait for
+/// that: a sign of life or a status that would have to wait is dropped, the next one follows.
 pub fn notify(states: &[NotifyState<'_>]) {
-    let sent = match std::env::var("NOTIFY_SOCKET") {
-        Ok(name) if name.starts_with('@') => notify_abstract(&name[1..], states),
-        _ => sd_notify::notify(states),
-    };
-    if let Err(error) = sent {
+    let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
+    if let Err(error) = send(&name, states) {
         tracing::warn!(%error, "the service manager could not be notified: check NOTIFY_SOCKET");
     }
 }
 
-/// sd-notify takes the name of an abstract socket for a path, so this case is sent here.
-fn notify_abstract(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
+/// sd-notify opens a socket each time, waits for ever, and takes an abstract name for a path.
+fn send(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let addr = match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = SOCKET.as_ref().map_err(|error| io::Error::from(error.kind()))?;
+    let is_repeated = |state| matches!(state, &NotifyState::Watchdog | &NotifyState::Status(_));
+    let repeated = states.iter().all(is_repeated);
+    socket.set_write_timeout(Some(PATIENCE[usize::from(repeated)]))?;
     let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
-    let socket = UnixDatagram::unbound()?;
-    socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?;
-    socket.send(lines.join("\n").as_bytes()).map(drop)
+    match socket.send_to_addr((lines.join("\n") + "\n").as_bytes(), &addr) {
+        Err(error) if repeated && error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        sent => sent.map(drop),
+    }
 }
 
 /// `RELOADING=1` with the time stamp that systemd 253 and later insist on.

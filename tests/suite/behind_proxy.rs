@@ -203,7 +203,7 @@ fn a_refused_origin_stands_escaped_in_the_log() {
 
 #[test]
 fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
-    let mut service = Service::with_admin("");
+    let mut service = Service::start_with_admin("", |_| ());
     for _ in 0..5 {
         service.ask("GET /socket HTTP/1.1\r\nHost: a\r\n\r\n");
         service.ask("\x16\x03\x01 hello");
@@ -222,7 +222,7 @@ fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
 
 #[test]
 fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
-    let service = Service::with_admin("shutdown.drain_spread = \"5s\"");
+    let service = Service::start_with_admin("shutdown.drain_spread = \"5s\"", |_| ());
     let mut session = service.open("/echo");
     let metrics = service.admin("/metrics");
     assert!(metrics.contains("Content-Type: text/plain; version=0.0.4"), "{metrics}");

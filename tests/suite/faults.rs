@@ -17,3 +17,4 @@ mod measure;
 mod slow_readers;
 mod spent_memory;
 mod unfinished;
+mod watchdog;

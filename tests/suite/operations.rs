@@ -52,7 +52,7 @@ fn labels(files: &[&str]) -> Names {
 
 #[test]
 fn operations_md_has_the_metrics_of_a_used_service_and_no_others() {
-    let mut service = Service::with_admin("");
+    let mut service = Service::start_with_admin("", |_| ());
     let mut socket = service.open("/echo");
     echo(&mut socket, "counted");
     socket.close(None).unwrap();
@@ -131,8 +131,10 @@ fn the_alert_rules_name_metrics_and_labels_that_exist() {
 
 #[test]
 fn what_the_alerts_compare_is_what_the_service_was_told() {
-    let service =
-        Service::with_admin("limits.max_connections = 7\nlimits.buffer_budget = \"3 MiB\"");
+    let service = Service::start_with_admin(
+        "limits.max_connections = 7\nlimits.buffer_budget = \"3 MiB\"",
+        |_| (),
+    );
     assert_eq!(service.metric("wsecho_connections_limit"), 7);
     assert_eq!(service.metric("wsecho_buffer_budget_bytes"), 3 << 20);
     let successful = || service.metric("wsecho_config_last_reload_successful");

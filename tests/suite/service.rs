@@ -97,17 +97,26 @@ impl Service {
 
     /// Starts with a configuration that names files in the service's own folder.
     pub fn start_in(config: impl FnOnce(&Path) -> String) -> Self {
-        let (dir, notify, command) = Self::prepare();
-        let config = config(dir.path());
-        Self::launch(dir, notify, command, &config, |_| ())
+        Self::start_in_with(config, |_| ())
     }
 
-    /// Starts with an admin listener, which [`Service::admin`] asks.
-    pub fn with_admin(config: &str) -> Self {
-        Self::start_in(|dir| {
+    /// The same, after `change` had its way with the command.
+    pub fn start_in_with(
+        config: impl FnOnce(&Path) -> String,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        let (dir, notify, command) = Self::prepare();
+        let config = config(dir.path());
+        Self::launch(dir, notify, command, &config, change)
+    }
+
+    /// Starts with an admin listener, for [`Service::admin`] and [`Service::metric`].
+    pub fn start_with_admin(config: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let with_admin = |dir: &Path| {
             let admin = dir.join("admin.sock");
             format!("bind = \"127.0.0.1:0\"\nadmin.bind = \"unix:{}\"\n{config}", admin.display())
-        })
+        };
+        Self::start_in_with(with_admin, change)
     }
 
     /// Starts with a notification socket that is not a path.
@@ -160,6 +169,15 @@ impl Service {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
+    /// The next datagram to the service manager, if one comes in this time.
+    pub fn state_within(&self, time: Duration) -> Option<String> {
+        self.notify.set_read_timeout(Some(time)).expect("a timeout");
+        let mut buffer = [0; 4096];
+        let received = self.notify.recv(&mut buffer);
+        self.notify.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        received.ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("wsecho.toml")
     }
@@ -185,7 +203,15 @@ impl Service {
     /// Reloads, and returns what the service manager is told.
     pub fn reload(&self) -> [String; 2] {
         self.signal(Signal::HUP);
-        [self.state(), self.state()]
+        // A new status may come in between.
+        ["RELOADING=1\n", "READY=1\n"].map(|due| {
+            loop {
+                let state = self.state();
+                if state.starts_with(due) {
+                    return state;
+                }
+            }
+        })
     }
 
     /// What the admin listener says of a metric, labels included: 0 where it was never counted.

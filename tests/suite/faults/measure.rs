@@ -84,7 +84,7 @@ pub fn cpu(service: &Service) -> Duration {
     Duration::from_millis(10 * ticks)
 }
 
-/// The number of open descriptors; one more for the moment in which the service manager is told.
+/// The number of open descriptors.
 pub fn descriptors(service: &Service) -> usize {
     fs::read_dir(format!("/proc/{}/fd", service.pid())).expect("our own child").count()
 }
