@@ -3,6 +3,8 @@
 pub mod admin;
 mod clients;
 pub mod conn;
+#[cfg(feature = "faults")]
+mod faults;
 mod prologue;
 pub mod refusal;
 pub mod router;

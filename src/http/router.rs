@@ -49,6 +49,8 @@ pub struct Opening {
     /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
     pings: bool,
     claim: Option<Box<Claim>>,
+    #[cfg(feature = "faults")]
+    fault: Option<super::faults::Fault>,
 }
 
 /// What is known of a connection before its request.
@@ -248,6 +250,8 @@ impl Router {
                     via: (client.addr != peer.into()).then(|| Box::new(peer)),
                     pings: query.split('&').all(|option| option != "ping=off"),
                     claim,
+                    #[cfg(feature = "faults")]
+                    fault: super::faults::Fault::of(query),
                 };
                 Answer::Upgrade(switch(accepted), opening)
             }
@@ -323,6 +327,8 @@ impl Router {
             stream.prepare(settings.timeouts.write + Duration::from_secs(10), opening.pings);
             let shared = &self.lasting.shared;
             let running = session::run(stream, &first, settings, shared, opening.pings);
+            #[cfg(feature = "faults")]
+            let running = super::faults::run(opening.fault, &shared.budget, running);
             drop(first);
             let Report { ended, counts, lasted } = running.await;
             drop((counted, place, opening.claim));

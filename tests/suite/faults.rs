@@ -8,13 +8,25 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 mod broken_frames;
+mod burst;
 mod client;
 mod dead_peers;
 mod drain;
 mod floods;
+mod handshakes;
+#[cfg(feature = "faults")]
+mod hooks;
 mod idle;
-mod measure;
+mod log_attacks;
+pub mod measure;
+#[cfg(not(feature = "faults"))]
+mod no_hooks;
+mod outside_tools;
+mod overload;
+mod restarts;
 mod slow_readers;
 mod spent_memory;
+mod strangers;
+mod time;
 mod unfinished;
 mod watchdog;

@@ -247,6 +247,11 @@ impl Service {
         }
     }
 
+    /// Lines that were seen are not found again.
+    pub fn forget_log(&mut self) {
+        self.seen.clear();
+    }
+
     /// Waits for the end, and returns the exit code and the whole log.
     pub fn wait(mut self) -> (i32, String) {
         let status = self.child.wait().expect("a child");
