@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, prlimit};
 
+use crate::faults::measure::cpu;
 use crate::service::{Outcome, Service, connect_unix, echo, through_shell, upgrade, wsecho};
 
 /// Starts in vain, and returns the exit code and what was said.
@@ -218,8 +219,15 @@ fn out_of_descriptors_the_service_waits_serves_on_and_recovers() {
     for _ in 0..100 {
         assert_eq!(echo(&mut session, "unharmed"), "unharmed");
     }
+    let before = cpu(&service);
+    // Not waited for: it is the time of which the service may use little.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let spent = cpu(&service).saturating_sub(before);
+    assert!(spent.as_millis() < 100, "{spent:?} of CPU time in two seconds of waiting");
+    let begun = tokio::time::Instant::now();
     drop(crowd);
     service.log_line("connections are accepted again");
+    assert!(begun.elapsed().as_secs() < 10, "ten times the longest pause: {:?}", begun.elapsed());
     assert_eq!(echo(&mut service.open("/echo"), "served"), "served");
     let (_, log) = service.stop();
     let told = log.matches("no connection can be accepted").count();

@@ -67,16 +67,31 @@ impl Client {
         stream.set_nodelay(true).expect("TCP");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(handshake(path).as_bytes()).expect("it reads");
+        Self::adopt(stream)
+    }
+
+    /// Reads the answer to a handshake that was sent.
+    pub fn adopt(stream: TcpStream) -> Self {
+        let mut client = Self::unanswered(stream);
+        let head = client.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    /// A client that has not read what its handshake led to.
+    pub fn unanswered(stream: TcpStream) -> Self {
         // Larger reads pass the buffer by; ten thousand clients have one each.
-        let mut reader = BufReader::with_capacity(512, stream);
-        let mut line = String::new();
-        reader.read_line(&mut line).expect("it answers");
-        assert!(line.starts_with("HTTP/1.1 101 "), "{line}");
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line).expect("a whole head");
+        Self(BufReader::with_capacity(512, stream))
+    }
+
+    /// Reads the head of an answer.
+    pub fn read_head(&mut self) -> String {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let read = self.0.read_line(&mut head).expect("an answer, no reset");
+            assert!(read > 0, "the end in the middle of {head:?}");
         }
-        Self(reader)
+        head
     }
 
     pub fn stream(&self) -> &TcpStream {

@@ -1,10 +1,53 @@
 //! SIGTERM with many sessions at all stages: each is told, none is reset, none loses an echo.
 
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::scope;
+
 use rustix::process::Signal;
 
-use super::client::Client;
-use crate::engine::support::{CLOSE, CONTINUE, FIN, TEXT};
+use super::client::{Client, clamped_service, write_what_is_taken};
+use super::measure::{KIB, descriptors, wait_for};
+use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, TEXT, frame};
+use crate::inside::handshake;
 use crate::service::Service;
+
+const CLIENTS: usize = 200;
+
+/// A message that says which one it is, of a size of its own, up to a few fragments.
+fn numbered(number: u32) -> Vec<u8> {
+    let len = if number % 50 == 49 { 100 * KIB } else { number as usize * 37 % 2000 };
+    number.to_be_bytes().into_iter().cycle().take(4 + len).collect()
+}
+
+/// Reads echoes up to the Close, which has to be 1001, and returns how many came; they are the
+/// first messages, each whole and in its order. `told` is set at the Close.
+fn read_prefix(client: &mut Client, seen: &AtomicU32, told: &AtomicBool) -> u32 {
+    let mut number = 0;
+    let mut message = Vec::new();
+    loop {
+        let frame = client.read_frame().expect("an echo or a Close, no reset");
+        if frame.opcode == CLOSE {
+            told.store(true, Ordering::Release);
+            assert_eq!(frame.payload[..2], 1001_u16.to_be_bytes());
+            assert!(message.is_empty(), "an echo was cut");
+            return number;
+        }
+        message.extend(frame.payload);
+        if frame.fin {
+            assert!(message == numbered(number), "message {number} was lost or altered");
+            message.clear();
+            number += 1;
+            seen.store(number, Ordering::Release);
+        }
+    }
+}
+
+/// The Close of a client that keeps to the rules, and what has to follow it.
+fn leave(client: &mut Client) {
+    client.send(FIN | CLOSE, &1001_u16.to_be_bytes());
+    assert_eq!(client.read_to_end(), 0, "a FIN behind the Close");
+}
 
 #[test]
 fn two_hundred_sessions_idle_or_amid_a_message_all_end_with_1001_and_a_fin() {
@@ -40,5 +83,144 @@ fn two_hundred_sessions_idle_or_amid_a_message_all_end_with_1001_and_a_fin() {
         answers(client);
     }
     service.log_line("stopped: every session has ended");
+    assert_eq!(service.wait().0, 0);
+}
+
+/// Has all clients stream until they are told to leave; `stop` is done while they do.
+fn stream_until(service: Service, stop: impl FnOnce(&Service)) {
+    let counts: Vec<AtomicU32> = (0..CLIENTS).map(|_| AtomicU32::new(0)).collect();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| Client::open(&service, "/echo")).collect();
+    scope(|scope| {
+        let all: Vec<_> = clients
+            .into_iter()
+            .zip(&counts)
+            .map(|(mut client, seen)| {
+                scope.spawn(move || {
+                    let told = AtomicBool::new(false);
+                    let read = std::thread::scope(|scope| {
+                        let writer = client.stream().try_clone().expect("a descriptor");
+                        let told = &told;
+                        scope.spawn(move || {
+                            let mut number = 0;
+                            while !told.load(Ordering::Acquire) {
+                                let message = frame(FIN | BINARY, &numbered(number));
+                                (&writer).write_all(&message).expect("no reset");
+                                number += 1;
+                                // In step with its echoes, so that all clients have their turns.
+                                while number > seen.load(Ordering::Acquire) + 8
+                                    && !told.load(Ordering::Acquire)
+                                {
+                                    std::thread::yield_now();
+                                }
+                            }
+                        });
+                        read_prefix(&mut client, seen, told)
+                    });
+                    leave(&mut client);
+                    read
+                })
+            })
+            .collect();
+        wait_for("all of them stream", || counts.iter().all(|it| it.load(Ordering::Acquire) > 60));
+        stop(&service);
+        for client in all {
+            assert!(client.join().expect("it was told") > 60);
+        }
+    });
+    assert_eq!(service.wait().0, 0);
+}
+
+#[test]
+fn two_hundred_streams_are_exact_up_to_their_close_with_1001() {
+    stream_until(Service::start("shutdown.drain_spread = \"500ms\""), |service| {
+        service.signal(Signal::TERM);
+    });
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_reload_ends_the_streams_as_well() {
+    stream_until(Service::start("shutdown.drain_spread = \"0s\""), |service| {
+        service.rewrite("log.level = \"debug\"");
+        // Stopped so long, so that it finds both at once.
+        service.signal(Signal::STOP);
+        service.signal(Signal::HUP);
+        service.signal(Signal::TERM);
+        service.signal(Signal::CONT);
+    });
+}
+
+#[test]
+fn a_stop_during_two_hundred_handshakes_answers_each_of_them() {
+    let service = Service::start("shutdown.drain_spread = \"0s\"");
+    let open = descriptors(&service);
+    let request = handshake("/echo");
+    let (half, rest) = request.split_at(request.len() / 2);
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| service.connect()).collect();
+    for stream in &mut streams[..CLIENTS / 2] {
+        stream.write_all(half.as_bytes()).unwrap();
+    }
+    wait_for("all are accepted", || descriptors(&service) >= open + CLIENTS);
+    // The heads of the second half are complete, and unread when the signal comes.
+    service.signal(Signal::STOP);
+    for stream in &mut streams[CLIENTS / 2..] {
+        stream.write_all(request.as_bytes()).unwrap();
+    }
+    service.signal(Signal::TERM);
+    service.signal(Signal::CONT);
+    while !service.state().contains("STOPPING=1") {}
+    for stream in &mut streams[..CLIENTS / 2] {
+        stream.write_all(rest.as_bytes()).expect("it is still read");
+    }
+    let mut opened = 0;
+    for (index, stream) in streams.into_iter().enumerate() {
+        let mut client = Client::unanswered(stream);
+        let head = client.read_head();
+        if head.starts_with("HTTP/1.1 101 ") {
+            opened += 1;
+            assert!(index >= CLIENTS / 2, "its request came after the stop");
+            assert_eq!(client.read_close().0, 1001);
+            leave(&mut client);
+        } else {
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+            assert!(head.contains("\r\nRetry-After: "), "{head}");
+            client.read_to_end();
+        }
+    }
+    eprintln!("{opened} were opened before they were told to leave");
+    assert_eq!(service.wait().0, 0);
+}
+
+#[test]
+fn two_hundred_slow_readers_get_what_they_are_owed_and_then_their_close() {
+    let service = clamped_service("shutdown.drain_spread = \"0s\"\nworkers = 1");
+    let mut clients: Vec<_> =
+        (0..CLIENTS).map(|_| Client::open_clamped(&service, "/echo")).collect();
+    let messages: Vec<_> = (0..100).map(|n| frame(FIN | BINARY, &numbered(n))).collect();
+    let stream = messages.concat();
+    let mut sent = vec![0; CLIENTS];
+    write_what_is_taken(&clients, &stream[..messages[..50].concat().len() - 1], &mut sent);
+    service.signal(Signal::TERM);
+    while !service.state().contains("STOPPING=1") {}
+    scope(|scope| {
+        for (client, sent) in clients.iter_mut().zip(sent) {
+            let stream = &stream;
+            let messages = &messages;
+            scope.spawn(move || {
+                let writer = client.stream().try_clone().expect("a descriptor");
+                // What has begun is finished, and no more.
+                let end = messages.iter().scan(0, |end, message| {
+                    *end += message.len();
+                    Some(*end)
+                });
+                let end = end.into_iter().find(|end| *end >= sent).expect("below all of it");
+                let read = std::thread::scope(|scope| {
+                    scope.spawn(move || (&writer).write_all(&stream[sent..end]).expect("no reset"));
+                    read_prefix(client, &AtomicU32::new(0), &AtomicBool::new(false))
+                });
+                assert!(read > 0, "nothing of what was owed came");
+                leave(client);
+            });
+        }
+    });
     assert_eq!(service.wait().0, 0);
 }

@@ -8,7 +8,7 @@ use crate::engine::support::{BINARY, TEXT, noise};
 use crate::service::Service;
 
 /// Descriptors for so many connections and all other tests, in this process and in its children.
-fn raise_limit(connections: u64) -> bool {
+pub fn raise_limit(connections: u64) -> bool {
     let wanted = connections + 2000;
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|maximum| maximum < wanted) {

@@ -1,0 +1,129 @@
+//! Requests that never end, are too much, hide a second one, or hope to be repeated: what each
+//! costs, and that the answer is one and tells nothing of them.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::measure::{cpu, descriptors, wait_for};
+use crate::inside::handshake;
+use crate::service::Service;
+
+/// Reads until the connection ends, whichever way it does, and returns what came.
+fn read_until_cut(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
+    String::from_utf8(answer).expect("answers are text")
+}
+
+#[test]
+fn whoever_does_not_finish_a_request_is_closed_in_time_and_leaves_nothing() {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let whole = handshake("/echo");
+    for proxy in ["off", "required"] {
+        let config = format!("timeouts.handshake = \"1s\"\nproxy.proxy_protocol = \"{proxy}\"");
+        let service = Service::start(&config);
+        let open = descriptors(&service);
+        let begun = Instant::now();
+        let starts: [&[u8]; 5] =
+            [b"", b"G", &whole.as_bytes()[..40], b"PROXY TCP4 1", b"\r\n\r\n\0\r"];
+        let mut quiet: Vec<_> = (starts.iter())
+            .map(|start| {
+                let mut stream = service.connect();
+                stream.write_all(start).expect("it reads");
+                stream
+            })
+            .collect();
+        let mut dripping = service.connect();
+        let head = if proxy == "off" { whole.as_str() } else { "PROXY TCP4 192.0.2.1 192.0.2.2" };
+        for byte in head.bytes().cycle() {
+            // How slow it is, not how long to wait.
+            std::thread::sleep(Duration::from_millis(100));
+            if dripping.write_all(&[byte]).is_err() {
+                break;
+            }
+            assert!(begun.elapsed() < 10 * TIMEOUT, "it may go on for ever");
+        }
+        for (stream, start) in quiet.iter_mut().zip(starts) {
+            let answer = read_until_cut(stream);
+            // What cannot become a request is answered at once.
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{start:?} {answer}");
+        }
+        let took = begun.elapsed();
+        assert!(took >= TIMEOUT && took < 10 * TIMEOUT, "{took:?}");
+        wait_for("all descriptors are back", || descriptors(&service) <= open);
+    }
+}
+
+#[test]
+fn sixty_four_kib_of_headers_byte_by_byte_cost_little_and_are_refused() {
+    let service = Service::start("");
+    // What the first of all requests costs is not the subject.
+    service.ask("GET /healthz HTTP/1.0\r\n\r\n");
+    let before = cpu(&service);
+    let mut stream = service.connect();
+    stream.set_nodelay(true).unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(64 * 1024));
+    let _ = head.bytes().try_for_each(|byte| stream.write_all(&[byte]));
+    let answer = read_until_cut(&mut stream);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let spent = cpu(&service).saturating_sub(before);
+    assert!(spent < Duration::from_millis(200), "{spent:?} of CPU time");
+}
+
+#[test]
+fn a_request_hidden_behind_a_bad_one_is_never_answered() {
+    let service = Service::start("");
+    let hidden = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+    let good = handshake("/echo");
+    for bad in [
+        handshake("/nowhere"),
+        good.replace("n: 13", "n: 8"),
+        good.replace("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"),
+        good.replace("Connection: Upgrade\r\n", ""),
+        good.replace("Host:", &format!("Content-Length: {}\r\nHost:", hidden.len())),
+        good.replace("Host:", "Transfer-Encoding: chunked\r\nHost:"),
+        good.replace("Host:", "Host: b\r\nHost:"),
+        good.replace("GET", "POST"),
+        good.replace("HTTP/1.1", "HTTP/1.0"),
+        hidden.to_owned(),
+    ] {
+        let answer = service.ask(&format!("{bad}{hidden}"));
+        let heads = answer.lines().filter(|line| line.starts_with("HTTP/1.")).count();
+        assert_eq!(heads, 1, "{bad}{answer}");
+    }
+}
+
+#[test]
+fn no_answer_repeats_a_word_of_its_request() {
+    let service = Service::start("origins = []");
+    let good = handshake("/echo");
+    for request in [
+        "GET /mark?mark=<mark> HTTP/1.1\r\nHost: mark\r\nUser-Agent: mark\r\n\r\n".to_owned(),
+        "MARK / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET / MARK/1.1\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nMark\r\n\r\n".to_owned(),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "Mark: mark\r\n".repeat(100)),
+        good.replace("Host:", "Origin: https://mark.example\r\nHost:"),
+        good.replace("Host:", "Origin: null\r\nAccept: application/json\r\nX: mark\r\nHost:"),
+        good.replace("Upgrade: websocket", "Upgrade: mark"),
+        good.replace("n: 13", "n: mark"),
+        good.replace("Host:", "X-Forwarded-For: mark\r\nOrigin: mark\r\nHost:"),
+        "PROXY MARK mark\r\n".to_owned(),
+        "\x16\x03\x01mark".to_owned(),
+        "SSH-2.0-mark\r\n".to_owned(),
+    ] {
+        let answer = service.ask(&request).to_lowercase();
+        assert!(answer.starts_with("http/1.1 4"), "{request}{answer}");
+        assert!(!answer.contains("mark"), "{request}{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
+        // The parser's own refusals have no body.
+        for line in ["content-type: ", "x-content-type-options: nosniff"] {
+            assert!(body.is_empty() || head.contains(line), "{line} in {answer}");
+        }
+    }
+}
