@@ -12,6 +12,7 @@ mod burst;
 mod client;
 mod dead_peers;
 mod drain;
+mod failing_paths;
 mod floods;
 mod handshakes;
 #[cfg(feature = "faults")]

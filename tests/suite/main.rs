@@ -3,6 +3,7 @@
 //! Two harnesses: [`inside`] runs one connection in this process on a paused clock, [`service`]
 //! runs the real binary.
 
+mod fault_proxy;
 mod inside;
 mod service;
 

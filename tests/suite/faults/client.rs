@@ -63,7 +63,8 @@ impl Client {
         Self::upgrade(socket.into(), path)
     }
 
-    fn upgrade(mut stream: TcpStream, path: &str) -> Self {
+    /// Opens a WebSocket on a connected stream.
+    pub fn upgrade(mut stream: TcpStream, path: &str) -> Self {
         stream.set_nodelay(true).expect("TCP");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.write_all(handshake(path).as_bytes()).expect("it reads");
