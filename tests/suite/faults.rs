@@ -25,6 +25,7 @@ mod no_hooks;
 mod outside_tools;
 mod overload;
 mod restarts;
+mod packet_loss;
 mod slow_readers;
 mod spent_memory;
 mod strangers;

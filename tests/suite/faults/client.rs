@@ -1,7 +1,7 @@
 //! A client that keeps to no rule but the test's: bare frames on a bare socket.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -56,8 +56,18 @@ impl Client {
 
     /// A client for which the kernel keeps little in either direction.
     pub fn open_clamped(service: &Service, path: &str) -> Self {
-        let socket = clamped_socket();
-        let addr: SocketAddr = service.addrs[0].parse().expect("a TCP address");
+        Self::connect(clamped_socket(), &service.addrs[0], path)
+    }
+
+    /// A client with an address of its own.
+    pub fn open_from(source: Ipv4Addr, addr: &str, path: &str) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
+        Self::connect(socket, addr, path)
+    }
+
+    fn connect(socket: Socket, addr: &str, path: &str) -> Self {
+        let addr: SocketAddr = addr.parse().expect("a TCP address");
         socket.connect(&addr.into()).expect("it listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self::upgrade(socket.into(), path)
