@@ -7,7 +7,8 @@ use wsecho::net::listen::PeerAddr;
 use wsecho::net::proxy_protocol::Expect;
 use wsecho::ws::handshake::{Origins, Subprotocols};
 
-use crate::service::{Outcome, Service, echo, through_shell, wsecho};
+use crate::launch::through_shell;
+use crate::service::{Outcome, Service, echo, wsecho};
 
 /// The findings of a file, as `line:column: message`.
 fn findings(text: &str) -> Vec<String> {

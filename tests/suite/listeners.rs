@@ -2,35 +2,22 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::faults::measure::cpu;
-use crate::service::{Outcome, Service, connect_unix, echo, through_shell, upgrade, wsecho};
+use crate::launch::{inherit, through_shell};
+use crate::service::{Outcome, Service, connect_unix, echo, upgrade, wsecho};
 
 /// Starts in vain, and returns the exit code and what was said.
 fn refused(bind: &str) -> (i32, String) {
     let outcome = Outcome::of(wsecho().args(["--bind", bind]));
     let said = outcome.stderr.lines().filter(|line| line.starts_with("wsecho: "));
     (outcome.code(), said.collect::<Vec<_>>().join("\n"))
-}
-
-/// Passes descriptors to the service as systemd does.
-pub fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
-    // std can place standard streams only: they carry the sockets as far as the shell.
-    let first = format!(
-        "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS={} LISTEN_PID=$$",
-        fds.len()
-    );
-    through_shell(command, &first);
-    let mut copies = fds.iter().map(|fd| fd.as_fd().try_clone_to_owned().expect("a descriptor"));
-    command.stdin(copies.next().expect("a socket"));
-    command.stdout(copies.next().map_or_else(Stdio::null, Stdio::from));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 mod fault_proxy;
 mod inside;
+mod launch;
+mod proc;
 mod service;
 
 mod any_input;

@@ -28,21 +28,6 @@ pub fn wsecho() -> Command {
     command
 }
 
-/// Has a shell do something before it becomes the service.
-pub fn through_shell(command: &mut Command, first: &str) {
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
-    shell.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    *command = shell;
-}
-
 /// What a command that has ended left behind.
 pub struct Outcome {
     pub status: ExitStatus,

@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::engine::support::{CLOSE, FIN, Sent, frame};
 use crate::inside::handshake;
-use crate::listeners::inherit;
+use crate::launch::inherit;
 use crate::service::{PATIENCE, Service};
 
 /// Writes without waiting, each client its bytes from where it is, until nobody takes any more.

@@ -12,6 +12,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::Socket;
 use tokio::time::Instant;
 
+use crate::proc;
 use crate::service::{PATIENCE, Service};
 
 pub const KIB: usize = 1024;
@@ -26,21 +27,10 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn proc_file(service: &Service, name: &str) -> String {
-    fs::read_to_string(format!("/proc/{}/{name}", service.pid())).expect("it runs")
-}
-
-/// A figure in kilobytes of a file in /proc, in bytes.
-fn kilobytes(text: &str, name: &str) -> usize {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
-    number.unwrap_or_else(|| panic!("no {name} in:\n{text}")) * KIB
-}
-
 /// The memory in RAM that the process has written to. Pages of its program, which come and go with
 /// what is executed, do not count.
 pub fn memory(service: &Service) -> usize {
-    kilobytes(&proc_file(service, "smaps_rollup"), "Anonymous")
+    proc::bytes(service.pid(), "smaps_rollup", "Anonymous").expect("it runs")
 }
 
 /// Waits until memory is at most this much above `before`.
@@ -66,27 +56,24 @@ impl<'a> Peak<'a> {
     pub fn new(service: &'a Service) -> Self {
         // proc(5): 5 sets the peak to the present size.
         fs::write(format!("/proc/{}/clear_refs", service.pid()), "5").expect("our own child");
-        Self { service, before: kilobytes(&proc_file(service, "status"), "VmRSS") }
+        Self { service, before: proc::bytes(service.pid(), "status", "VmRSS").expect("it runs") }
     }
 
     /// The kernel counts in batches per core, so this may be half a megabyte off.
     pub fn growth(&self) -> usize {
-        kilobytes(&proc_file(self.service, "status"), "VmHWM").saturating_sub(self.before)
+        let peak = proc::bytes(self.service.pid(), "status", "VmHWM").expect("it runs");
+        peak.saturating_sub(self.before)
     }
 }
 
 /// The CPU time of all threads, in steps of 10 ms.
 pub fn cpu(service: &Service) -> Duration {
-    let stat = proc_file(service, "stat");
-    // The name in parentheses may hold spaces; utime and stime are the fields 14 and 15.
-    let (_, fields) = stat.rsplit_once(") ").expect("a name");
-    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|it| it.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(10 * ticks)
+    proc::cpu(service.pid()).expect("it runs")
 }
 
 /// The number of open descriptors.
 pub fn descriptors(service: &Service) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", service.pid())).expect("our own child").count()
+    proc::descriptors(service.pid()).expect("it runs")
 }
 
 /// The server's end of a connection, to ask the kernel for its options.
