@@ -7,13 +7,15 @@
 //!
 //! The other files: `floor` and `peers` are the servers wsecho is compared with, `process` runs one
 //! server as a process of its own and reads its CPU time and memory, `load` makes the traffic
-//! out of what `wire` knows of the protocol, `shape` says what is measured and `report` prints it.
+//! out of what `wire` knows of the protocol, `shape` says what is measured (`capacity` the largest of
+//! them) and `report` prints it.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "a benchmark has real clocks only and no session to drain"
 )]
 
+mod capacity;
 mod floor;
 mod load;
 mod peers;
@@ -83,7 +85,8 @@ fn compare(options: &Options) -> io::Result<Report> {
     let cpus = Cpus::choose()?;
     process::pin(&[cpus.load])?;
 
-    let shapes = chosen(&options.shape);
+    let mut shapes = chosen(&options.shape);
+    shapes.retain(|shape| shape.is_compared() || !options.shape.is_empty());
     let mut servers = chosen(&options.server);
     let (effort, rounds) = if options.quick || !options.bench {
         (Effort::QUICK, 1)

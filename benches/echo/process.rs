@@ -208,15 +208,16 @@ impl Process {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// Its resident memory in bytes. (`statm` is cheaper and wrong by some hundred KiB.)
-    pub fn memory(&self) -> io::Result<u64> {
+    /// A figure of its memory in bytes, such as `Rss:`. (`statm` is cheaper and wrong by some
+    /// hundred KiB.)
+    pub fn memory(&self, key: &str) -> io::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
         text.lines()
-            .find_map(|line| line.strip_prefix("Rss:"))
+            .find_map(|line| line.strip_prefix(key))
             .and_then(|value| value.trim().strip_suffix(" kB"))
             .and_then(|value| value.trim().parse::<u64>().ok())
             .map(|kibibytes| kibibytes * 1024)
-            .ok_or_else(|| io::Error::other("smaps_rollup has no Rss line"))
+            .ok_or_else(|| io::Error::other(format!("smaps_rollup has no line {key}")))
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use crate::capacity;
 use crate::load::{Limit, Load, Tally, Traffic};
 use crate::process::{Process, Server};
 use crate::wire;
@@ -31,6 +32,7 @@ pub struct Effort {
     handshakes: u64,
     /// Idle connections; a tenth of them also echo 1 MiB.
     idle: usize,
+    capacity: capacity::Times,
 }
 
 impl Effort {
@@ -39,12 +41,22 @@ impl Effort {
         window: Duration::from_millis(900),
         handshakes: 6_000,
         idle: 10_000,
+        capacity: capacity::Times {
+            settle: Duration::from_secs(30),
+            idle: Duration::from_secs(20),
+            talk: Duration::from_secs(5),
+        },
     };
     pub const QUICK: Self = Self {
         warm_up: Duration::from_millis(50),
         window: Duration::from_millis(150),
         handshakes: 800,
         idle: 1_000,
+        capacity: capacity::Times {
+            settle: Duration::ZERO,
+            idle: Duration::from_secs(1),
+            talk: Duration::from_millis(150),
+        },
     };
 }
 
@@ -64,6 +76,7 @@ pub enum Shape {
     Beside,
     Handshakes,
     Memory,
+    Capacity,
 }
 
 impl Shape {
@@ -77,6 +90,7 @@ impl Shape {
             Self::Beside => "Round trip of 32 B beside two streams of 1 MiB messages",
             Self::Handshakes => "Handshakes: connect, upgrade, close",
             Self::Memory => "Resident memory of an idle connection",
+            Self::Capacity => "10,000 sessions, 100 of them with a message of 32 B in flight",
         }
     }
 
@@ -88,24 +102,33 @@ impl Shape {
             Self::Latency => &["p50, µs", "p99, µs"],
             Self::Beside => &["p50, ms", "p99, ms", "streams, MiB per second"],
             Self::Handshakes => &["server CPU, µs per handshake", "handshakes per second"],
+            Self::Capacity => &capacity::COLUMNS,
             Self::Memory => &["fresh, bytes", "after 64 KiB, bytes", "after 1 MiB, bytes"],
         }
     }
 
     /// Whether the floor is what the first column is to be held against.
     pub fn is_a_race(self) -> bool {
-        self != Self::Memory
+        !matches!(self, Self::Memory | Self::Capacity)
     }
 
-    /// Memory does not vary from round to round, and takes long.
+    /// Whether it belongs to a run that was asked for nothing in particular.
+    pub fn is_compared(self) -> bool {
+        self != Self::Capacity
+    }
+
+    /// Memory does not vary from round to round, and takes long; so do many sessions.
     pub fn most_rounds(self) -> u32 {
-        if self == Self::Memory { 3 } else { u32::MAX }
+        if matches!(self, Self::Memory | Self::Capacity) { 3 } else { u32::MAX }
     }
 
     /// A second worker matters where many connections carry messages.
     pub fn is_for(self, server: Server) -> bool {
         let messages = matches!(self, Self::Single | Self::Pipelined | Self::Large | Self::Huge);
-        server != Server::WsechoTwoWorkers || messages
+        match self {
+            Self::Capacity => matches!(server, Server::Wsecho | Server::WsechoTwoWorkers),
+            _ => server != Server::WsechoTwoWorkers || messages,
+        }
     }
 
     pub fn measure(self, server: &Process, effort: &Effort) -> io::Result<Figures> {
@@ -118,6 +141,7 @@ impl Shape {
             Self::Beside => beside(server, effort),
             Self::Handshakes => handshakes(server, effort),
             Self::Memory => memory(server, effort),
+            Self::Capacity => capacity::measure(server, effort.idle, &effort.capacity),
         }
     }
 }
@@ -178,7 +202,7 @@ fn beside(server: &Process, effort: &Effort) -> io::Result<Figures> {
 }
 
 /// The median, and what one in a hundred exceeds.
-fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
+pub fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
     times.sort_unstable();
     [50, 99].map(|percent| times[times.len() * percent / 100])
 }
@@ -211,7 +235,7 @@ fn memory(server: &Process, effort: &Effort) -> io::Result<Figures> {
     let (medium, huge) = (Traffic::binary(64 * 1024, 1), Traffic::binary(MIB, 1));
     let settled = || {
         thread::sleep(SETTLE);
-        server.memory().map(|bytes| bytes as f64)
+        server.memory("Rss:").map(|bytes| bytes as f64)
     };
     // Whatever all connections share is there before the first is counted.
     let first = wire::open(server.address())?;

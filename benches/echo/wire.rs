@@ -2,8 +2,10 @@
 //! the reading of those that come back. An echo may come in one frame or in several.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 /// Longer than any server may make a client wait.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -12,10 +14,24 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
+const PONG: u8 = 10;
+/// A server's ping, which need not say anything.
+pub const PING: [u8; 2] = [0x89, 0];
 
 /// Opens a connection and upgrades it.
 pub fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(address)?;
+    upgrade(TcpStream::connect(address)?, address)
+}
+
+/// The same, from a certain address.
+pub fn open_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect(&address.into())?;
+    upgrade(socket.into(), address)
+}
+
+fn upgrade(mut stream: TcpStream, address: SocketAddr) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let request = format!(
@@ -46,6 +62,11 @@ pub fn close(mut stream: TcpStream) -> io::Result<()> {
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply)?;
     if reply == [0x80 | CLOSE, 2, 0x03, 0xe8] { Ok(()) } else { Err(wrong("Close was not echoed")) }
+}
+
+/// The answer to [`PING`].
+pub fn pong() -> Vec<u8> {
+    Message { opcode: PONG, payload: Vec::new() }.frame()
 }
 
 /// A message that is sent and expected back.
