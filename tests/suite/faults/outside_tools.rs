@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use super::client::Client;
 use super::measure::{MIB, wait_for};
 use crate::engine::support::{BINARY, CLOSE, FIN, PING, PONG, noise};
-use crate::service::{Service, through_shell};
+use crate::launch::through_shell;
+use crate::service::Service;
 
 #[test]
 #[ignore = "needs strace: tests/faults"]

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::measure::wait_for;
 use crate::engine::support::{CLOSE, FIN, TEXT};
 use crate::inside::handshake;
-use crate::listeners::inherit;
+use crate::launch::inherit;
 use crate::service::{PATIENCE, Service};
 
 #[test]

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use crate::engine::support::{CLOSE, CONTINUE, FIN, TEXT};
-use crate::service::{Service, through_shell};
+use crate::launch::through_shell;
+use crate::service::Service;
 
 /// How long the service manager waits for a sign of life.
 pub const WATCHDOG: Duration = Duration::from_millis(300);
