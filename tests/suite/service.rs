@@ -239,7 +239,14 @@ impl Service {
 
     /// Waits for the end, and returns the exit code and the whole log.
     pub fn wait(mut self) -> (i32, String) {
-        let status = self.child.wait().expect("a child");
+        let begun = tokio::time::Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                break status;
+            }
+            assert!(begun.elapsed() < 2 * PATIENCE, "the service does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        };
         while let Ok(line) = self.log.recv_timeout(PATIENCE) {
             self.seen.push(line);
         }
@@ -253,7 +260,8 @@ impl Service {
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.addrs[0]).expect("it listens");
+        let addr = self.addrs[0].parse().expect("a TCP address");
+        let stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream
     }

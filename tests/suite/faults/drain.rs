@@ -2,12 +2,12 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::scope;
+use std::thread::{ScopedJoinHandle, scope};
 
 use rustix::process::Signal;
 
 use super::client::{Client, clamped_service, write_what_is_taken};
-use super::measure::{KIB, descriptors, wait_for};
+use super::measure::{KIB, SetOnDrop, descriptors, wait_for};
 use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, TEXT, frame};
 use crate::inside::handshake;
 use crate::service::Service;
@@ -21,14 +21,14 @@ fn numbered(number: u32) -> Vec<u8> {
 }
 
 /// Reads echoes up to the Close, which has to be 1001, and returns how many came; they are the
-/// first messages, each whole and in its order. `told` is set at the Close.
+/// first messages, each whole and in its order. `told` is set at the end.
 fn read_prefix(client: &mut Client, seen: &AtomicU32, told: &AtomicBool) -> u32 {
+    let _told = SetOnDrop(told);
     let mut number = 0;
     let mut message = Vec::new();
     loop {
         let frame = client.read_frame().expect("an echo or a Close, no reset");
         if frame.opcode == CLOSE {
-            told.store(true, Ordering::Release);
             assert_eq!(frame.payload[..2], 1001_u16.to_be_bytes());
             assert!(message.is_empty(), "an echo was cut");
             return number;
@@ -90,7 +90,9 @@ fn two_hundred_sessions_idle_or_amid_a_message_all_end_with_1001_and_a_fin() {
 fn stream_until(service: Service, stop: impl FnOnce(&Service)) {
     let counts: Vec<AtomicU32> = (0..CLIENTS).map(|_| AtomicU32::new(0)).collect();
     let clients: Vec<_> = (0..CLIENTS).map(|_| Client::open(&service, "/echo")).collect();
+    let enough = &AtomicBool::new(false);
     scope(|scope| {
+        let _end = SetOnDrop(enough);
         let all: Vec<_> = clients
             .into_iter()
             .zip(&counts)
@@ -102,14 +104,14 @@ fn stream_until(service: Service, stop: impl FnOnce(&Service)) {
                         let told = &told;
                         scope.spawn(move || {
                             let mut number = 0;
-                            while !told.load(Ordering::Acquire) {
+                            let over =
+                                || told.load(Ordering::Acquire) || enough.load(Ordering::Acquire);
+                            while !over() {
                                 let message = frame(FIN | BINARY, &numbered(number));
                                 (&writer).write_all(&message).expect("no reset");
                                 number += 1;
                                 // In step with its echoes, so that all clients have their turns.
-                                while number > seen.load(Ordering::Acquire) + 8
-                                    && !told.load(Ordering::Acquire)
-                                {
+                                while number > seen.load(Ordering::Acquire) + 8 && !over() {
                                     std::thread::yield_now();
                                 }
                             }
@@ -123,6 +125,7 @@ fn stream_until(service: Service, stop: impl FnOnce(&Service)) {
             .collect();
         wait_for("all of them stream", || counts.iter().all(|it| it.load(Ordering::Acquire) > 60));
         stop(&service);
+        wait_for("all are told to leave", || all.iter().all(ScopedJoinHandle::is_finished));
         for client in all {
             assert!(client.join().expect("it was told") > 60);
         }

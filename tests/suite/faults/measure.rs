@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
         sleep(Duration::from_millis(10));
+    }
+}
+
+/// Tells threads that go on until then, also when the test fails.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

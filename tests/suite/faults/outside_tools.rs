@@ -1,13 +1,13 @@
 //! What only a tool beside cargo can show; `tests/faults` installs them, elsewhere these are ignored.
 
 use std::fs;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::scope;
 
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::measure::{MIB, wait_for};
+use super::measure::{MIB, SetOnDrop, wait_for};
 use crate::engine::support::{BINARY, CLOSE, FIN, PING, PONG, noise};
 use crate::launch::through_shell;
 use crate::service::Service;
@@ -75,14 +75,15 @@ fn a_clock_that_is_moved_by_a_day_ends_no_session() {
         line[.."2026-01-01".len()].to_owned()
     };
     let today = date_of_a_session(&mut service);
-    let pings = AtomicU32::new(0);
+    let (pings, enough) = (AtomicU32::new(0), AtomicBool::new(false));
     let mut client = Client::open(&service, "/echo");
     let writer = client.stream().try_clone().unwrap();
     scope(|scope| {
+        let _end = SetOnDrop(&enough);
         let answering = scope.spawn(|| {
             loop {
                 let frame = client.read_frame().expect("not dropped");
-                if frame.opcode != PING {
+                if frame.opcode != PING || enough.load(Ordering::Acquire) {
                     return frame;
                 }
                 client.send(FIN | PONG, &frame.payload);

@@ -7,7 +7,7 @@ use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use super::client::Client;
-use super::measure::wait_for;
+use super::measure::{SetOnDrop, wait_for};
 use crate::engine::support::{CLOSE, FIN, TEXT};
 use crate::inside::handshake;
 use crate::launch::inherit;
@@ -35,21 +35,27 @@ fn five_restarts_on_an_inherited_socket_refuse_and_reset_nobody() {
             return;
         }
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        client.send(FIN | TEXT, b"hello");
-        let mut frame = client.read_frame().expect("no reset");
-        if frame.opcode == CLOSE {
-            told.fetch_add(1, Ordering::Relaxed);
-            client.send(FIN | CLOSE, &frame.payload);
-        } else {
-            assert_eq!(frame.payload, b"hello");
-            served.fetch_add(1, Ordering::Relaxed);
-            client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
-            frame = client.read_frame().expect("no reset");
+        let mut frame = None;
+        for text in ["one", "two", "three"] {
+            client.send(FIN | TEXT, text.as_bytes());
+            let answer = client.read_frame().expect("no reset");
+            if answer.opcode == CLOSE {
+                frame = Some(answer);
+                break;
+            }
+            assert_eq!(answer.payload, text.as_bytes());
+            // How long it lasts, so that some are open at each moment.
+            sleep(Duration::from_millis(50));
         }
+        let counter = if frame.is_some() { &told } else { &served };
+        counter.fetch_add(1, Ordering::Relaxed);
+        client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
+        let frame = frame.unwrap_or_else(|| client.read_frame().expect("no reset"));
         assert_eq!(frame.opcode, CLOSE);
         client.read_to_end();
     };
     scope(|scope| {
+        let end = SetOnDrop(&enough);
         let mut service = start();
         let clients = scope.spawn(|| {
             // Nobody waits for another: clients come while a service is away.
@@ -69,7 +75,7 @@ fn five_restarts_on_an_inherited_socket_refuse_and_reset_nobody() {
         }
         let before = served.load(Ordering::Relaxed);
         wait_for("the last one serves", || served.load(Ordering::Relaxed) > before);
-        enough.store(true, Ordering::Relaxed);
+        drop(end);
         clients.join().expect("nobody was refused or reset");
     });
     let (served, told) = (served.into_inner(), told.into_inner());
@@ -110,6 +116,7 @@ fn twenty_bad_files_under_load_change_nothing_and_drop_nobody() {
         ((0..10).map(|_| Client::open(&service, "/old")).collect(), AtomicBool::new(false));
     let enough = &enough;
     scope(|scope| {
+        let end = SetOnDrop(enough);
         let running: Vec<_> = sessions
             .iter_mut()
             .map(|client| {
@@ -136,7 +143,7 @@ fn twenty_bad_files_under_load_change_nothing_and_drop_nobody() {
         service.rewrite("[[endpoint]]\npath = \"/new\"");
         assert!(!service.reload()[1].contains("refused"));
         Client::open(&service, "/new").echo(TEXT, b"the new file holds");
-        enough.store(true, Ordering::Relaxed);
+        drop(end);
         for session in running {
             assert!(session.join().expect("it was not dropped") > 20);
         }

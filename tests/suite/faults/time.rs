@@ -1,68 +1,78 @@
 //! Time that stands still, and the clock on the wall.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::measure::wait_for;
-use crate::engine::support::{CLOSE, FIN, PING, PONG, TEXT};
+use super::measure::{SetOnDrop, wait_for};
+use crate::engine::support::{FIN, PING, PONG, TEXT, frame};
 use crate::service::Service;
 
 #[test]
-fn a_service_that_was_stopped_for_three_ping_periods_drops_nobody_who_answers() {
+fn a_machine_that_slept_for_three_ping_periods_drops_nobody_who_answers() {
     const CLIENTS: usize = 50;
-    const PERIOD: Duration = Duration::from_millis(500);
+    const PERIOD: Duration = Duration::from_millis(300 + 1500);
     let mut service = Service::start(
-        "log.format = \"json\"\ntimeouts.ping_interval = \"500ms\"\ntimeouts.pong = \"500ms\"",
+        "log.format = \"json\"\ntimeouts.ping_interval = \"300ms\"\ntimeouts.pong = \"1500ms\"",
     );
-    let mute = Client::open(&service, "/echo");
-    let pings = AtomicU32::new(0);
+    let mut mute = Client::open(&service, "/echo");
+    let [asleep, enough] = [const { AtomicBool::new(false) }; 2];
+    let [pings, waiting] = [const { AtomicUsize::new(0) }; 2];
     let clients: Vec<_> = (0..CLIENTS).map(|_| Client::open(&service, "/echo")).collect();
     scope(|scope| {
+        let _end = SetOnDrop(&enough);
         let answering: Vec<_> = clients
             .into_iter()
             .map(|mut client| {
                 let stream = client.stream().try_clone().expect("a descriptor");
-                let pings = &pings;
+                let (asleep, enough, pings, waiting) = (&asleep, &enough, &pings, &waiting);
                 let answering = scope.spawn(move || {
-                    loop {
-                        let frame = client.read_frame().expect("not dropped");
-                        match frame.opcode {
-                            PING => client.send(FIN | PONG, &frame.payload),
-                            CLOSE => return client.read_to_end(),
-                            TEXT => return usize::MAX,
-                            other => panic!("{other}"),
+                    let mut frame = client.read_frame().expect("not dropped");
+                    while frame.opcode == PING && !enough.load(Ordering::Acquire) {
+                        waiting.fetch_add(1, Ordering::AcqRel);
+                        while asleep.load(Ordering::Acquire) && !enough.load(Ordering::Acquire) {
+                            sleep(Duration::from_millis(10));
                         }
+                        waiting.fetch_sub(1, Ordering::AcqRel);
+                        client.send(FIN | PONG, &frame.payload);
                         pings.fetch_add(1, Ordering::Relaxed);
+                        frame = client.read_frame().expect("not dropped");
                     }
+                    frame.payload
                 });
                 (stream, answering)
             })
             .collect();
-        let all = CLIENTS as u32;
-        wait_for("all are pinged", || pings.load(Ordering::Relaxed) >= all);
+        wait_for("all are pinged", || pings.load(Ordering::Relaxed) >= CLIENTS);
+        // The clients fall asleep with a ping in their hands, and the service with them.
+        asleep.store(true, Ordering::Release);
+        wait_for("all have a ping", || waiting.load(Ordering::Acquire) == CLIENTS);
         service.signal(Signal::STOP);
-        // Not waited for: it is how long the machine slept.
-        sleep(4 * PERIOD);
+        // Not waited for: it is how long they sleep.
+        sleep(3 * PERIOD);
         service.signal(Signal::CONT);
+        // It has looked at its timers when this is answered.
+        Client::open(&service, "/echo").echo(TEXT, b"awake");
+        asleep.store(false, Ordering::Release);
         let before = pings.load(Ordering::Relaxed);
-        wait_for("they are pinged further", || pings.load(Ordering::Relaxed) >= before + 3 * all);
-        let line = service.log_line("session ended");
-        assert!(line.contains("\"ended\":\"pong_timeout\""), "{line}");
-        assert!(line.contains(&mute.addr().to_string()), "only the mute one is dropped: {line}");
+        wait_for("they are pinged on", || pings.load(Ordering::Relaxed) >= before + 3 * CLIENTS);
         for (stream, _) in &answering {
-            let text = crate::engine::support::frame(FIN | TEXT, b"alive");
-            std::io::Write::write_all(&mut &*stream, &text).expect("it reads");
+            let mut stream = stream;
+            stream.write_all(&frame(FIN | TEXT, b"alive")).expect("it reads");
         }
         for (_, answering) in answering {
-            assert_eq!(answering.join().expect("not dropped"), usize::MAX);
+            assert_eq!(answering.join().expect("not dropped"), b"alive");
         }
     });
+    mute.read_until_cut();
+    let line = service.log_line(&mute.addr().to_string());
+    assert!(line.contains("\"ended\":\"pong_timeout\""), "{line}");
 }
 
 /// All Rust files below a folder.
