@@ -61,6 +61,40 @@ key() {
     cat "$@" | sha256sum | cut -c1-12
 }
 
+# need_clients: keeps a Python that has the client libraries of tests/peers: $kept/bin/python.
+need_clients() {
+    need python3 python3
+    # Debian's python3 comes without what makes a venv.
+    python3 -c 'import ensurepip' || debian python3-venv
+    clients=$root/tests/peers/requirements.txt
+    keep "python-$(python3 --version | key - "$clients")" install_clients
+}
+
+install_clients() { # FOLDER
+    python3 -m venv "$1" && "$1/bin/pip" install --quiet --requirement "$clients"
+}
+
+# need_proxies: makes sure that nginx, HAProxy and Apache are there, and a network to try them in.
+need_proxies() {
+    # Where Debian has them, which is not in everybody's path.
+    PATH=$PATH:/usr/sbin
+    need nginx nginx
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || debian libnginx-mod-stream
+    need haproxy haproxy
+    need apache2 apache2
+    need ip iproute2
+    need openssl openssl
+    unshare --net --pid --fork --mount-proc true || skip "no network namespace can be made here"
+}
+
+# in_namespace COMMAND ARG...: with a network of its own, where every port is free: the loopback, and
+# 192.0.2.1 for clients. No process that COMMAND starts outlives it.
+in_namespace() {
+    # shellcheck disable=SC2016  # the inner shell expands it
+    unshare --net --pid --fork --kill-child --mount-proc bash -c \
+        'ip link set lo up && ip address add 192.0.2.1/32 dev lo && "$@"' - "$@"
+}
+
 # build_service: builds the binary under test, unless WSECHO_BINARY names another one.
 build_service() {
     [ -n "${WSECHO_BINARY:-}" ] || (cd "$root" && cargo build --release --locked)

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs the wsecho binary for one test command, the way systemd would run it.
 
-    tests/service.py [--set 'KEY = VALUE']... -- COMMAND ARG...
+    tests/service.py [--bind ADDR] [--set 'KEY = VALUE']... -- COMMAND ARG...
 
-The service listens on a port that the kernel chooses; `{url}` in COMMAND becomes its
-ws://127.0.0.1:PORT and `{pid}` its process id. COMMAND runs once the service has said READY=1.
+The service listens on a port that the kernel chooses, unless ADDR is another one; `{url}` in
+COMMAND becomes its ws://127.0.0.1:PORT, `{pid}` its process id and `{config}` its configuration
+file. COMMAND runs once the service has said READY=1.
 
 The exit code is 0 when COMMAND succeeded and the service was in order: it must end with exit code
 0 on SIGTERM (which COMMAND may have sent already), and a peer alone must never make it log anything
@@ -25,7 +26,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+# What the kernel chooses a port for.
+ANY_PORT = "127.0.0.1:0"
 READY_LIMIT = 30.0
 # The service's own drain_timeout is 30 s; it may need all of it.
 STOP_LIMIT = 40.0
@@ -43,6 +47,13 @@ class Service:
 
     process: subprocess.Popen[bytes]
     url: str
+    config: Path
+    log: Path
+
+    def records(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 def binary() -> str:
@@ -53,11 +64,11 @@ def binary() -> str:
 
 
 @contextmanager
-def running(settings: list[str]) -> Iterator[Service]:
+def running(settings: list[str], bind: str = ANY_PORT) -> Iterator[Service]:
     """Starts the service, and checks how it ends unless the body has failed already."""
     with tempfile.TemporaryDirectory(prefix="wsecho-test-") as folder:
         config, log, notify = (Path(folder, name) for name in ("wsecho.toml", "log", "notify"))
-        lines = ['bind = "127.0.0.1:0"', 'log.format = "json"', *settings]
+        lines = [f'bind = "{bind}"', 'log.format = "json"', *settings]
         config.write_text("\n".join(lines) + "\n")
         process = None
         try:
@@ -70,7 +81,7 @@ def running(settings: list[str]) -> Iterator[Service]:
                     stderr=err,
                 )
                 # The socket stays open: the service reports its status until it ends.
-                yield Service(process, wait_until_ready(process, status))
+                yield Service(process, wait_until_ready(process, status), config, log)
                 stop(process)
             check_log(log.read_text())
         except BaseException:
@@ -96,7 +107,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], status: socket.socket) ->
         why = f"ended with exit code {process.poll()}" if readable else "stayed silent"
         raise ServiceError(f"the service {why} before READY=1")
     told = status.recv(4096).decode()
-    found = re.search(r"^STATUS=listening on (127\.0\.0\.1:\d+); 0 sessions$", told, re.MULTILINE)
+    found = re.search(r"^STATUS=listening on (\S+); 0 sessions$", told, re.MULTILINE)
     if not found or "READY=1" not in told.splitlines():
         raise ServiceError(f"the first notification is {told!r}, not READY=1 with an address")
     return f"ws://{found[1]}"
@@ -127,14 +138,19 @@ def check_log(log: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs a command against a service of its own.")
+    parser.add_argument("--bind", default=ANY_PORT, help="where to listen")
     parser.add_argument("--set", action="append", default=[], help="a line for the configuration")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     if not os.access(binary(), os.X_OK):
         sys.exit(f"service.py: there is no program {binary()}: cargo build --release makes it")
     try:
-        with running(args.set) as service:
-            known = {"{url}": service.url, "{pid}": str(service.process.pid)}
+        with running(args.set, args.bind) as service:
+            known = {
+                "{url}": service.url,
+                "{pid}": str(service.process.pid),
+                "{config}": str(service.config),
+            }
             command = args.command
             for name, value in known.items():
                 command = [word.replace(name, value) for word in command]
