@@ -127,8 +127,8 @@ impl Refusal {
         response
     }
 
-    /// The answer where no request was read. Some of those who do not speak HTTP show it all the
-    /// same: HAProxy passes it on, nginx and curl say that it is HTTP.
+    /// The answer where no request was read. A proxy that is wrong about the PROXY protocol alone
+    /// passes it on to its client; who speaks TLS or HTTP/2 cannot read it.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let text = self.text();
