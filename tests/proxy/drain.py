@@ -1,7 +1,5 @@
 """Streams numbered messages through nginx while the service is told to stop.
 
-    drain.py ws://127.0.0.1:PORT PID
-
 Every client's echoes must be an exact prefix of what it sent, the last frame a Close with 1001,
 and the end of the connection a FIN.
 """
@@ -10,12 +8,9 @@ import asyncio
 import os
 import signal
 import struct
-import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+
+from proxies import PLAIN, running, snippet, wsecho
 
 CLIENTS = 100
 # Every client has had so many echoes when the service is told to stop.
@@ -25,61 +20,11 @@ LIMIT = 60.0
 CONTINUATION, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
 FIN = 0x80
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr warn;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen unix:{folder}/socket;
-        location / {{
-            proxy_pass {backend};
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection upgrade;
-        }}
-    }}
-}}
-"""
-
 REQUEST = (
     b"GET /echo HTTP/1.1\r\nHost: wsecho.example\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Version: 13\r\n\r\n"
 )
-
-
-@asynccontextmanager
-async def nginx(backend: str) -> AsyncIterator[str]:
-    """Runs nginx before the backend, and yields the path of its socket."""
-    with tempfile.TemporaryDirectory(prefix="wsecho-nginx-") as folder:
-        config, path = Path(folder, "nginx.conf"), f"{folder}/socket"
-        config.write_text(NGINX.format(folder=folder, backend=backend))
-        process = subprocess.Popen(["nginx", "-p", folder, "-e", "stderr", "-c", str(config)])
-        try:
-            while True:
-                if process.poll() is not None:
-                    sys.exit(f"drain.py: nginx ended with exit code {process.returncode}")
-                try:
-                    _, writer = await asyncio.open_unix_connection(path)
-                except OSError:
-                    await asyncio.sleep(0.05)
-                    continue
-                writer.close()
-                break
-            yield path
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def message(number: int) -> bytes:
@@ -116,8 +61,8 @@ class Client:
         self.warm = asyncio.Event()
         self.closed = False
 
-    async def run(self, path: str) -> None:
-        reader, self.writer = await asyncio.open_unix_connection(path)
+    async def run(self) -> None:
+        reader, self.writer = await asyncio.open_connection("127.0.0.1", PLAIN)
         self.writer.write(REQUEST)
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 "), head
@@ -158,22 +103,27 @@ class Client:
                     self.warm.set()
 
 
-async def main(url: str, pid: int) -> None:
-    async with nginx(url.replace("ws://", "http://")) as path:
-        clients = [Client() for _ in range(CLIENTS)]
-        running = [asyncio.create_task(client.run(path)) for client in clients]
-        warm = asyncio.gather(*(client.warm.wait() for client in clients))
-        # Whichever comes first: all are warm, or one has failed.
-        await asyncio.wait([*running, warm], return_when=asyncio.FIRST_COMPLETED)
-        warm.cancel()
-        os.kill(pid, signal.SIGTERM)
-        results = await asyncio.gather(*running, return_exceptions=True)
+async def stream(pid: int) -> list[Client]:
+    """Lets all clients stream, stops the service, and returns them when all have ended well."""
+    clients = [Client() for _ in range(CLIENTS)]
+    streams = [asyncio.create_task(client.run()) for client in clients]
+    warm = asyncio.gather(*(client.warm.wait() for client in clients))
+    # Whichever comes first: all are warm, or one has failed.
+    await asyncio.wait([*streams, warm], return_when=asyncio.FIRST_COMPLETED)
+    warm.cancel()
+    os.kill(pid, signal.SIGTERM)
+    results = await asyncio.gather(*streams, return_exceptions=True)
     failures = [repr(result) for result in results if result is not None]
     if failures:
         sys.exit("\n".join(f"drain.py: {failure}" for failure in failures))
+    return clients
+
+
+def main() -> None:
+    with wsecho() as started, running("nginx", snippet("nginx", started.config)):
+        clients = asyncio.run(asyncio.wait_for(stream(started.process.pid), LIMIT))
     echoed, sent = (sum(getattr(it, name) for it in clients) for name in ("echoed", "sent"))
     print(f"{CLIENTS} clients: {echoed} echoes of {sent} messages, each closed with 1001 and a FIN")
 
 
-if __name__ == "__main__":
-    asyncio.run(asyncio.wait_for(main(sys.argv[1], int(sys.argv[2])), LIMIT))
+main()

@@ -1,185 +1,195 @@
-"""Asks the service, through proxies that lack a line each, which line it is.
+"""What the service says about proxies that are configured wrongly.
 
-    verdicts.py ws://127.0.0.1:PORT SHIPPED_NGINX_CONF
-
-Runs in a network namespace of its own, so that the ports below are free. Every handshake that the
-client sends is a right one.
+Each row of the table stands for one mistake in a real proxy. A right handshake is sent through it,
+and the verdict has to stand in the body that comes back through the proxy, in the service's log and
+in its counter.
 """
 
-import http.client
 import json
+import re
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
-HANDSHAKE = {
-    "Upgrade": "websocket",
-    "Connection": "Upgrade",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-PROXY = 8000
+from proxies import (
+    BACKEND,
+    HANDSHAKE,
+    PATIENCE,
+    PLAIN,
+    SITE,
+    ask,
+    expect,
+    metric,
+    record,
+    running,
+    wsecho,
+)
+from service import Service
 
 VERSION = "proxy_http_version 1.1;"
 UPGRADE = "proxy_set_header Upgrade $http_upgrade;"
 CONNECTION = 'proxy_set_header Connection "upgrade";'
 EMPTY = 'proxy_set_header Connection "";'
 WRONG = 'proxy_set_header Upgrade "upgrade";'
+HOST = "proxy_set_header Host $http_host;"
+FOR = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
 APACHE = 'ProxyPass "/socket" "ws://127.0.0.1:8888/socket"'
 
-# What stands in the location beside proxy_pass, the verdict, and the lines it must name.
-NGINX_ROWS = [
-    ([], "proxy_nothing_passed", [VERSION, UPGRADE, CONNECTION]),
-    ([VERSION], "proxy_headers_lost", [UPGRADE, CONNECTION]),
-    ([UPGRADE, CONNECTION], "proxy_http_1_0", [VERSION]),
-    ([VERSION, UPGRADE], "proxy_connection_lost", [CONNECTION]),
-    ([VERSION, UPGRADE, EMPTY], "proxy_connection_emptied", [CONNECTION]),
-    ([VERSION, CONNECTION], "proxy_upgrade_lost", [UPGRADE]),
-    ([VERSION, WRONG, CONNECTION], "proxy_upgrade_value", [UPGRADE]),
-]
+SAME_HOST = 'origins = "same-host"'
+REQUIRED = 'proxy.proxy_protocol = "required"'
 
-NGINX = """
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr warn;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {servers}
-}}
-"""
-NGINX_SERVER = """
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://{backend};
-            {lines}
-        }}
-    }}
-"""
-HAPROXY = """
+
+def nginx(*lines: str, scheme: str = "http") -> tuple[str, str]:
+    inside = "\n".join([f"proxy_pass {scheme}://{BACKEND};", *lines])
+    return "nginx", f"server {{ listen 80; location / {{ {inside} }} }}"
+
+
+def nginx_stream(*lines: str) -> tuple[str, str]:
+    inside = "\n".join([f"proxy_pass {BACKEND};", *lines])
+    return "nginx", f"stream {{ server {{ listen 80; {inside} }} }}"
+
+
+def haproxy(option: str = "", mode: str = "http") -> tuple[str, str]:
+    return (
+        "haproxy",
+        f"""
 defaults
-    mode http
+    mode {mode}
     timeout connect 5s
     timeout client 5s
     timeout server 5s
-frontend front
-    bind 127.0.0.1:{port}
-    default_backend back
-backend back
-    server wsecho {backend}
-"""
-APACHE_CONF = """
-ServerRoot /usr/lib/apache2
-ServerName localhost
-PidFile {folder}/pid
-ErrorLog {folder}/error.log
-Listen 127.0.0.1:{port}
-LoadModule mpm_event_module modules/mod_mpm_event.so
-LoadModule authz_core_module modules/mod_authz_core.so
-LoadModule proxy_module modules/mod_proxy.so
-LoadModule proxy_http_module modules/mod_proxy_http.so
-LoadModule proxy_wstunnel_module modules/mod_proxy_wstunnel.so
-ProxyPass / {scheme}://{backend}/
-"""
-
-Answer = tuple[int, bytes]
+listen front
+    bind :80
+    server wsecho {BACKEND} {option}
+""",
+    )
 
 
-def ask(port: int, headers: dict[str, str], path: str = "/socket") -> Answer:
-    """The status and the body of one GET; a 101 has no body that ends."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
-        return response.status, b"" if response.status == 101 else response.read()
-    finally:
-        connection.close()
+def apache(scheme: str) -> tuple[str, str]:
+    return "apache", f"ProxyPass / {scheme}://{BACKEND}/"
 
 
-@contextmanager
-def proxy(command: list[str], port: int) -> Iterator[None]:
-    """Runs a proxy in the foreground, from when it answers on `port`."""
-    process = subprocess.Popen(command)
-    try:
-        end = time.monotonic() + 20
-        while True:
-            if process.poll() is not None or time.monotonic() > end:
-                sys.exit(f"verdicts.py: {command[0]} does not serve")
-            try:
-                ask(port, {}, "/healthz")
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+@dataclass
+class Row:
+    """One mistake, and what comes of it."""
+
+    proxy: tuple[str, str] | None
+    reason: str
+    status: int = 426
+    # Where it names lines to add, the verdict is there as JSON, too.
+    lines: list[str] = field(default_factory=list)
+    # Stands in the body.
+    sentence: str = "a WebSocket client called, but"
+    settings: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=lambda: HANDSHAKE)
+    # How often the proxy tries for one request.
+    tries: int = 1
+
+    def name(self) -> str:
+        return f"{self.reason} by {' '.join(self.proxy[1].split()) if self.proxy else 'itself'}"
 
 
-def expect(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        sys.exit(f"verdicts.py: {what}: {found!r} instead of {expected!r}")
-    print(f"{what}: {found}")
+ALL = [VERSION, UPGRADE, CONNECTION]
+BOTH = [UPGRADE, CONNECTION]
+BROWSER = {"Host": SITE}
+PAGE = HANDSHAKE | {"Origin": f"http://{SITE}"}
+WORKS = "this is a WebSocket endpoint and works"
+PROXY_SPOKEN = "the peer speaks the PROXY protocol"
+NO_PROXY = "no PROXY header came"
+LOST_HOST = "the proxy in front does not pass on `Host`"
+UNEXPECTED, MISSING = "proxy_protocol_unexpected", "proxy_protocol_missing"
+ROWS = [
+    Row(nginx(), "proxy_nothing_passed", lines=ALL),
+    Row(nginx(VERSION), "proxy_headers_lost", lines=BOTH),
+    # What nginx from 1.29.7 on sends by itself.
+    Row(nginx(VERSION, EMPTY), "proxy_headers_lost", lines=BOTH),
+    Row(nginx(UPGRADE, CONNECTION), "proxy_http_1_0", lines=[VERSION]),
+    Row(nginx(VERSION, UPGRADE), "proxy_connection_lost", lines=[CONNECTION]),
+    Row(nginx(VERSION, UPGRADE, EMPTY), "proxy_connection_emptied", lines=[CONNECTION]),
+    Row(nginx(VERSION, CONNECTION), "proxy_upgrade_lost", lines=[UPGRADE]),
+    Row(nginx(VERSION, WRONG, CONNECTION), "proxy_upgrade_value", lines=[UPGRADE]),
+    Row(apache("http"), "proxy_apache", lines=[APACHE]),
+    Row(nginx(*ALL, FOR), "host_lost", 403, [HOST], LOST_HOST, [SAME_HOST], PAGE),
+    Row(nginx(*ALL), "no_websocket", sentence=WORKS, headers=BROWSER),
+    Row(None, "no_websocket", sentence=WORKS, headers=BROWSER),
+    Row(haproxy("send-proxy-v2"), UNEXPECTED, 400, sentence=PROXY_SPOKEN),
+    Row(haproxy("send-proxy"), UNEXPECTED, 400, sentence=PROXY_SPOKEN),
+    Row(haproxy("send-proxy-v2", "tcp"), UNEXPECTED, 400, sentence=PROXY_SPOKEN),
+    Row(nginx_stream("proxy_protocol on;"), UNEXPECTED, 400, sentence=PROXY_SPOKEN),
+    *(
+        Row(proxy, MISSING, 400, sentence=NO_PROXY, settings=[REQUIRED])
+        for proxy in (nginx(*ALL), nginx_stream(), haproxy(), apache("ws"))
+    ),
+    Row(
+        haproxy("send-proxy-v2"),
+        "proxy_protocol_untrusted",
+        400,
+        sentence="this peer may not send a PROXY header",
+        settings=[REQUIRED, "proxy.trusted = []"],
+    ),
+    # Here the proxy answers by itself.
+    Row(nginx(*ALL, scheme="https"), "tls_spoken", 502, sentence="502 Bad Gateway"),
+    Row(haproxy("ssl verify none"), "tls_spoken", 503, sentence="No server", tries=4),
+    Row(haproxy("proto h2"), "http2_spoken", 503, sentence="No server", tries=4),
+]
+
+# With nothing missing; HAProxy needs no line for it.
+PASSING = [nginx(*ALL), haproxy(), apache("ws")]
+
+# What curl makes of a wrong URL: the verdict, its exit code and what it says.
+CURL_ROWS = [
+    (["--insecure", f"https://{BACKEND}/socket"], "tls_spoken", 35, "wrong version number"),
+    (["--http2-prior-knowledge", f"http://{BACKEND}/socket"], "http2_spoken", 52, "Empty reply"),
+    ([f"http://{BACKEND}/socket"], "no_websocket", 0, WORKS),
+]
 
 
-def expect_verdict(what: str, port: int, reason: str, lines: list[str]) -> None:
-    """The same verdict as JSON and as text, both through the proxy."""
-    status, body = ask(port, HANDSHAKE | {"Accept": "application/json"})
-    expect(f"{what}, status", status, 426)
-    refusal = json.loads(body)
-    expect(f"{what}, verdict", refusal["reason"], reason)
-    expect(f"{what}, lines", refusal["lines"], lines)
-    _, text = ask(port, HANDSHAKE)
-    for line in lines:
-        expect(f"{what}, text has {line!r}", f"\n    {line}\n" in text.decode(), True)
+def expect_known(started: Service, reason: str, times: int) -> None:
+    """The service has refused so many, and written one line about it."""
+    expect("counter", metric(f'wsecho_handshakes_refused_total{{reason="{reason}"}}'), times)
+    expect("left out", metric(f'wsecho_log_suppressed_total{{kind="{reason}"}}'), times - 1)
+    level = record(started, reason=reason)["level"]
+    expect("level of the line in the log", level, "INFO")
+
+
+def check(row: Row) -> None:
+    proxy = running(*row.proxy) if row.proxy else nullcontext()
+    with wsecho(*row.settings) as started, proxy:
+        address = f"127.0.0.1:{PLAIN}" if row.proxy else BACKEND
+        status, text = ask(row.headers, address=address)
+        expect("status", status, row.status)
+        expect(f"{row.sentence!r} in {text!r}", row.sentence in text, True)
+        status, body = ask(row.headers | {"Accept": "application/json"}, address=address)
+        expect("status of JSON", status, row.status)
+        if row.lines:
+            refusal = json.loads(body)
+            expect("lines in the text", re.findall(r"^    (.*)$", text, re.MULTILINE), row.lines)
+            expect("label in the text", f"\n({row.reason})\n" in text, True)
+            expect("lines in the JSON", refusal["lines"], row.lines)
+            expect("label in the JSON", refusal["reason"], row.reason)
+        expect_known(started, row.reason, 2 * row.tries)
+
+
+def check_curl(arguments: list[str], reason: str, code: int, says: str) -> None:
+    command = ["curl", "--silent", "--show-error", "--max-time", str(PATIENCE), *arguments]
+    with wsecho() as started:
+        curl = subprocess.run(command, capture_output=True, text=True)
+        expect(f"exit code of curl, which says {curl.stderr!r}", curl.returncode, code)
+        expect(f"{says!r} by curl", says in curl.stdout + curl.stderr, True)
+        expect_known(started, reason, 1)
 
 
 def main() -> None:
-    backend = sys.argv[1].removeprefix("ws://")
-    shipped = Path(sys.argv[2]).read_text()
-    with tempfile.TemporaryDirectory(prefix="wsecho-proxy-") as folder:
-        config = Path(folder, "config")
-
-        servers = [
-            NGINX_SERVER.format(port=PROXY + row, backend=backend, lines="\n".join(lines))
-            for row, (lines, _, _) in enumerate(NGINX_ROWS)
-        ]
-        # As packaged, but for the two addresses that an administrator changes too.
-        whole = shipped.replace("server 127.0.0.1:8888;", f"server {backend};")
-        servers.append(whole.replace("listen 80;", f"listen 127.0.0.1:{PROXY + 99};"))
-        config.write_text(NGINX.format(folder=folder, servers="\n".join(servers)))
-        with proxy(["nginx", "-p", folder, "-e", "stderr", "-c", str(config)], PROXY):
-            for row, (lines, reason, missing) in enumerate(NGINX_ROWS):
-                expect_verdict(f"nginx with {lines}", PROXY + row, reason, missing)
-            expect("nginx as packaged", ask(PROXY + 99, HANDSHAKE)[0], 101)
-            status, body = ask(PROXY + 99, {"Accept": "application/json"})
-            expect("a browser through nginx", json.loads(body)["reason"], "no_websocket")
-
-        config.write_text(HAPROXY.format(port=PROXY, backend=backend))
-        with proxy(["haproxy", "-db", "-f", str(config)], PROXY):
-            expect("HAProxy untouched", ask(PROXY, HANDSHAKE)[0], 101)
-
-        for scheme in ("http", "ws"):
-            settings = APACHE_CONF.format(
-                folder=folder, port=PROXY, backend=backend, scheme=scheme
-            )
-            config.write_text(settings)
-            with proxy(["apache2", "-X", "-f", str(config)], PROXY):
-                if scheme == "http":
-                    expect_verdict("Apache with http://", PROXY, "proxy_apache", [APACHE])
-                else:
-                    expect("Apache with ws://", ask(PROXY, HANDSHAKE)[0], 101)
+    for row in ROWS:
+        print(f"{row.status}: {row.name()}", flush=True)
+        check(row)
+    for proxy in PASSING:
+        print("101:", *proxy[1].split(), flush=True)
+        with wsecho(), running(*proxy):
+            expect("status", ask(HANDSHAKE)[0], 101)
+    for curl_row in CURL_ROWS:
+        print("curl", *curl_row[0], flush=True)
+        check_curl(*curl_row)
 
 
 main()

@@ -1,0 +1,51 @@
+"""A path that gives up silence: what pings are for, and what is said about it.
+
+Each proxy cuts a connection on which nothing passes for CUT. A session that is pinged outlives
+that, one without pings is cut, and the service says so.
+"""
+
+import time
+
+from proxies import changed, echoes, end, expect, record, running, session, snippet, wsecho
+
+CUT = 3.0
+# Several times as long as the proxy bears silence.
+LONG = 10.0
+# On a busy machine.
+SLACK = 10
+
+FIN = ("eof", "the client or the path closed the connection without a Close frame")
+RESET = ("broken", "the connection broke: connection reset")
+# What sets the time, and how the service sees the end.
+CUTS = {
+    "nginx": (("proxy_read_timeout 1h;", f"proxy_read_timeout {CUT:.0f}s;"), FIN),
+    "haproxy": (("    timeout tunnel 1h\n", f"    timeout tunnel {CUT:.0f}s\n"), RESET),
+    # The longer one of the two counts.
+    "apache": (("ProxyTimeout 3600\n", f"ProxyTimeout {CUT:.0f}\nTimeout {CUT:.0f}\n"), FIN),
+}
+
+
+def check(product: str) -> None:
+    cut, (label, sentence) = CUTS[product]
+    with wsecho('timeouts.ping_interval = "1s"') as started:
+        text = changed(snippet(product, started.config), cut)
+        with running(product, text), session() as pinged:
+            with session("/echo?ping=off") as silent:
+                began = time.monotonic()
+                code, _ = end(silent, CUT * SLACK)
+                lasted = time.monotonic() - began
+            expect("code of the end in silence", code, 1006)
+            expect(f"{lasted} s of silence are what the proxy bears", lasted > CUT * 0.9, True)
+            logged = record(started, ended=label)
+            expect(f"the sentence in {logged}", sentence in str(logged["message"]), True)
+            expect(f"the seconds of {logged}", float(str(logged["seconds"])) > CUT * 0.9, True)
+
+            time.sleep(max(0.0, LONG - lasted))
+            echoes(pinged, "still here")
+            pinged.close(1000, "done")
+            record(started, close_reason="done")
+            print(f"{product}: 1006 after {lasted:.1f} s, with pings still there", flush=True)
+
+
+for product in CUTS:
+    check(product)

@@ -1,0 +1,283 @@
+"""Real proxies in front of a real service, and clients that call through them.
+
+    proxies.py nginx|haproxy CONFIG -- COMMAND ARG...
+
+runs COMMAND while the proxy passes everything on to the service that has this configuration, as
+`wsecho snippet` writes it.
+
+All of it needs a network namespace of its own (in_namespace of tests/common.sh): the proxies listen
+on 80 and 443 as the snippets have it, the service on 8888. Clients call from CLIENT, an address of
+the namespace that the service does not trust.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import service
+from service import Service
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+BACKEND = "127.0.0.1:8888"
+ADMIN = "127.0.0.1:8889"
+PLAIN, TLS = 80, 443
+SITE = "echo.example.com"
+CLIENT = "192.0.2.1"
+# For whatever takes milliseconds.
+PATIENCE = 20.0
+
+HANDSHAKE = {
+    "Host": SITE,
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+# What a client may say of itself, and nobody must believe.
+SPOOFED = {
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Real-IP": "203.0.113.9",
+    "X-Forwarded-Host": "evil.example",
+    "Forwarded": "for=203.0.113.9;host=evil.example",
+}
+
+# The files around the configurations: what a package of the proxy brings along.
+NGINX = """
+{main}
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+user root;
+pid {folder}/pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 1024; }}
+{stream}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {http}
+}}
+"""
+APACHE = """
+ServerRoot /usr/lib/apache2
+ServerName localhost
+User www-data
+Group www-data
+PidFile {folder}/pid
+ErrorLog {folder}/error.log
+Listen 80
+Listen 443
+LoadModule mpm_event_module modules/mod_mpm_event.so
+LoadModule authz_core_module modules/mod_authz_core.so
+LoadModule headers_module modules/mod_headers.so
+LoadModule proxy_module modules/mod_proxy.so
+LoadModule proxy_http_module modules/mod_proxy_http.so
+LoadModule proxy_wstunnel_module modules/mod_proxy_wstunnel.so
+LoadModule ssl_module modules/mod_ssl.so
+{site}
+"""
+
+COMMANDS = {
+    "nginx": ["nginx", "-p", ".", "-e", "error.log", "-c"],
+    "haproxy": ["haproxy", "-db", "-q", "-f"],
+    "apache": ["apache2", "-DFOREGROUND", "-f"],
+}
+Found = TypeVar("Found")
+
+
+class Difference(Exception):
+    """Something is not as it must be."""
+
+
+def expect(what: str, actual: object, expected: object) -> None:
+    """Complains unless both are equal."""
+    if actual != expected:
+        raise Difference(f"{what}: got {str(actual)[:500]!r}, expected {str(expected)[:500]!r}")
+
+
+def eventually(what: str, look: Callable[[], Found], patience: float = PATIENCE) -> Found:
+    """What `look` finds as soon as it finds anything."""
+    end = time.monotonic() + patience
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise Difference(f"{what}: not within {patience:.0f} s")
+        time.sleep(0.02)
+    return found
+
+
+def serves() -> bool:
+    """Whether a proxy listens; asking by connecting would reach the service."""
+    tables = [Path("/proc/self/net", name) for name in ("tcp", "tcp6")]
+    texts = [table.read_text() for table in tables if table.exists()]
+    lines = [line.split() for text in texts for line in text.splitlines()]
+    ports = {int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == "0A"}
+    return not ports.isdisjoint({PLAIN, TLS})
+
+
+class Proxy:
+    """A proxy that runs, or is about to."""
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, product: str, folder: Path, main: str) -> None:
+        self.product = product
+        self.main = main
+        self.folder = folder
+        self.config = folder / "config"
+
+    def write(self, text: str) -> None:
+        """Writes its configuration: the part that a snippet is, or takes the place of."""
+        if self.product == "nginx":
+            is_stream = any(line.startswith("stream {") for line in text.splitlines())
+            kind = "stream" if is_stream else "http"
+            blocks = {"http": "", "stream": "", kind: text}
+            text = NGINX.format(folder=self.folder, main=self.main, **blocks)
+        elif self.product == "apache":
+            text = APACHE.format(folder=self.folder, site=text)
+        self.config.write_text(text)
+
+    def workers(self) -> set[int]:
+        """The processes that the first one has started and that still run."""
+        process = self.process.pid
+        children = Path(f"/proc/{process}/task/{process}/children").read_text()
+        return {int(child) for child in children.split()}
+
+
+@contextmanager
+def running(product: str, text: str, main: str = "") -> Iterator[Proxy]:
+    """Runs a proxy in the foreground, from when it listens; `main` is for nginx's outermost level."""
+    with tempfile.TemporaryDirectory(prefix=f"wsecho-{product}-") as folder:
+        proxy = Proxy(product, Path(folder), main)
+        proxy.write(text)
+        # Its workers are in its process group: none of them must outlive the test.
+        command = [*COMMANDS[product], proxy.config]
+        process = subprocess.Popen(command, cwd=folder, process_group=0)
+        proxy.process = process
+        try:
+            eventually(f"{product} serves", lambda: serves() or process.poll() is not None)
+            expect(f"exit code of {product}", process.poll(), None)
+            yield proxy
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def snippet(product: str, config: Path) -> str:
+    """What `wsecho snippet` prints for the service with this configuration."""
+    command = [service.binary(), "snippet", "--config", str(config), product]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def changed(text: str, *changes: tuple[str, str]) -> str:
+    """A configuration with parts of it replaced, each of which stands there once."""
+    for old, new in changes:
+        expect(f"occurrences of {old!r} in a snippet", text.count(old), 1)
+        text = text.replace(old, new)
+    return text
+
+
+def uncommented(*lines: str) -> list[tuple[str, str]]:
+    """The changes that make lines effective that are ready to be uncommented."""
+    return [(f"#{line}\n", f"{line}\n") for line in lines]
+
+
+@contextmanager
+def wsecho(*settings: str, bind: str = BACKEND) -> Iterator[Service]:
+    """The service, with an admin listener."""
+    with service.running([f'admin.bind = "{ADMIN}"', *settings], bind) as started:
+        yield started
+
+
+def ask(
+    headers: dict[str, str], path: str = "/socket", address: str = f"127.0.0.1:{PLAIN}"
+) -> tuple[int, str]:
+    """The status and the body of one GET; a 101 has no body that ends."""
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, "" if response.status == 101 else response.read().decode()
+    finally:
+        connection.close()
+
+
+def metric(name: str) -> int:
+    """A metric of the service; one that nothing has happened to is 0."""
+    _, text = ask({}, "/metrics", ADMIN)
+    values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
+    return int(values[0]) if values else 0
+
+
+def record(started: Service, **fields: object) -> dict[str, object]:
+    """The first record of the service's log with these fields, as soon as it is there."""
+
+    def look() -> list[dict[str, object]]:
+        return [it for it in started.records() if fields.items() <= it.items()]
+
+    return eventually(f"a record with {json.dumps(fields)}", look)[0]
+
+
+def session(
+    path: str = "/echo", tls: ssl.SSLContext | None = None, **options: object
+) -> ClientConnection:
+    """A WebSocket from CLIENT through the proxy, by a page of the same site."""
+    port, plus = (TLS, "s") if tls else (PLAIN, "")
+    address = ("127.0.0.1", port)
+    raw = socket.create_connection(address, PATIENCE, source_address=(CLIENT, 0))
+    return connect(
+        f"ws{plus}://{SITE}{path}",
+        sock=raw,
+        ssl=tls,
+        origin=f"http{plus}://{SITE}",
+        open_timeout=PATIENCE,
+        close_timeout=PATIENCE,
+        # Answers of the service are counted, questions of the client's library would hide silence.
+        ping_interval=None,
+        **options,
+    )
+
+
+def echoes(client: ClientConnection, message: str | bytes, prefix: str = "") -> None:
+    """Sends a message, which must come back."""
+    client.send(message)
+    expected = prefix + message if isinstance(message, str) else message
+    expect("echo", client.recv(PATIENCE), expected)
+
+
+def end(client: ClientConnection, patience: float = PATIENCE) -> tuple[int, str]:
+    """Waits for the end: code and reason of the Close frame that came, 1006 where none did."""
+    try:
+        message = client.recv(patience)
+    except ConnectionClosed as closed:
+        return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+    raise Difference(f"a message instead of the end: {str(message)[:80]!r}")
+
+
+def main() -> int:
+    product, config, dashes, *command = sys.argv[1:]
+    expect("argument", dashes, "--")
+    with running(product, snippet(product, Path(config))):
+        return subprocess.call(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What `wsecho snippet` prints, in a real proxy, with the lines uncommented that are meant for it.
+
+Changed are the paths of certificates only. Every variant has to pass all that a WebSocket is made
+of, and the log has to name the client that called, whatever it said of itself.
+"""
+
+import os
+import signal
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxies import (
+    BACKEND,
+    CLIENT,
+    PATIENCE,
+    SITE,
+    SPOOFED,
+    changed,
+    echoes,
+    end,
+    expect,
+    record,
+    running,
+    session,
+    snippet,
+    uncommented,
+    wsecho,
+)
+
+SETTINGS = [
+    # With it a lost or spoofed Host shows.
+    'origins = "same-host"',
+    "require_origin = true",
+    'shutdown.drain_spread = "0s"',
+    'unix_mode = "0666"',
+]
+REQUIRED = 'proxy.proxy_protocol = "required"'
+MEBIBYTE = 1 << 20
+
+NGINX_TLS = uncommented(
+    "listen 443 ssl;",
+    "ssl_certificate /etc/nginx/wsecho.crt;",
+    "ssl_certificate_key /etc/nginx/wsecho.key;",
+)
+NGINX_PREFIX = [
+    ("    location / {\n        proxy_pass http://wsecho;\n", ""),
+    *uncommented("location /ws/ {", "    proxy_pass http://wsecho/;"),
+]
+NGINX_PATHS = [
+    ("    location / {\n", ""),
+    *uncommented("location ~ ^(/socket|/echo)$ {"),
+]
+NGINX_NO_MAP = [
+    ("proxy_set_header Connection $wsecho_connection;\n", ""),
+    *uncommented('proxy_set_header Connection "upgrade";'),
+]
+STREAM_TLS = [("        listen 80;\n", ""), *NGINX_TLS]
+HAPROXY_TLS = uncommented("bind :443 ssl crt /etc/haproxy/wsecho.pem")
+HAPROXY_PREFIX = uncommented(r"http-request replace-path ^/ws(/.*) \1")
+HAPROXY_PATHS = [
+    ("    default_backend wsecho\n", ""),
+    *uncommented("use_backend wsecho if { path /socket /echo }"),
+]
+APACHE_TLS = [
+    ("<VirtualHost *:80>\n", ""),
+    *uncommented(
+        "<VirtualHost *:443>",
+        "    SSLEngine on",
+        "    SSLCertificateFile /etc/pki/tls/certs/wsecho.crt",
+        "    SSLCertificateKeyFile /etc/pki/tls/private/wsecho.key",
+    ),
+]
+APACHE_SOCKET = f'    ProxyPass "/socket" "ws://{BACKEND}/socket"\n'
+APACHE_PREFIXED = f'ProxyPass "/ws/" "ws://{BACKEND}/"\n'
+APACHE_PREFIX = [
+    (f"    #{APACHE_PREFIXED}", ""),
+    (APACHE_SOCKET, f"    {APACHE_PREFIXED}{APACHE_SOCKET}"),
+]
+APACHE_UPGRADE = [
+    (APACHE_SOCKET, ""),
+    (f'    ProxyPass "/echo" "ws://{BACKEND}/echo"\n', ""),
+    (f'    ProxyPass "/" "http://{BACKEND}/"\n', ""),
+    *uncommented(f'ProxyPass "/" "http://{BACKEND}/" upgrade=websocket'),
+]
+
+
+@dataclass
+class Variant:
+    """A snippet, and what an administrator makes of it."""
+
+    name: str
+    product: str
+    changes: list[tuple[str, str]] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    prefix: str = ""
+    tls: bool = False
+    unix: bool = False
+
+
+VARIANTS = [
+    Variant("as it is", "nginx"),
+    Variant("without the map", "nginx", NGINX_NO_MAP),
+    Variant("beside other paths", "nginx", NGINX_PATHS),
+    Variant("below a prefix", "nginx", NGINX_PREFIX, prefix="/ws"),
+    Variant("TLS", "nginx", NGINX_TLS, tls=True),
+    Variant("Unix socket", "nginx", unix=True),
+    Variant("PROXY protocol", "nginx", settings=[REQUIRED]),
+    Variant("PROXY protocol, TLS", "nginx", STREAM_TLS, [REQUIRED], tls=True),
+    Variant("PROXY protocol, Unix socket", "nginx", settings=[REQUIRED], unix=True),
+    Variant("as it is", "haproxy"),
+    Variant("beside other paths", "haproxy", HAPROXY_PATHS),
+    Variant("below a prefix", "haproxy", HAPROXY_PREFIX, prefix="/ws"),
+    Variant("TLS", "haproxy", HAPROXY_TLS, tls=True),
+    Variant("Unix socket", "haproxy", unix=True),
+    Variant("PROXY protocol", "haproxy", settings=[REQUIRED]),
+    Variant("PROXY protocol, Unix socket", "haproxy", settings=[REQUIRED], unix=True),
+    Variant("as it is", "apache"),
+    Variant("below a prefix", "apache", APACHE_PREFIX, prefix="/ws"),
+    Variant("TLS", "apache", APACHE_TLS, tls=True),
+    Variant("Unix socket", "apache", unix=True),
+    Variant("upgrade=websocket", "apache", APACHE_UPGRADE),
+    Variant("upgrade=websocket, TLS", "apache", APACHE_UPGRADE + APACHE_TLS, tls=True),
+]
+
+
+@contextmanager
+def certificate() -> Iterator[tuple[dict[str, str], ssl.SSLContext]]:
+    """A throw-away certificate: the files that take the place of those named in the snippets, and
+    a client's context that trusts it."""
+    with tempfile.TemporaryDirectory(prefix="wsecho-certificate-") as folder:
+        crt, key, pem = (Path(folder, f"wsecho.{kind}") for kind in ("crt", "key", "pem"))
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+            + ["-nodes", "-days", "1", "-subj", f"/CN={SITE}"]
+            + ["-addext", f"subjectAltName=DNS:{SITE}", "-keyout", key, "-out", crt],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
+        pem.write_text(crt.read_text() + key.read_text())
+        files = {
+            "/etc/nginx/wsecho.crt": crt,
+            "/etc/nginx/wsecho.key": key,
+            "/etc/haproxy/wsecho.pem": pem,
+            "/etc/pki/tls/certs/wsecho.crt": crt,
+            "/etc/pki/tls/private/wsecho.key": key,
+        }
+        context = ssl.create_default_context(cafile=str(crt))
+        yield {old: str(new) for old, new in files.items()}, context
+
+
+def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) -> None:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsecho-socket-"))
+        # Apache's processes are not root's.
+        Path(folder).chmod(0o755)
+        bind = f"unix:{folder}/wsecho.sock" if variant.unix else BACKEND
+        started = stack.enter_context(wsecho(*SETTINGS, *variant.settings, bind=bind))
+        text = changed(snippet(variant.product, started.config), *variant.changes)
+        for old, new in files.items():
+            text = text.replace(old, new)
+        stack.enter_context(running(variant.product, text))
+        context = tls if variant.tls else None
+
+        with session(f"{variant.prefix}/socket", context) as client:
+            echoes(client, "Hello world", "server: ")
+            client.close(1000, "done")
+            expect("Close", end(client), (1000, "done"))
+
+        with session(f"{variant.prefix}/echo", context, additional_headers=SPOOFED) as client:
+            for message in ("", "Gr\u00fc\u00dfe", b"", bytes(range(256)), b"\xff" * MEBIBYTE):
+                echoes(client, message)
+            echoes(client, "x" * MEBIBYTE)
+            expect("pong", client.ping(b"payload").wait(PATIENCE), True)
+            client.close(4001, "spoofed")
+            expect("Close", end(client), (4001, "spoofed"))
+        logged = record(started, close_reason="spoofed")
+        expect(f"client in {logged}", str(logged["client"]).partition(":")[0], CLIENT)
+        via = "unix" if variant.unix else "127.0.0.1"
+        expect(f"via in {logged}", str(logged["via"]).partition(":")[0], via)
+
+        with session(f"{variant.prefix}/echo", context) as client:
+            echoes(client, "still here")
+            os.kill(started.process.pid, signal.SIGTERM)
+            expect("Close at the end of the service", end(client)[0], 1001)
+            # Whoever stops Apache while it still has a WebSocket has to wait for it.
+            started.process.wait(PATIENCE)
+
+
+def main() -> None:
+    with certificate() as (files, tls):
+        for variant in VARIANTS:
+            print(f"{variant.product}: {variant.name}", flush=True)
+            check(variant, files, tls)
+
+
+main()
