@@ -180,9 +180,22 @@ impl Server {
 
         tracing::info!(sessions = sessions(), "stopping: draining");
         systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        drain.begin(config.policy.shutdown.clone());
+        // Who is connected already is told 503: with the socket, the kernel would reset it.
+        listeners.keep_own();
+        loop {
+            tokio::select! {
+                biased;
+                (stream, peer, admission) = places.accept(&mut listeners) => {
+                    drain.spawn(conn::serve(stream, peer, Arc::clone(&current), admission));
+                }
+                () = std::future::ready(()) => break,
+            }
+            // Every wait of a task has a budget; this begins a new one.
+            tokio::task::yield_now().await;
+        }
         // A proxy retries a refused connection elsewhere, so the sockets go before the sessions.
         drop(listeners);
-        drain.begin(config.policy.shutdown.clone());
         let aborted = loop {
             tokio::select! {
                 running = drain.wait() => break running,

@@ -224,6 +224,8 @@ enum Acceptor {
 pub struct Listener {
     acceptor: Acceptor,
     addr: ListenAddr,
+    /// Whether it ends with us; one of systemd's keeps its backlog for who comes after us.
+    own: bool,
     _path: Option<OwnPath>,
 }
 
@@ -255,13 +257,14 @@ impl Listener {
     /// When the kernel refuses to set its options.
     pub fn adopt(socket: Inherited) -> io::Result<Self> {
         match socket {
-            Inherited::Tcp(tcp) => Self::from_tcp(tcp),
+            Inherited::Tcp(tcp) => Ok(Self { own: false, ..Self::from_tcp(tcp)? }),
             Inherited::Unix(unix) => {
                 let path = unix.local_addr()?.as_pathname().map(Path::to_path_buf);
                 unix.set_nonblocking(true)?;
                 Ok(Self {
                     acceptor: Acceptor::Unix(UnixListener::from_std(unix)?),
                     addr: ListenAddr::Unix(path.unwrap_or_default()),
+                    own: false,
                     _path: None,
                 })
             }
@@ -289,7 +292,7 @@ impl Listener {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let addr = ListenAddr::Tcp(listener.local_addr()?);
-        Ok(Self { acceptor: Acceptor::Tcp(listener), addr, _path: None })
+        Ok(Self { acceptor: Acceptor::Tcp(listener), addr, own: true, _path: None })
     }
 
     fn bind_unix(path: &Path, mode: u32) -> io::Result<Self> {
@@ -306,6 +309,7 @@ impl Listener {
         Ok(Self {
             acceptor: Acceptor::Unix(UnixListener::from_std(socket.into())?),
             addr: ListenAddr::Unix(path.to_path_buf()),
+            own: true,
             _path: Some(own),
         })
     }
@@ -394,6 +398,11 @@ impl Listeners {
     /// The addresses, in the order of the configuration.
     pub fn addrs(&self) -> impl Iterator<Item = &ListenAddr> {
         self.all.iter().map(Listener::addr)
+    }
+
+    /// Leaves the inherited sockets to whoever comes after us, with the connections that wait there.
+    pub fn keep_own(&mut self) {
+        self.all.retain(|listener| listener.own);
     }
 
     /// Waits for the next connection. It cannot fail: a connection that is gone before it was

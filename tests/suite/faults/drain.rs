@@ -168,6 +168,12 @@ fn a_stop_during_two_hundred_handshakes_answers_each_of_them() {
     for stream in &mut streams[CLIENTS / 2..] {
         stream.write_all(request.as_bytes()).unwrap();
     }
+    // And these are in the backlog, not even accepted.
+    for _ in 0..CLIENTS {
+        let mut stream = service.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        streams.push(stream);
+    }
     service.signal(Signal::TERM);
     service.signal(Signal::CONT);
     while !service.state().contains("STOPPING=1") {}
