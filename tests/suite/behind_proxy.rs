@@ -242,7 +242,7 @@ fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
     let stream = session.get_mut();
     stream.write_all(&[0x01, 0x81, 0, 0, 0, 0, b'x']).unwrap();
     service.signal(rustix::process::Signal::TERM);
-    service.state();
+    while !service.state().contains("STOPPING=1") {}
     assert!(service.admin("/healthz").starts_with("HTTP/1.1 503 "));
     stream.write_all(&[0x80, 0x81, 0, 0, 0, 0, b'y']).unwrap();
     while session.read().is_ok() {}

@@ -1,7 +1,7 @@
 //! The real binary: started with a configuration, a notification socket of its own and port 0,
 //! and known to be ready only when it says so.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -150,7 +150,13 @@ impl Service {
     /// The next datagram to the service manager.
     pub fn state(&self) -> String {
         let mut buffer = [0; 4096];
-        let length = self.notify.recv(&mut buffer).expect("a notification in time");
+        let length = loop {
+            match self.notify.recv(&mut buffer) {
+                // A wait with a limit is not resumed after the process was stopped, signal(7).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.expect("a notification in time"),
+            }
+        };
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
