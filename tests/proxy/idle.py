@@ -4,6 +4,7 @@ Each proxy cuts a connection on which nothing passes for CUT. A session that is 
 that, one without pings is cut, and the service says so.
 """
 
+import asyncio
 import time
 
 from proxies import changed, echoes, end, expect, record, running, session, snippet, wsecho
@@ -25,14 +26,15 @@ CUTS = {
 }
 
 
-def check(product: str) -> None:
+async def check(product: str) -> None:
     cut, (label, sentence) = CUTS[product]
     with wsecho('timeouts.ping_interval = "1s"') as started:
         text = changed(snippet(product, started.config), cut)
-        with running(product, text), session() as pinged:
-            with session("/echo?ping=off") as silent:
+        with running(product, text):
+            pinged = await session()
+            async with session("/echo?ping=off") as silent:
                 began = time.monotonic()
-                code, _ = end(silent, CUT * SLACK)
+                code, _ = await end(silent, CUT * SLACK)
                 lasted = time.monotonic() - began
             expect("code of the end in silence", code, 1006)
             expect(f"{lasted} s of silence are what the proxy bears", lasted > CUT * 0.9, True)
@@ -40,12 +42,12 @@ def check(product: str) -> None:
             expect(f"the sentence in {logged}", sentence in str(logged["message"]), True)
             expect(f"the seconds of {logged}", float(str(logged["seconds"])) > CUT * 0.9, True)
 
-            time.sleep(max(0.0, LONG - lasted))
-            echoes(pinged, "still here")
-            pinged.close(1000, "done")
+            await asyncio.sleep(max(0.0, LONG - lasted))
+            await echoes(pinged, "still here")
+            await pinged.close(1000, "done")
             record(started, close_reason="done")
             print(f"{product}: 1006 after {lasted:.1f} s, with pings still there", flush=True)
 
 
 for product in CUTS:
-    check(product)
+    asyncio.run(check(product))

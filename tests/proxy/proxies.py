@@ -10,11 +10,11 @@ on 80 and 443 as the snippets have it, the service on 8888. Clients call from CL
 the namespace that the service does not trust.
 """
 
+import asyncio
 import http.client
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -23,12 +23,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import service
 from service import Service
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Origin
 
 BACKEND = "127.0.0.1:8888"
 ADMIN = "127.0.0.1:8889"
@@ -160,7 +160,7 @@ class Proxy:
 
 @contextmanager
 def running(product: str, text: str, main: str = "") -> Iterator[Proxy]:
-    """Runs a proxy in the foreground, from when it listens; `main` is for nginx's outermost level."""
+    """Runs a proxy in the foreground, from when it listens; nginx has `main` outside of `http`."""
     with tempfile.TemporaryDirectory(prefix=f"wsecho-{product}-") as folder:
         proxy = Proxy(product, Path(folder), main)
         proxy.write(text)
@@ -236,40 +236,42 @@ def record(started: Service, **fields: object) -> dict[str, object]:
     return eventually(f"a record with {json.dumps(fields)}", look)[0]
 
 
-def session(
-    path: str = "/echo", tls: ssl.SSLContext | None = None, **options: object
-) -> ClientConnection:
-    """A WebSocket from CLIENT through the proxy, by a page of the same site."""
+def session(path: str = "/echo", tls: ssl.SSLContext | None = None, **options: Any) -> connect:
+    """A WebSocket from CLIENT through the proxy, by a page of the same site.
+
+    In asyncio, because Python's TLS does not bear the two threads of the blocking client.
+    """
     port, plus = (TLS, "s") if tls else (PLAIN, "")
-    address = ("127.0.0.1", port)
-    raw = socket.create_connection(address, PATIENCE, source_address=(CLIENT, 0))
     return connect(
         f"ws{plus}://{SITE}{path}",
-        sock=raw,
+        host="127.0.0.1",
+        port=port,
+        local_addr=(CLIENT, 0),
         ssl=tls,
-        origin=f"http{plus}://{SITE}",
+        proxy=None,
+        origin=Origin(f"http{plus}://{SITE}"),
         open_timeout=PATIENCE,
         close_timeout=PATIENCE,
-        # Answers of the service are counted, questions of the client's library would hide silence.
+        # The service's pings are what counts; those of the client's library would hide silence.
         ping_interval=None,
         **options,
     )
 
 
-def echoes(client: ClientConnection, message: str | bytes, prefix: str = "") -> None:
+async def echoes(client: ClientConnection, message: str | bytes, prefix: str = "") -> None:
     """Sends a message, which must come back."""
-    client.send(message)
-    expected = prefix + message if isinstance(message, str) else message
-    expect("echo", client.recv(PATIENCE), expected)
+    async with asyncio.timeout(PATIENCE):
+        await client.send(message)
+        expected = prefix + message if isinstance(message, str) else message
+        expect("echo", await client.recv(), expected)
 
 
-def end(client: ClientConnection, patience: float = PATIENCE) -> tuple[int, str]:
+async def end(client: ClientConnection, patience: float = PATIENCE) -> tuple[int, str]:
     """Waits for the end: code and reason of the Close frame that came, 1006 where none did."""
-    try:
-        message = client.recv(patience)
-    except ConnectionClosed as closed:
-        return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
-    raise Difference(f"a message instead of the end: {str(message)[:80]!r}")
+    async with asyncio.timeout(patience):
+        await client.wait_closed()
+    received = client.protocol.close_rcvd
+    return (received.code, received.reason) if received else (1006, "")
 
 
 def main() -> int:

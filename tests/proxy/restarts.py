@@ -1,5 +1,6 @@
 """What a client sees when a proxy is reloaded or stopped, and when the service is restarted."""
 
+import asyncio
 import os
 import signal
 
@@ -37,24 +38,25 @@ def handshake() -> int:
     return ask(HANDSHAKE, "/echo")[0]
 
 
-def service_restarts(product: str, away: int) -> None:
+async def service_restarts(product: str, away: int) -> None:
     """Close 1001 passes; new clients are refused until the service is back."""
     with wsecho() as first:
         text = snippet(product, first.config)
-        with running(product, text), session() as client:
-            echoes(client, "before")
-            os.kill(first.process.pid, signal.SIGTERM)
-            expect("Close", end(client)[0], 1001)
-            first.process.wait(PATIENCE)
-            expect("a handshake while the service is away", handshake(), away)
-            with wsecho():
-                # HAProxy believes two checks only; the others pass the next request on.
-                if product == "haproxy":
-                    eventually("HAProxy sees it is back", lambda: handshake() == 101)
-                expect("a handshake when it is back", handshake(), 101)
-                with session() as client:
-                    echoes(client, "after")
-                    client.close(1000, "")
+        with running(product, text):
+            async with session() as client:
+                await echoes(client, "before")
+                os.kill(first.process.pid, signal.SIGTERM)
+                expect("Close", (await end(client))[0], 1001)
+                first.process.wait(PATIENCE)
+                expect("a handshake while the service is away", handshake(), away)
+                with wsecho():
+                    # HAProxy believes two checks only; the others pass the next request on.
+                    if product == "haproxy":
+                        eventually("HAProxy sees it is back", lambda: handshake() == 101)
+                    expect("a handshake when it is back", handshake(), 101)
+                    async with session() as client:
+                        await echoes(client, "after")
+                        await client.close(1000, "")
 
 
 def reload(proxy: Proxy, text: str) -> None:
@@ -64,59 +66,63 @@ def reload(proxy: Proxy, text: str) -> None:
     eventually("the new configuration holds", lambda: handshake() == 418)
 
 
-def nginx_reloads(started: Service) -> None:
+async def nginx_reloads(started: Service) -> None:
     """Sessions stay with the old worker, which ends with the last of them."""
     text = snippet("nginx", started.config)
-    with running("nginx", text) as proxy, session() as client:
-        echoes(client, "before")
-        old = proxy.workers()
-        reload(proxy, text)
-        echoes(client, "after")
-        expect("old workers that are still there", old & proxy.workers(), old)
-        client.close(1000, "")
-        eventually("the old workers end", lambda: not old & proxy.workers())
+    with running("nginx", text) as proxy:
+        async with session() as client:
+            await echoes(client, "before")
+            old = proxy.workers()
+            reload(proxy, text)
+            await echoes(client, "after")
+            expect("old workers that are still there", old & proxy.workers(), old)
+            await client.close(1000, "")
+            eventually("the old workers end", lambda: not old & proxy.workers())
 
 
-def nginx_reloads_with_a_limit(started: Service) -> None:
+async def nginx_reloads_with_a_limit(started: Service) -> None:
     """With worker_shutdown_timeout they are cut."""
     text = snippet("nginx", started.config)
-    with running("nginx", text, "worker_shutdown_timeout 1s;") as proxy, session() as client:
-        echoes(client, "before")
-        reload(proxy, text)
-        expect("code of the end", end(client)[0], 1006)
-        record(started, ended="eof")
+    with running("nginx", text, "worker_shutdown_timeout 1s;") as proxy:
+        async with session() as client:
+            await echoes(client, "before")
+            reload(proxy, text)
+            expect("code of the end", (await end(client))[0], 1006)
+            record(started, ended="eof")
 
 
-def proxy_ends(product: str, gracefully: signal.Signals) -> None:
-    """Gracefully, sessions go on, and the proxy ends with the last of them; otherwise they are cut."""
+async def proxy_ends(product: str, gracefully: signal.Signals) -> None:
+    """Gracefully, sessions go on, and the proxy ends with the last one; otherwise they are cut."""
     with wsecho() as started:
         text = snippet(product, started.config)
-        with running(product, text) as proxy, session() as client:
-            echoes(client, "before")
-            proxy.process.send_signal(gracefully)
-            eventually("it takes no new ones", lambda: not serves())
-            echoes(client, "after")
-            client.close(1000, "")
-            expect(f"exit code of {product}", proxy.process.wait(PATIENCE), 0)
-        with running(product, text) as proxy, session() as client:
-            echoes(client, "before")
-            proxy.process.send_signal(signal.SIGTERM)
-            expect("code of the end", end(client)[0], 1006)
-            # Apache waits for its own processes for 10 s, and kills them then.
-            proxy.process.wait(10 * PATIENCE)
+        with running(product, text) as proxy:
+            async with session() as client:
+                await echoes(client, "before")
+                proxy.process.send_signal(gracefully)
+                eventually("it takes no new ones", lambda: not serves())
+                await echoes(client, "after")
+                await client.close(1000, "")
+                expect(f"exit code of {product}", proxy.process.wait(PATIENCE), 0)
+        with running(product, text) as proxy:
+            async with session() as client:
+                await echoes(client, "before")
+                proxy.process.send_signal(signal.SIGTERM)
+                expect("code of the end", (await end(client))[0], 1006)
+                # Apache waits for its own processes for 10 s, and kills them then.
+                proxy.process.wait(10 * PATIENCE)
 
 
 def main() -> None:
     for product, status in AWAY.items():
         print(f"the service restarts behind {product}", flush=True)
-        service_restarts(product, status)
+        asyncio.run(service_restarts(product, status))
     for product, gracefully in GRACEFULLY.items():
         print(f"{product} ends", flush=True)
-        proxy_ends(product, gracefully)
+        asyncio.run(proxy_ends(product, gracefully))
     for check in (nginx_reloads, nginx_reloads_with_a_limit):
         print(check.__name__.replace("_", " "), flush=True)
         with wsecho() as started:
-            check(started)
+            asyncio.run(check(started))
 
 
 main()

@@ -4,6 +4,7 @@ Changed are the paths of certificates only. Every variant has to pass all that a
 of, and the log has to name the client that called, whatever it said of itself.
 """
 
+import asyncio
 import os
 import signal
 import ssl
@@ -153,7 +154,7 @@ def certificate() -> Iterator[tuple[dict[str, str], ssl.SSLContext]]:
         yield {old: str(new) for old, new in files.items()}, context
 
 
-def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) -> None:
+async def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsecho-socket-"))
         # Apache's processes are not root's.
@@ -166,27 +167,29 @@ def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) -> None:
         stack.enter_context(running(variant.product, text))
         context = tls if variant.tls else None
 
-        with session(f"{variant.prefix}/socket", context) as client:
-            echoes(client, "Hello world", "server: ")
-            client.close(1000, "done")
-            expect("Close", end(client), (1000, "done"))
+        async with session(f"{variant.prefix}/socket", context) as client:
+            await echoes(client, "Hello world", "server: ")
+            await client.close(1000, "done")
+            expect("Close", await end(client), (1000, "done"))
 
-        with session(f"{variant.prefix}/echo", context, additional_headers=SPOOFED) as client:
+        async with session(f"{variant.prefix}/echo", context, additional_headers=SPOOFED) as client:
             for message in ("", "Gr\u00fc\u00dfe", b"", bytes(range(256)), b"\xff" * MEBIBYTE):
-                echoes(client, message)
-            echoes(client, "x" * MEBIBYTE)
-            expect("pong", client.ping(b"payload").wait(PATIENCE), True)
-            client.close(4001, "spoofed")
-            expect("Close", end(client), (4001, "spoofed"))
+                await echoes(client, message)
+            await echoes(client, "x" * MEBIBYTE)
+            async with asyncio.timeout(PATIENCE):
+                # Pongs are matched by payload: any other one leaves this waiting.
+                await (await client.ping(b"payload"))
+            await client.close(4001, "spoofed")
+            expect("Close", await end(client), (4001, "spoofed"))
         logged = record(started, close_reason="spoofed")
         expect(f"client in {logged}", str(logged["client"]).partition(":")[0], CLIENT)
         via = "unix" if variant.unix else "127.0.0.1"
         expect(f"via in {logged}", str(logged["via"]).partition(":")[0], via)
 
-        with session(f"{variant.prefix}/echo", context) as client:
-            echoes(client, "still here")
+        async with session(f"{variant.prefix}/echo", context) as client:
+            await echoes(client, "still here")
             os.kill(started.process.pid, signal.SIGTERM)
-            expect("Close at the end of the service", end(client)[0], 1001)
+            expect("Close at the end of the service", (await end(client))[0], 1001)
             # Whoever stops Apache while it still has a WebSocket has to wait for it.
             started.process.wait(PATIENCE)
 
@@ -195,7 +198,7 @@ def main() -> None:
     with certificate() as (files, tls):
         for variant in VARIANTS:
             print(f"{variant.product}: {variant.name}", flush=True)
-            check(variant, files, tls)
+            asyncio.run(check(variant, files, tls))
 
 
 main()
