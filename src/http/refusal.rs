@@ -83,7 +83,7 @@ impl Refusal {
     fn text(&self) -> String {
         let mut text = format!("{}\n", self.message);
         if let Some(place) = self.place {
-            write!(text, "\n{place}, add:\n\n").expect("a String takes all");
+            write!(text, "\n{place}:\n\n").expect("a String takes all");
             for line in &self.lines {
                 writeln!(text, "    {line}").expect("a String takes all");
             }

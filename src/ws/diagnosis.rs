@@ -19,7 +19,7 @@ use crate::net::proxy_protocol;
 use crate::ops::metrics::Label;
 use crate::ws::handshake::{Connection, Trace, Upgrade};
 
-const NGINX: &str = "nginx: in the location with the proxy_pass";
+const NGINX: &str = "nginx, in the location with the proxy_pass";
 const HTTP_VERSION: &str = "proxy_http_version 1.1;";
 const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
 const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
@@ -120,7 +120,7 @@ pub fn remedy(trace: Trace) -> Option<(&'static str, Vec<&'static str>)> {
     match Verdict::of(trace) {
         Verdict::NoWebSocket | Verdict::NoKey => None,
         Verdict::Apache => Some((
-            "Apache: in place of the ProxyPass with http:// (needs mod_proxy_wstunnel)",
+            "Apache, in place of the ProxyPass with http:// (needs mod_proxy_wstunnel)",
             vec![APACHE],
         )),
         _ => {
