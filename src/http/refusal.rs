@@ -15,7 +15,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use crate::ops::metrics::Label;
-use crate::ws::diagnosis::{Verdict, remedy};
+use crate::ws::diagnosis::{Remedy, Verdict, host_remedy, remedy};
 use crate::ws::handshake::{self, Rejection};
 
 /// The only kind of body there is: short, and known at once.
@@ -30,11 +30,8 @@ pub struct Refusal {
     reason: &'static str,
     /// The sentence.
     pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    place: Option<&'static str>,
-    /// What is missing there.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    lines: Vec<&'static str>,
+    #[serde(flatten)]
+    remedy: Option<Remedy>,
 }
 
 impl From<Rejection> for Refusal {
@@ -44,9 +41,8 @@ impl From<Rejection> for Refusal {
             return Self::new(status, rejection.label(), rejection.to_string());
         };
         let verdict = Verdict::of(trace);
-        let (place, lines) = remedy(trace).unzip();
         let refusal = Self::new(status, verdict.label(), verdict.to_string());
-        Self { place, lines: lines.unwrap_or_default(), ..refusal }
+        Self { remedy: remedy(trace), ..refusal }
     }
 }
 
@@ -58,7 +54,7 @@ impl Label for Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, reason: &'static str, message: String) -> Self {
-        Self { status, reason, message, place: None, lines: Vec::new() }
+        Self { status, reason, message, remedy: None }
     }
 
     /// A connection that did not begin with a request.
@@ -70,24 +66,20 @@ impl Refusal {
     /// A page that is not admitted only because the proxy in front hides the host it came from.
     #[must_use]
     pub fn host_lost() -> Self {
-        let (place, lines) = crate::ws::diagnosis::host_remedy();
-        let refusal = Self::new(
-            Rejection::Origin.status(),
-            Verdict::HostLost.label(),
-            Verdict::HostLost.to_string(),
-        );
-        Self { place: Some(place), lines, ..refusal }
+        let (label, message) = (Verdict::HostLost.label(), Verdict::HostLost.to_string());
+        let refusal = Self::new(Rejection::Origin.status(), label, message);
+        Self { remedy: Some(host_remedy()), ..refusal }
     }
 
     /// For a terminal, or the network tab of a browser.
     fn text(&self) -> String {
         let mut text = format!("{}\n", self.message);
-        if let Some(place) = self.place {
+        if let Some(Remedy { place, lines, elsewhere }) = &self.remedy {
             write!(text, "\n{place}:\n\n").expect("a String takes all");
-            for line in &self.lines {
+            for line in lines {
                 writeln!(text, "    {line}").expect("a String takes all");
             }
-            writeln!(text, "\n({})", self.reason).expect("a String takes all");
+            writeln!(text, "\n{elsewhere}\n\n({})", self.reason).expect("a String takes all");
         }
         text
     }

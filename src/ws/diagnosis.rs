@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use hyper::http::uri::Authority;
+use serde::Serialize;
 
 use crate::net::proxy_protocol;
 use crate::ops::metrics::Label;
@@ -113,16 +114,28 @@ impl Label for Verdict {
     }
 }
 
-/// The lines of a proxy's configuration that mend what is missing, and the place for them; nothing
-/// where no proxy is to blame.
+/// What mends the configuration of the proxy in front.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remedy {
+    /// The product that is most likely meant, and where in its configuration.
+    pub place: &'static str,
+    /// What is missing there.
+    pub lines: Vec<&'static str>,
+    /// The same for every other product, in words.
+    pub elsewhere: &'static str,
+}
+
+/// What mends a handshake that did not arrive whole; nothing where no proxy is to blame.
 #[must_use]
-pub fn remedy(trace: Trace) -> Option<(&'static str, Vec<&'static str>)> {
-    match Verdict::of(trace) {
-        Verdict::NoWebSocket | Verdict::NoKey => None,
-        Verdict::Apache => Some((
+pub fn remedy(trace: Trace) -> Option<Remedy> {
+    const ELSEWHERE: &str = "any other proxy: let it speak HTTP/1.1 to this service, and pass on \
+                             `Upgrade` and `Connection` as the client sent them";
+    let (place, lines) = match Verdict::of(trace) {
+        Verdict::NoWebSocket | Verdict::NoKey => return None,
+        Verdict::Apache => (
             "Apache, in place of the ProxyPass with http:// (needs mod_proxy_wstunnel)",
             vec![APACHE],
-        )),
+        ),
         _ => {
             let lines = [
                 (trace.http_1_1, HTTP_VERSION),
@@ -130,15 +143,17 @@ pub fn remedy(trace: Trace) -> Option<(&'static str, Vec<&'static str>)> {
                 (trace.connection == Connection::Upgrade, SET_CONNECTION),
             ];
             let missing = lines.iter().filter(|(arrived, _)| !arrived).map(|(_, line)| *line);
-            Some((NGINX, missing.collect()))
+            (NGINX, missing.collect())
         }
-    }
+    };
+    Some(Remedy { place, lines, elsewhere: ELSEWHERE })
 }
 
-/// The line that mends [`Verdict::HostLost`], and the place for it.
+/// What mends [`Verdict::HostLost`].
 #[must_use]
-pub fn host_remedy() -> (&'static str, Vec<&'static str>) {
-    (NGINX, vec![SET_HOST])
+pub fn host_remedy() -> Remedy {
+    let elsewhere = "any other proxy: let it pass on `Host` as the client sent it, port included";
+    Remedy { place: NGINX, lines: vec![SET_HOST], elsewhere }
 }
 
 /// Whether a `Host` names an upstream, as proxies write it that do not pass on the client's: an
@@ -291,7 +306,7 @@ mod tests {
         for (http_1_1, upgrade, connection, verdict, lines) in cases {
             let trace = Trace { http_1_1, upgrade, connection, ..whole };
             assert_eq!(Verdict::of(trace), verdict, "{trace:?}");
-            assert_eq!(remedy(trace).map(|(_, lines)| lines), Some(lines), "{trace:?}");
+            assert_eq!(remedy(trace).map(|remedy| remedy.lines), Some(lines), "{trace:?}");
         }
     }
 
@@ -305,7 +320,7 @@ mod tests {
             forwarded_by_apache: true,
         };
         assert_eq!(Verdict::of(apache), Verdict::Apache);
-        assert_eq!(remedy(apache).map(|(_, lines)| lines), Some(vec![APACHE]));
+        assert_eq!(remedy(apache).map(|remedy| remedy.lines), Some(vec![APACHE]));
         let browser = Trace { key: false, ..apache };
         let half = Trace { upgrade: Upgrade::WebSocket, ..browser };
         for (trace, verdict) in [(browser, Verdict::NoWebSocket), (half, Verdict::NoKey)] {

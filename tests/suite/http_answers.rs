@@ -91,6 +91,7 @@ async fn a_refusal_is_json_where_the_client_asks_for_it() {
     let refusal: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(refusal["reason"], "proxy_connection_lost");
     assert_eq!(refusal["lines"], serde_json::json!(["proxy_set_header Connection \"upgrade\";"]));
+    assert!(refusal["elsewhere"].as_str().unwrap().starts_with("any other proxy: "), "{body}");
     assert!(refusal["message"].as_str().unwrap().contains("`Connection: upgrade`"), "{body}");
 }
 

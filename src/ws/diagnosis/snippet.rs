@@ -478,8 +478,7 @@ mod tests {
             (Product::Apache, remedy(apache)),
         ] {
             let text = rendered(product, &["127.0.0.1:8888"], &["/socket", "/echo"], false);
-            let (_, asked) = remedy.unwrap();
-            for line in asked {
+            for line in remedy.unwrap().lines {
                 assert!(text.contains(&format!("{line}\n")), "{line} in {text}");
             }
         }
