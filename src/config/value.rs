@@ -10,8 +10,9 @@ use hyper::http::uri::PathAndQuery;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 use crate::net::client_addr::TrustedPeer;
+use crate::net::field::is_token;
 use crate::net::listen::ListenAddr;
-use crate::ws::handshake::{Origin, Origins, Subprotocols, is_token};
+use crate::ws::handshake::{Origin, Origins, Subprotocols};
 
 /// Reads a value that is a string, or complains with what was expected.
 fn text<'de, D, T>(

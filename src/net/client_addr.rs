@@ -21,9 +21,10 @@ use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 
 pub use trusted::{ParseTrustedError, Trusted, TrustedPeer};
 
+use crate::net::field::list;
 use crate::net::listen::PeerAddr;
 use crate::net::proxy_protocol::ProxyHeader;
-use headers::{Element, forwarded, host, https, list, node, nth_from_right};
+use headers::{Element, forwarded, host, https, node, nth_from_right};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -222,6 +223,7 @@ pub fn resolve(
     }
 
     let usual = list(headers, &X_FORWARDED_FOR)
+        .rev()
         .map(|text| Element { node: node(text), ..Element::default() });
     let walks: Vec<(Header, Walk)> = [
         (Header::Forwarded, Walk::along(forwarded(headers), near, trusted)),

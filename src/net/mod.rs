@@ -5,3 +5,4 @@ pub mod listen;
 pub mod proxy_protocol;
 
 pub mod client_addr;
+pub mod field;

@@ -16,6 +16,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub use self::origin::{Origin, Origins, ParseOriginError};
+use crate::net::field::{is_token, list};
 use crate::ops::metrics::Label;
 
 /// The only version there is (RFC 6455, section 4.2.1, item 6).
@@ -294,28 +295,10 @@ fn choose<'a>(headers: &'a HeaderMap, rules: &Subprotocols) -> Result<Option<&'a
     }))
 }
 
-/// The elements of a list header over all its lines (RFC 9110, section 5.6.1): empty ones are
-/// skipped, blanks and tabs around one do not belong to it.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
 /// The value of a header that may stand there once only.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).into_iter();
     lines.next().filter(|_| lines.next().is_none()).map(|line| line.as_bytes().trim_ascii())
-}
-
-/// Whether a text is a `token` (RFC 9110, section 5.6.2).
-#[must_use]
-pub fn is_token(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
 }
 
 /// 16 bytes are 22 characters and two signs of padding; the last character holds two bits only.

@@ -10,6 +10,7 @@ use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 use hyper::http::uri::Authority;
 
 use super::ClientAddr;
+use crate::net::field::{is_token_char, list};
 
 /// The longest host name with room for a port (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
@@ -49,19 +50,6 @@ pub(super) fn node(text: &[u8]) -> Option<ClientAddr> {
     Some(ClientAddr::new(ip, Some(port.parse().ok().filter(|_| digits)?)))
 }
 
-/// The elements of all lines of a list, from right to left. Empty ones do not count (RFC 9110,
-/// section 5.6.1).
-pub(super) fn list<'a>(
-    headers: &'a HeaderMap,
-    name: &HeaderName,
-) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    let lines = headers.get_all(name).iter().rev();
-    lines
-        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
-}
-
 /// What stands at the place of the `hops`-th hop. A list may be shorter, because some proxies
 /// replace what others add to.
 pub(super) fn nth_from_right<T>(
@@ -70,7 +58,7 @@ pub(super) fn nth_from_right<T>(
     hops: usize,
     parse: fn(&[u8]) -> Option<T>,
 ) -> Option<T> {
-    list(headers, name).take(hops).last().and_then(parse)
+    list(headers, name).rev().take(hops).last().and_then(parse)
 }
 
 pub(super) fn https(proto: &[u8]) -> Option<bool> {
@@ -149,10 +137,10 @@ impl Pairs {
         let value = match line.strip_suffix(b"\"") {
             Some(open) => cut_quoted(open, line)?,
             // Colons and brackets ask for quotes, but many a configuration has none.
-            None => cut_while(line, |byte| is_token(byte) || b":[]".contains(&byte))?.to_vec(),
+            None => cut_while(line, |byte| is_token_char(byte) || b":[]".contains(&byte))?.to_vec(),
         };
         *line = line.strip_suffix(b"=")?;
-        let name = cut_while(line, is_token)?;
+        let name = cut_while(line, is_token_char)?;
         *line = line.trim_ascii_end();
         if !matches!(line.last(), None | Some(b',' | b';')) {
             return None;
@@ -207,9 +195,4 @@ fn cut_while<'a>(line: &mut &'a [u8], of: impl Fn(u8) -> bool) -> Option<&'a [u8
     let (rest, end) = line.split_at(start);
     *line = rest;
     (!end.is_empty()).then_some(end)
-}
-
-/// `tchar` of RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
