@@ -474,12 +474,24 @@ fn poll_send_out(
             *place = IoSlice::new(slice);
             count += 1;
         }
-        match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
-            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(written)) => sent += written,
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => break,
+        let written = poll_write(stream, cx, &slices[..count])?;
+        if written == 0 {
+            break;
         }
+        sent += written;
     }
     Ok(sent)
+}
+
+/// Writes once, and says how much the socket took: 0 when it takes no more now.
+fn poll_write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> io::Result<usize> {
+    match Pin::new(stream).poll_write_vectored(cx, slices) {
+        Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
+        Poll::Ready(written) => written,
+        Poll::Pending => Ok(0),
+    }
 }

@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use tokio::io::AsyncWrite;
 
@@ -99,17 +98,14 @@ impl Backlog {
                 *slice = IoSlice::new(&chunk[skip..]);
                 skip = 0;
             }
-            match Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..count]) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => {
-                    sent += written;
-                    chunks.forget(written, spare);
-                    if chunks.len == 0 {
-                        self.0 = None;
-                    }
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+            let written = super::poll_write(stream, cx, &slices[..count])?;
+            if written == 0 {
+                break;
+            }
+            sent += written;
+            chunks.forget(written, spare);
+            if chunks.len == 0 {
+                self.0 = None;
             }
         }
         Ok(sent)
@@ -154,7 +150,8 @@ impl Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::task::Waker;
+    use std::pin::Pin;
+    use std::task::{Poll, Waker};
 
     /// Takes a few bytes, then none for one call.
     struct Trickle {
