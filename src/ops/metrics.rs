@@ -71,6 +71,12 @@ struct AtScrape {
     budget_limit: Gauge,
     budget_used: Gauge,
     log_lost: Counter,
+    process: OfProcess,
+}
+
+/// What /proc tells.
+#[derive(Debug)]
+struct OfProcess {
     cpu: Seconds,
     resident: Gauge,
     virtual_memory: Gauge,
@@ -97,15 +103,15 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let process = &mut Names(registry.sub_registry_with_prefix("process"));
-        let (cpu, resident, virtual_memory, descriptors, max_descriptors, threads, start) = (
-            process.add("cpu_seconds", "Time on the processors, user and system"),
-            process.add("resident_memory_bytes", "Memory in RAM"),
-            process.add("virtual_memory_bytes", "Memory in address space"),
-            process.add("open_fds", "Open descriptors"),
-            process.add("max_fds", "The soft limit of descriptors"),
-            process.add("threads", "Threads"),
-            process.add("start_time_seconds", "When the process started, as Unix time"),
-        );
+        let process = OfProcess {
+            cpu: process.add("cpu_seconds", "Time on the processors, user and system"),
+            resident: process.add("resident_memory_bytes", "Memory in RAM"),
+            virtual_memory: process.add("virtual_memory_bytes", "Memory in address space"),
+            descriptors: process.add("open_fds", "Open descriptors"),
+            max_descriptors: process.add("max_fds", "The soft limit of descriptors"),
+            threads: process.add("threads", "Threads"),
+            start: process.add("start_time_seconds", "When the process started, as Unix time"),
+        };
         let own = &mut Names(registry.sub_registry_with_prefix("wsecho"));
         let build: Family<Labels, Gauge> = own.add("build_info", "Always 1, with the version");
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
@@ -151,13 +157,7 @@ impl Metrics {
                 budget_limit: own.add("buffer_budget_bytes", "The value of limits.buffer_budget"),
                 budget_used: own.add("buffer_used_bytes", "Memory charged to limits.buffer_budget"),
                 log_lost: own.add("log_lost", "Log lines lost: their reader was too slow"),
-                cpu,
-                resident,
-                virtual_memory,
-                descriptors,
-                max_descriptors,
-                threads,
-                start,
+                process,
             },
             registry,
         }
@@ -274,12 +274,13 @@ impl AtScrape {
         gauge(&self.budget_limit, now.budget_limit as u64);
         gauge(&self.budget_used, now.budget_used as u64);
         // What /proc does not tell stays as it was.
-        if let Ok(process) = Process::myself() {
-            let _ = self.update_process(&process);
-        }
+        let _ = self.process.update();
     }
+}
 
-    fn update_process(&self, process: &Process) -> procfs::ProcResult<()> {
+impl OfProcess {
+    fn update(&self) -> procfs::ProcResult<()> {
+        let process = Process::myself()?;
         let stat = process.stat()?;
         #[expect(clippy::cast_precision_loss, reason = "exact for centuries")]
         let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
