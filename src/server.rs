@@ -121,6 +121,9 @@ impl Server {
             Arc::new(Router::new(Arc::clone(&config.policy), Arc::clone(&lasting)))
         };
         let drain = lasting.drain();
+        let serve_admin = |(stream, permit)| {
+            drain.spawn(conn::serve_admin(stream, Arc::clone(&lasting), permit));
+        };
         let sessions = || lasting.metrics().sessions.get();
         let mut status = Status::new(addrs);
         let mut current = router(&config);
@@ -142,8 +145,8 @@ impl Server {
                     lasting.limiter.report();
                     continue;
                 }
-                (stream, permit) = places.accept_admin(&mut admin) => {
-                    drain.spawn(conn::serve_admin(stream, Arc::clone(&lasting), permit));
+                accepted = places.accept_admin(&mut admin) => {
+                    serve_admin(accepted);
                     continue;
                 }
                 (stream, peer, admission) = places.accept(&mut listeners) => {
@@ -200,9 +203,7 @@ impl Server {
             tokio::select! {
                 running = drain.wait() => break running,
                 () = pulse.beat() => {}
-                (stream, permit) = places.accept_admin(&mut admin) => {
-                    drain.spawn(conn::serve_admin(stream, Arc::clone(&lasting), permit));
-                }
+                accepted = places.accept_admin(&mut admin) => serve_admin(accepted),
                 signal = poll_fn(&mut signals) => match signal {
                     Signal::Reload => tracing::info!("SIGHUP during a drain is ignored"),
                     Signal::Stop => break drain.running(),

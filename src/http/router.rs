@@ -201,14 +201,14 @@ impl Router {
         let readable = request.method() == Method::GET || request.method() == Method::HEAD;
         let refuse =
             |rejection| Answer::Plain(Refusal::from(rejection).response(request.headers()));
-        match (path, endpoint) {
-            ("/healthz", _) if readable => Answer::Plain(self.lasting.health()),
-            (_, Some(endpoint)) if path != "/" || trace.is_attempt() => {
+        match (path, endpoint, caller.refused) {
+            ("/healthz", ..) if readable => Answer::Plain(self.lasting.health()),
+            (_, Some(endpoint), _) if path != "/" || trace.is_attempt() => {
                 self.open(request, endpoint, caller)
             }
-            _ if caller.refused.is_some() => refuse(caller.refused.unwrap_or(Rejection::Full)),
+            (_, _, Some(rejection)) => refuse(rejection),
             _ if !readable => refuse(Rejection::Method),
-            ("/", _) => {
+            ("/", ..) => {
                 Answer::Plain(plain(StatusCode::OK, self.list("WebSocket echo endpoints:")))
             }
             _ => {
@@ -231,13 +231,11 @@ impl Router {
         let client = client_addr::resolve(peer, caller.proxy, headers, &self.policy.proxy.trusted);
         tracing::debug!(%peer, client = %client.addr, "the client is known: {}", client.because);
         let checked = self.check(request, endpoint, caller, &client).and_then(|accepted| {
-            Ok((
-                accepted,
-                caller
-                    .claim
-                    .take()
-                    .map_or_else(|| self.claim(client.addr), |held| Ok(Some(held)))?,
-            ))
+            let claim = match caller.claim.take() {
+                None => self.claim(client.addr)?,
+                held => held,
+            };
+            Ok((accepted, claim))
         });
         match checked {
             Ok((accepted, claim)) => {
@@ -265,10 +263,9 @@ impl Router {
                     other => other.into(),
                 };
                 if self.lasting.refuse(peer, &refusal) {
-                    let origin = matches!(rejection, Rejection::Origin)
-                        .then(|| headers.get(ORIGIN))
-                        .flatten()
-                        .map(|origin| tracing::field::display(Untrusted(origin.as_bytes())));
+                    let origin = headers.get(ORIGIN).filter(|_| rejection == Rejection::Origin);
+                    let origin =
+                        origin.map(|origin| tracing::field::display(Untrusted(origin.as_bytes())));
                     tracing::info!(
                         %peer, client = %client.addr, endpoint = endpoint.path, origin,
                         reason = refusal.label(),

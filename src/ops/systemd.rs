@@ -15,8 +15,10 @@ use listenfd::ListenFd;
 pub use sd_notify::NotifyState;
 use socket2::SockRef;
 
-/// How long a manager that does not read may hold up a change of state, and what is repeated.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(1)];
+/// How long a manager that does not read may hold up a change of state.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for what is repeated.
+const REPEATED_PATIENCE: Duration = Duration::from_millis(1);
 
 /// Opened once: a service that is out of descriptors must still show that it is alive.
 static SOCKET: LazyLock<io::Result<UnixDatagram>> = LazyLock::new(UnixDatagram::unbound);
@@ -42,7 +44,7 @@ fn send(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
     let socket = SOCKET.as_ref().map_err(|error| io::Error::from(error.kind()))?;
     let is_repeated = |state| matches!(state, &NotifyState::Watchdog | &NotifyState::Status(_));
     let repeated = states.iter().all(is_repeated);
-    socket.set_write_timeout(Some(PATIENCE[usize::from(repeated)]))?;
+    socket.set_write_timeout(Some(if repeated { REPEATED_PATIENCE } else { PATIENCE }))?;
     let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
     match socket.send_to_addr((lines.join("\n") + "\n").as_bytes(), &addr) {
         Err(error) if repeated && error.kind() == io::ErrorKind::WouldBlock => Ok(()),

@@ -149,24 +149,29 @@ impl Service {
 
     /// The next datagram to the service manager.
     pub fn state(&self) -> String {
-        let mut buffer = [0; 4096];
-        let length = loop {
-            match self.notify.recv(&mut buffer) {
-                // A wait with a limit is not resumed after the process was stopped, signal(7).
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                received => break received.expect("a notification in time"),
-            }
-        };
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
+        self.receive().expect("a notification in time")
     }
 
     /// The next datagram to the service manager, if one comes in this time.
     pub fn state_within(&self, time: Duration) -> Option<String> {
         self.notify.set_read_timeout(Some(time)).expect("a timeout");
-        let mut buffer = [0; 4096];
-        let received = self.notify.recv(&mut buffer);
+        let received = self.receive();
         self.notify.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        received.ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned())
+        received.ok()
+    }
+
+    fn receive(&self) -> std::io::Result<String> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.notify.recv(&mut buffer) {
+                // A wait with a limit is not resumed after the process was stopped, signal(7).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => {
+                    let text = |length| String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    return received.map(text);
+                }
+            }
+        }
     }
 
     pub fn config_path(&self) -> PathBuf {
