@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use wsecho::ws::echo::{Engine, Out, Pressure, Settings};
+use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 
 const WINDOW: usize = 256 * 1024;
 const ROUNDS: usize = 60;
@@ -52,7 +52,7 @@ struct Shape {
 }
 
 fn run(mut shape: Shape) {
-    let settings = Settings { prefix: shape.prefix.into(), max_message_size: 16 << 20 };
+    let settings = Echo { prefix: shape.prefix.into(), max_message_size: 16 << 20 };
     let mut engine = Engine::new(Arc::new(settings));
     let mut out = Out::new();
     let mut sent = 0;

@@ -15,17 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::advice::{Machine, Places, TooFew};
 use self::read::{Document, Position, Table};
 use self::value::{Addr, ByteSize, EndpointPath, Mode, Peer, Prefix, Seconds, Whole};
-use crate::net::client_addr::Trusted;
 use crate::net::listen::ListenAddr;
-use crate::net::proxy_protocol::Expect;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
-use crate::ws::echo;
-use crate::ws::handshake::{Origins, Rules, Subprotocols};
-use crate::ws::session;
+use crate::proxy::client_addr::Trusted;
+use crate::proxy::protocol::Expect;
+use crate::ws::engine::Echo;
+use crate::ws::handshake::{Origins, Subprotocols};
+use crate::ws::session::Timeouts;
 
 /// Where the configuration is looked for unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/wsecho.toml";
@@ -62,15 +61,23 @@ pub struct Boot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// `[[endpoint]]`, in the order of the file.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Vec<Endpoint>,
+    /// `origins`.
+    pub origins: Origins,
+    /// `require_origin`.
+    pub require_origin: bool,
     /// `[proxy]`.
     pub proxy: Proxy,
+    /// `limits.max_message_size`, in bytes.
+    pub max_message_size: u64,
     /// `limits.max_connections_per_client`; 0 means any number.
     pub max_connections_per_client: usize,
-    /// `[timeouts]`.
+    /// `timeouts.handshake`: from accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// The rest of `[timeouts]`; `close` also bounds the writing of an answer.
     pub timeouts: Timeouts,
     /// `[shutdown]`.
-    pub shutdown: drain::Settings,
+    pub shutdown: drain::Times,
     /// `log.level`.
     pub log_level: Level,
 }
@@ -80,10 +87,10 @@ pub struct Policy {
 pub struct Endpoint {
     /// The path, compared byte by byte.
     pub path: String,
-    /// What is asked of its handshakes.
-    pub rules: Rules,
-    /// What its sessions are run by.
-    pub session: session::Settings,
+    /// What goes before each text message.
+    pub prefix: Box<str>,
+    /// Which subprotocol is confirmed.
+    pub subprotocols: Subprotocols,
 }
 
 /// `[proxy]`: what stands in front, and what is believed of it.
@@ -93,15 +100,6 @@ pub struct Proxy {
     pub trusted: Trusted,
     /// `proxy_protocol`.
     pub protocol: Expect,
-}
-
-/// `[timeouts]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// From accept to a complete request head.
-    pub handshake: Duration,
-    /// What sessions wait for; `close` also bounds the writing of an answer.
-    pub session: session::Timeouts,
 }
 
 /// The keys in which two configurations differ.
@@ -123,44 +121,39 @@ impl Config {
         // Taken apart whole, so that a new field cannot be forgotten here.
         let Boot { bind, admin, unix_mode, workers, max_connections, buffer_budget, log_format } =
             &self.boot;
-        let Policy { endpoints, proxy, max_connections_per_client, timeouts, shutdown, log_level } =
-            &*self.policy;
-        let Timeouts { handshake, session } = timeouts;
-        let session::Timeouts { ping_interval, pong, write, close } = session;
-        let new_session = &new.policy.timeouts.session;
-        let limit = |endpoints: &[Arc<Endpoint>]| {
-            endpoints.first().map(|endpoint| endpoint.session.echo.max_message_size)
-        };
-        let tables = |endpoints: &[Arc<Endpoint>]| -> Vec<(String, Subprotocols, Box<str>)> {
-            let row = |Endpoint { path, rules, session }: &Endpoint| {
-                (path.clone(), rules.subprotocols.clone(), session.echo.prefix.clone())
-            };
-            endpoints.iter().map(|endpoint| row(endpoint)).collect()
-        };
-        let rules = |endpoints: &[Arc<Endpoint>]| {
-            endpoints.first().map(|endpoint| endpoint.rules.clone()).unwrap_or_default()
-        };
-        let (old_rules, new_rules) = (rules(endpoints), rules(&new.policy.endpoints));
+        let Policy {
+            endpoints,
+            origins,
+            require_origin,
+            proxy: Proxy { trusted, protocol },
+            max_message_size,
+            max_connections_per_client,
+            handshake_timeout,
+            timeouts: Timeouts { ping_interval, pong, write, close },
+            shutdown: drain::Times { timeout, spread },
+            log_level,
+        } = &*self.policy;
+        let policy = &new.policy;
         Changes {
             reloaded: different(&[
-                ("endpoint", tables(endpoints) == tables(&new.policy.endpoints)),
-                ("origins", old_rules.origins == new_rules.origins),
-                ("require_origin", old_rules.require_origin == new_rules.require_origin),
-                ("proxy.trusted", proxy.trusted == new.policy.proxy.trusted),
-                ("proxy.proxy_protocol", proxy.protocol == new.policy.proxy.protocol),
+                ("endpoint", *endpoints == policy.endpoints),
+                ("origins", *origins == policy.origins),
+                ("require_origin", *require_origin == policy.require_origin),
+                ("proxy.trusted", *trusted == policy.proxy.trusted),
+                ("proxy.proxy_protocol", *protocol == policy.proxy.protocol),
                 (
                     "limits.max_connections_per_client",
-                    *max_connections_per_client == new.policy.max_connections_per_client,
+                    *max_connections_per_client == policy.max_connections_per_client,
                 ),
-                ("limits.max_message_size", limit(endpoints) == limit(&new.policy.endpoints)),
-                ("timeouts.handshake", *handshake == new.policy.timeouts.handshake),
-                ("timeouts.close", *close == new_session.close),
-                ("timeouts.write", *write == new_session.write),
-                ("timeouts.ping_interval", *ping_interval == new_session.ping_interval),
-                ("timeouts.pong", *pong == new_session.pong),
-                ("shutdown.drain_timeout", shutdown.timeout == new.policy.shutdown.timeout),
-                ("shutdown.drain_spread", shutdown.spread == new.policy.shutdown.spread),
-                ("log.level", *log_level == new.policy.log_level),
+                ("limits.max_message_size", *max_message_size == policy.max_message_size),
+                ("timeouts.handshake", *handshake_timeout == policy.handshake_timeout),
+                ("timeouts.close", *close == policy.timeouts.close),
+                ("timeouts.write", *write == policy.timeouts.write),
+                ("timeouts.ping_interval", *ping_interval == policy.timeouts.ping_interval),
+                ("timeouts.pong", *pong == policy.timeouts.pong),
+                ("shutdown.drain_timeout", *timeout == policy.shutdown.timeout),
+                ("shutdown.drain_spread", *spread == policy.shutdown.spread),
+                ("log.level", *log_level == policy.log_level),
             ]),
             need_restart: different(&[
                 ("bind", *bind == new.boot.bind),
@@ -191,25 +184,23 @@ impl Default for Boot {
 
 impl Default for Policy {
     fn default() -> Self {
-        let endpoint = |path: &str, prefix: &str| {
-            let echo = Arc::new(echo::Settings { prefix: prefix.into(), ..Default::default() });
-            let session = session::Settings { echo, ..Default::default() };
-            Arc::new(Endpoint { path: path.to_owned(), session, ..Default::default() })
+        let endpoint = |path: &str, prefix: &str| Endpoint {
+            path: path.to_owned(),
+            prefix: prefix.into(),
+            ..Default::default()
         };
         Self {
             endpoints: vec![endpoint("/socket", "server: "), endpoint("/echo", "")],
+            origins: Origins::default(),
+            require_origin: false,
             proxy: Proxy::default(),
+            max_message_size: Echo::default().max_message_size,
             max_connections_per_client: 0,
+            handshake_timeout: Duration::from_secs(10),
             timeouts: Timeouts::default(),
-            shutdown: drain::Settings::default(),
+            shutdown: drain::Times::default(),
             log_level: Level::default(),
         }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), session: session::Timeouts::default() }
     }
 }
 
@@ -312,7 +303,6 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     let mut top = document.parse();
     let mut boot = Boot::default();
     let mut policy = Policy::default();
-    let mut max_message_size = echo::Settings::default().max_message_size;
 
     if let Some(bind) = top.filled::<Addr>("bind") {
         boot.bind = addresses(&document, "bind", bind, &[]);
@@ -331,15 +321,14 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
 
     let mut limits = top.table("limits");
     limits.set::<Whole<1, 1_000_000>, _>("max_connections", &mut boot.max_connections);
-    limits.set::<ByteSize<125, { 1 << 30 }>, _>("max_message_size", &mut max_message_size);
+    limits.set::<ByteSize<125, { 1 << 30 }>, _>("max_message_size", &mut policy.max_message_size);
     limits.set::<ByteSize<{ 1 << 20 }, { 1 << 40 }>, _>("buffer_budget", &mut boot.buffer_budget);
     let per_client = &mut policy.max_connections_per_client;
     limits.set::<Whole<0, 1_000_000>, _>("max_connections_per_client", per_client);
     limits.finish();
 
-    let mut rules = Rules::default();
-    top.set::<Origins, _>("origins", &mut rules.origins);
-    top.set::<bool, _>("require_origin", &mut rules.require_origin);
+    top.set::<Origins, _>("origins", &mut policy.origins);
+    top.set::<bool, _>("require_origin", &mut policy.require_origin);
 
     let mut proxy = top.table("proxy");
     if let Some(trusted) = proxy.list::<Peer>("trusted") {
@@ -349,8 +338,8 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     proxy.finish();
 
     let mut timeouts = top.table("timeouts");
-    timeouts.set::<Seconds<1>, _>("handshake", &mut policy.timeouts.handshake);
-    let session = &mut policy.timeouts.session;
+    timeouts.set::<Seconds<1>, _>("handshake", &mut policy.handshake_timeout);
+    let session = &mut policy.timeouts;
     timeouts.set::<Seconds<1>, _>("close", &mut session.close);
     timeouts.set::<Seconds<1>, _>("write", &mut session.write);
     timeouts.set::<Seconds<1>, _>("ping_interval", &mut session.ping_interval);
@@ -374,12 +363,6 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     let given = top.tables("endpoint");
     if !given.is_empty() {
         policy.endpoints = endpoints(&document, given);
-    }
-    for endpoint in &mut policy.endpoints {
-        let Endpoint { rules: own, session, .. } = Arc::make_mut(endpoint);
-        *own = Rules { subprotocols: std::mem::take(&mut own.subprotocols), ..rules.clone() };
-        Arc::make_mut(&mut session.echo).max_message_size = max_message_size;
-        session.timeouts = policy.timeouts.session;
     }
     top.finish();
     document.into_result(Config { boot, policy: Arc::new(policy) })
@@ -407,8 +390,8 @@ fn addresses(
 }
 
 /// The endpoints of the file, each path once.
-fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Arc<Endpoint>> {
-    let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
     for mut table in given {
         let mut endpoint = Endpoint::default();
         if let Some((at, EndpointPath(path))) = table.required("path", "\"/socket\"") {
@@ -418,11 +401,10 @@ fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Arc<Endp
             }
             endpoint.path = path;
         }
-        let echo = Arc::make_mut(&mut endpoint.session.echo);
-        table.set::<Prefix, _>("prefix", &mut echo.prefix);
-        table.set::<Subprotocols, _>("subprotocols", &mut endpoint.rules.subprotocols);
+        table.set::<Prefix, _>("prefix", &mut endpoint.prefix);
+        table.set::<Subprotocols, _>("subprotocols", &mut endpoint.subprotocols);
         table.finish();
-        endpoints.push(Arc::new(endpoint));
+        endpoints.push(endpoint);
     }
     endpoints
 }

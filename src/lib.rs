@@ -2,14 +2,15 @@
 //!
 //! The path of a connection, which is also the way to read the code:
 //!
-//! 1. [`cli`] reads the command line, loads the [`config`] and starts the [`server`].
+//! 1. [`cli`] reads the command line; [`serve`] loads the [`config`] and starts the [`server`].
 //! 2. [`server`] accepts on the sockets of [`net::listen`] and starts a task for each connection
 //!    through [`ops::drain`].
-//! 3. [`http::conn`] reads one request with hyper; [`http::router`] answers it, with the verdict
-//!    of [`ws::handshake`] where a WebSocket is asked for.
-//! 4. [`ws::session`] echoes until the WebSocket is closed.
+//! 3. [`http::conn`] reads one request with hyper; [`http::router`] answers it, or opens a WebSocket
+//!    if [`ws::handshake`] accepts it. If not, [`proxy::diagnosis`] says what is wrong in front.
+//! 4. [`ws::session`] echoes with [`ws::engine`] until the WebSocket is closed.
 //!
-//! The modules stand in the order of their dependencies: each imports from those above only.
+//! The modules stand in the order of their dependencies: each imports only from those above it, and
+//! a test holds them to it.
 
 pub mod ops;
 
@@ -17,10 +18,14 @@ pub mod net;
 
 pub mod ws;
 
+pub mod proxy;
+
 pub mod config;
 
 pub mod http;
 
 pub mod server;
+
+pub mod serve;
 
 pub mod cli;

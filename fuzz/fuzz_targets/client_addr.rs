@@ -4,7 +4,7 @@
 
 #![no_main]
 
-#[path = "../../tests/suite/net/client_addr.rs"]
+#[path = "../../tests/suite/proxy/client_addr.rs"]
 mod client_addr;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

@@ -4,7 +4,7 @@
 
 #![no_main]
 
-#[path = "../../tests/suite/net/proxy_protocol.rs"]
+#[path = "../../tests/suite/proxy/protocol.rs"]
 mod proxy_protocol;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

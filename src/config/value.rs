@@ -9,9 +9,9 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use crate::net::client_addr::TrustedPeer;
 use crate::net::field::is_token;
 use crate::net::listen::ListenAddr;
+use crate::proxy::client_addr::TrustedPeer;
 use crate::ws::handshake::{Origin, Origins, Subprotocols};
 
 /// Reads a value that is a string, or complains with what was expected.

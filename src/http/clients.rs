@@ -1,6 +1,6 @@
 //! How many connections each client has: `limits.max_connections_per_client`.
 //!
-//! Owns the count. It does not know who a connection's client is, nor what a refusal looks like.
+//! Owns the counts. It does not know who a connection's client is, nor how it is refused.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,26 +11,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Clients(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
 impl Clients {
-    /// Takes a place for this client, unless it has `limit` of them already.
+    /// Counts one more connection of this client, unless it has `quota` of them already.
     ///
-    /// An IPv6 client is its network of 64 bits: it can have any address there.
+    /// An IPv6 client is its /64: it can use any address there.
     #[must_use]
-    pub fn claim(&self, client: IpAddr, limit: usize) -> Option<Claim> {
+    pub fn claim(&self, client: IpAddr, quota: usize) -> Option<Claim> {
         let client = match client {
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
             IpAddr::V4(_) => client,
         };
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = places.entry(client).or_default();
-        if *taken >= limit {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(client).or_default();
+        if *count >= quota {
             return None;
         }
-        *taken += 1;
+        *count += 1;
         Some(Claim { clients: self.clone(), client })
     }
 }
 
-/// The place of one connection, given back when this is dropped.
+/// One connection's share of its client's quota, given back on drop.
 #[derive(Debug)]
 pub struct Claim {
     clients: Clients,
@@ -39,11 +39,11 @@ pub struct Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut places = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = places.get_mut(&self.client) {
-            *taken -= 1;
-            if *taken == 0 {
-                places.remove(&self.client);
+        let mut open = self.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.client);
             }
         }
     }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_gets_its_places_and_gives_them_back() {
+    fn a_client_uses_its_quota_and_gives_it_back() {
         let clients = Clients::default();
         let claim = |ip: &str| clients.claim(ip.parse().unwrap(), 2);
         let held = [claim("192.0.2.1").unwrap(), claim("192.0.2.1").unwrap()];

@@ -1,7 +1,7 @@
 //! One connection, from accept to its answer or its upgrade.
 //!
-//! Owns hyper's builder and its timer: the limits on a request's head, the one deadline for it and
-//! for what comes before, and the hand-over of the stream after an upgrade. It does not know the
+//! Owns hyper's builder and its timer: the limits on a request's head, the one deadline for the head
+//! and what precedes it, and the hand-over of the stream after an upgrade. It does not know the
 //! paths, nor what is spoken after the handshake.
 //!
 //! Source: RFC 9112.
@@ -22,29 +22,32 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::admin;
+use super::answer::Body;
 use super::prologue::{self, Prologue};
-use super::refusal::{Body, Refusal};
-use super::router::{Answer, Caller, Lasting, Opening, Router};
+use super::refusal::Refusal;
+use super::router::{Answer, Router};
+use super::service::Service;
+use super::upgrade::{self, Caller, Opening};
 use super::wire::Wire;
 use crate::net::listen::{PeerAddr, Transport};
-use crate::net::proxy_protocol::Expect;
 use crate::ops::metrics::Label;
-use crate::ws::diagnosis::Verdict;
+use crate::proxy::diagnosis::Verdict;
+use crate::proxy::protocol::Expect;
 use crate::ws::handshake::Rejection;
 
-/// The largest request head, in bytes; more is answered with 431.
+/// The largest request head, in bytes; a larger one is answered with 431.
 const MAX_HEAD: usize = 16 * 1024;
 /// The most header fields in a request; more are answered with 431.
 const MAX_FIELDS: usize = 64;
-/// The most that a connection over a limit, or one of the admin listener, may take over its request.
+/// How long a request may take on a connection over a limit, or to the admin listener.
 const SHORT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// By which right a connection is served. The permit is kept as long as the connection lives.
+/// The permit a connection is served under, kept as long as it lives.
 #[derive(Debug)]
 pub enum Admission {
-    /// It is one of `limits.max_connections`.
+    /// One of `limits.max_connections`.
     Admitted(OwnedSemaphorePermit),
-    /// It is one too many: it is told so, and only `/healthz` is answered.
+    /// One over the limit: it is refused, and only `/healthz` is answered.
     Overflow(OwnedSemaphorePermit),
 }
 
@@ -56,7 +59,7 @@ impl Admission {
     }
 }
 
-/// Why a connection ended without an answer of the router.
+/// Why a connection ended without an answer from the router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unanswered {
     Timeout,
@@ -100,27 +103,27 @@ impl Unanswered {
             Self::Timeout => "no complete request within timeouts.handshake",
             Self::TooLarge => "request head over 16 KiB or 64 fields",
             Self::NotHttp => "not an HTTP/1.1 request",
-            Self::Incomplete => "the client left in the middle of its request",
+            Self::Incomplete => "the client closed the connection in the middle of its request",
             Self::Broken => "the connection broke",
         }
     }
 }
 
-/// Serves one connection of the admin listener. The permit is kept as long as it lives.
+/// Serves one connection of the admin listener, which keeps the permit as long as it lives.
 pub async fn serve_admin(
     stream: impl Transport,
-    lasting: Arc<Lasting>,
+    service: Arc<Service>,
     _permit: OwnedSemaphorePermit,
 ) {
     let wire = Wire::new(stream, SHORT_DEADLINE);
-    let answer = |request: &Request<Incoming>| Answer::Plain(admin::answer(request, &lasting));
+    let answer = |request: &Request<Incoming>| Answer::Plain(admin::answer(request, &service));
     let deadline = Instant::now() + SHORT_DEADLINE;
     if let Err(error) = exchange(wire, deadline, answer).await {
         tracing::debug!(reason = Unanswered::from(&error).label(), "admin: not answered");
     }
 }
 
-/// Reads one request and answers it. Returns what has to be done if that opens a WebSocket.
+/// Reads one request and answers it. Returns the session to start, if that opens a WebSocket.
 async fn exchange<S: Transport>(
     wire: Wire<S>,
     deadline: Instant,
@@ -139,7 +142,7 @@ async fn exchange<S: Transport>(
         ready(Ok::<Response<Body>, Infallible>(response))
     };
     http1::Builder::new()
-        // Without a timer of its own hyper ignores the deadline silently.
+        // Without a timer hyper silently ignores the deadline.
         .timer(TokioTimer::new())
         .header_read_timeout(deadline.saturating_duration_since(Instant::now()))
         .max_headers(MAX_FIELDS)
@@ -161,8 +164,8 @@ pub async fn serve<S>(stream: S, peer: PeerAddr, router: Arc<Router>, admission:
 where
     S: Transport,
 {
-    let lasting = router.lasting();
-    let _counted = lasting.count_connection();
+    let (service, policy) = (router.service(), router.policy());
+    let _counted = service.count_connection();
     let mut caller = Caller {
         peer,
         proxy: None,
@@ -170,19 +173,18 @@ where
         refused: matches!(admission, Admission::Overflow(_)).then_some(Rejection::Full),
         claim: None,
     };
-    let policy = router.policy();
     let trusted = policy.proxy.trusted.contains(peer);
-    // Whoever may name another client is not judged before having done so.
+    // A trusted proxy has yet to name its client, whose quota it is.
     if !trusted && caller.refused.is_none() {
-        match router.claim(peer.into()) {
+        match service.claim(peer.into(), policy.max_connections_per_client) {
             Ok(claim) => caller.claim = claim,
             Err(rejection) => caller.refused = Some(rejection),
         }
     }
-    let patience = policy.timeouts.handshake;
+    let patience = policy.handshake_timeout;
     let patience = if caller.refused.is_some() { patience.min(SHORT_DEADLINE) } else { patience };
     let deadline = caller.accepted + patience;
-    let mut wire = Wire::new(stream, policy.timeouts.session.close);
+    let mut wire = Wire::new(stream, policy.timeouts.close);
 
     let proxy = policy.proxy.protocol;
     let beginning = if proxy == Expect::Required && !trusted {
@@ -197,15 +199,7 @@ where
             match exchange(wire, deadline, |request| router.answer(request, &mut caller)).await {
                 Ok(None) => return,
                 Ok(Some((opening, upgraded))) => {
-                    // The client may be gone before it could read the 101.
-                    if let Ok(upgraded) = upgraded.await {
-                        let (stream, first) = Wire::<S>::reclaim(upgraded);
-                        // A task of its own: what the request needed is freed, the session stays
-                        // small.
-                        let session =
-                            Arc::clone(&router).run(opening, stream, first, admission.permit());
-                        lasting.drain().spawn(session);
-                    }
+                    hand_over::<S>(opening, upgraded, service, admission).await;
                     return;
                 }
                 Err(error) => Unanswered::from(&error),
@@ -213,25 +207,44 @@ where
         }
         Ok(Prologue::Wrong(verdict)) => {
             let refusal = Refusal::of_first_bytes(verdict);
-            if lasting.refuse(peer, &refusal) {
+            if service.refuse(peer, &refusal) {
                 let reason = refusal.label();
                 tracing::info!(%peer, reason, "connection refused: {}", refusal.message);
             }
-            // A peer that does not wait for our words loses nothing by it.
+            // A peer that does not wait for the answer loses nothing.
             let _ = wire.write_all(&refusal.bytes()).await;
             let _ = wire.shutdown().await;
             return;
         }
         Ok(Prologue::Silent) => {
-            tracing::debug!(%peer, "the client left without a word");
+            tracing::debug!(%peer, "the client left without sending a byte");
             return;
         }
         Ok(Prologue::Broken) => Unanswered::Incomplete,
         Err(_) => Unanswered::Timeout,
     };
-    if lasting.refuse(peer, &unanswered) {
+    if service.refuse(peer, &unanswered) {
         let reason = unanswered.label();
         let sentence = unanswered.sentence();
-        tracing::info!(%peer, reason, "connection closed without an answer of ours: {sentence}");
+        tracing::info!(%peer, reason, "connection closed unanswered: {sentence}");
+    }
+}
+
+/// Takes the stream back from hyper after a 101, and starts the session on it.
+///
+/// hyper may have read past the request: what it holds of the client's first frames is the session's
+/// first input. The session is a task of its own, so that it carries none of this connection's state
+/// (request, hyper's buffers, this future) for the hours that it may last; only the permit moves on.
+async fn hand_over<S: Transport>(
+    opening: Opening,
+    upgraded: OnUpgrade,
+    service: &Arc<Service>,
+    admission: Admission,
+) {
+    // The client may be gone before it has read the 101.
+    if let Ok(upgraded) = upgraded.await {
+        let (stream, first) = Wire::<S>::reclaim(upgraded);
+        let session = upgrade::run(opening, Arc::clone(service), stream, first, admission.permit());
+        service.drain().spawn(session);
     }
 }

@@ -1,11 +1,19 @@
 //! HTTP/1.1: what comes before a WebSocket, and what is answered instead of one.
 
-pub mod admin;
+mod prologue;
+mod wire;
+
+mod answer;
+pub mod refusal;
+
 mod clients;
-pub mod conn;
+pub mod service;
+
 #[cfg(feature = "faults")]
 mod faults;
-mod prologue;
-pub mod refusal;
+pub mod upgrade;
+
+pub mod admin;
 pub mod router;
-mod wire;
+
+pub mod conn;

@@ -8,8 +8,8 @@
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::net::proxy_protocol::{self, Expect, ProxyError, ProxyHeader};
-use crate::ws::diagnosis::{Spoken, Verdict, spoken};
+use crate::proxy::diagnosis::{Spoken, Verdict, spoken};
+use crate::proxy::protocol::{self, Expect, ProxyError, ProxyHeader};
 
 /// Read at once. A handshake mostly fits.
 const FIRST_READ: usize = 1024;
@@ -33,7 +33,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), proxy: Expect) -
     let mut header = None;
     loop {
         if proxy == Expect::Required && header.is_none() {
-            match proxy_protocol::parse(&bytes) {
+            match protocol::parse(&bytes) {
                 Ok(Some((found, length))) => {
                     header = Some(found);
                     bytes.advance(length);

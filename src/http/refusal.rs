@@ -1,27 +1,21 @@
 //! What is said to a client that gets no WebSocket, as text or as JSON.
 //!
-//! Owns the form of a refusal. Why something is refused is the handshake's to know, and what mends
-//! it the diagnosis'. Nothing of a request is ever repeated.
+//! Owns the form of a refusal. The reason comes from the handshake, the remedy from the diagnosis.
+//! Nothing from the request is ever reflected.
 
-use std::fmt::Write as _;
-
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{
     ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    SEC_WEBSOCKET_VERSION, UPGRADE, X_CONTENT_TYPE_OPTIONS,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::answer::{Body, plain};
 use crate::ops::metrics::Label;
-use crate::ws::diagnosis::{Remedy, Verdict, host_remedy, remedy};
+use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy};
 use crate::ws::handshake::{self, Rejection};
 
-/// The only kind of body there is: short, and known at once.
-pub type Body = Full<Bytes>;
-
-/// A refusal, and where to mend what led to it.
+/// A refusal, and where to fix what led to it.
 #[derive(Debug, Serialize)]
 pub struct Refusal {
     #[serde(skip)]
@@ -40,9 +34,8 @@ impl From<Rejection> for Refusal {
         let Rejection::Upgrade(trace) = rejection else {
             return Self::new(status, rejection.label(), rejection.to_string());
         };
-        let verdict = Verdict::of(trace);
-        let refusal = Self::new(status, verdict.label(), verdict.to_string());
-        Self { remedy: remedy(trace), ..refusal }
+        let Diagnosis { verdict, remedy } = Diagnosis::of(trace);
+        Self { remedy, ..Self::new(status, verdict.label(), verdict.to_string()) }
     }
 }
 
@@ -63,7 +56,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, verdict.label(), verdict.to_string())
     }
 
-    /// A page that is not admitted only because the proxy in front hides the host it came from.
+    /// A page that is refused only because the proxy in front hides the site's host.
     #[must_use]
     pub fn host_lost() -> Self {
         let (label, message) = (Verdict::HostLost.label(), Verdict::HostLost.to_string());
@@ -73,15 +66,11 @@ impl Refusal {
 
     /// For a terminal, or the network tab of a browser.
     fn text(&self) -> String {
-        let mut text = format!("{}\n", self.message);
-        if let Some(Remedy { place, lines, elsewhere }) = &self.remedy {
-            write!(text, "\n{place}:\n\n").expect("a String takes all");
-            for line in lines {
-                writeln!(text, "    {line}").expect("a String takes all");
-            }
-            writeln!(text, "\n{elsewhere}\n\n({})", self.reason).expect("a String takes all");
-        }
-        text
+        let Some(Remedy { location, lines, elsewhere }) = &self.remedy else {
+            return format!("{}\n", self.message);
+        };
+        let lines: String = lines.iter().map(|line| ["    ", line, "\n"].concat()).collect();
+        format!("{}\n\n{location}:\n\n{lines}\n{elsewhere}\n\n({})\n", self.message, self.reason)
     }
 
     /// The answer to a request with these headers: JSON where they ask for it.
@@ -92,7 +81,7 @@ impl Refusal {
             types.any(|found| found.trim_ascii() == b"application/json")
         });
         let mut response = if wants_json {
-            let json = serde_json::to_string(self).expect("it is text all through");
+            let json = serde_json::to_string(self).expect("a refusal is plain text");
             let mut response = plain(self.status, json + "\n");
             let json = HeaderValue::from_static("application/json");
             response.headers_mut().insert(CONTENT_TYPE, json);
@@ -111,7 +100,7 @@ impl Refusal {
                 say(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(handshake::VERSION));
             }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                // Jitter, so that those who were turned away do not return together.
+                // Jitter, so that refused clients do not return all at once.
                 say(RETRY_AFTER, HeaderValue::from(fastrand::u16(1..=5)));
             }
             _ => {}
@@ -119,8 +108,8 @@ impl Refusal {
         response
     }
 
-    /// The answer where no request was read. A proxy that is wrong about the PROXY protocol alone
-    /// passes it on to its client; who speaks TLS or HTTP/2 cannot read it.
+    /// The answer where no request was read. A proxy whose only mistake is the PROXY protocol passes
+    /// it on to its client; a peer that speaks TLS or HTTP/2 cannot read it.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let text = self.text();
@@ -132,19 +121,4 @@ impl Refusal {
         )
         .into_bytes()
     }
-}
-
-/// An answer for people. It closes the connection, so that bytes behind a refused handshake are
-/// never taken for a request.
-pub(super) fn plain(status: StatusCode, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    for (name, value) in [
-        (CONNECTION, "close"),
-        (CONTENT_TYPE, "text/plain; charset=utf-8"),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
 }

@@ -1,8 +1,4 @@
-//! What the service knows of the network below HTTP.
+//! Sockets, and the grammar of header fields.
 
-pub mod listen;
-
-pub mod proxy_protocol;
-
-pub mod client_addr;
 pub mod field;
+pub mod listen;

@@ -17,14 +17,14 @@ use tokio_util::task::TaskTracker;
 
 /// How long a drain may take, and how it is spread: `[shutdown]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct Times {
     /// From the first SIGTERM to the moment at which what still runs is aborted.
     pub timeout: Duration,
     /// The time over which sessions are closed, so that their clients do not return all at once.
     pub spread: Duration,
 }
 
-impl Default for Settings {
+impl Default for Times {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(30), spread: Duration::from_secs(5) }
     }
@@ -41,13 +41,13 @@ pub struct Slot {
 
 struct Schedule {
     begun: Instant,
-    settings: Settings,
+    times: Times,
     tasks: u32,
     tickets: AtomicU32,
 }
 
 #[derive(Default)]
-struct Shared {
+struct Tasks {
     tracker: TaskTracker,
     token: CancellationToken,
     schedule: OnceLock<Schedule>,
@@ -55,7 +55,7 @@ struct Shared {
 
 /// A handle on the set of all tasks; clones share it.
 #[derive(Clone, Default)]
-pub struct Drain(Arc<Shared>);
+pub struct Drain(Arc<Tasks>);
 
 impl Drain {
     /// Starts a task that [`Drain::wait`] waits for. A panic in it ends this task alone.
@@ -65,10 +65,10 @@ impl Drain {
     }
 
     /// Begins to drain; a second call changes nothing.
-    pub fn begin(&self, settings: Settings) {
+    pub fn begin(&self, times: Times) {
         self.0.schedule.get_or_init(|| Schedule {
             begun: Instant::now(),
-            settings,
+            times,
             tasks: u32::try_from(self.running()).unwrap_or(u32::MAX).max(1),
             tickets: AtomicU32::new(0),
         });
@@ -95,8 +95,8 @@ impl Drain {
         let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
         let ticket = schedule.tickets.fetch_add(1, Ordering::Relaxed).min(schedule.tasks);
         Slot {
-            due: schedule.begun + schedule.settings.spread * ticket / schedule.tasks,
-            deadline: schedule.begun + schedule.settings.timeout,
+            due: schedule.begun + schedule.times.spread * ticket / schedule.tasks,
+            deadline: schedule.begun + schedule.times.timeout,
         }
     }
 
@@ -105,7 +105,7 @@ impl Drain {
     pub async fn wait(&self) -> usize {
         self.0.token.cancelled().await;
         let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
-        let deadline = schedule.begun + schedule.settings.timeout;
+        let deadline = schedule.begun + schedule.times.timeout;
         // Elapsed is no error here: what remains is counted below.
         let _ = timeout_at(deadline, self.0.tracker.wait()).await;
         self.running()
@@ -116,8 +116,8 @@ impl Drain {
 mod tests {
     use super::*;
 
-    fn settings(timeout: u64, spread: u64) -> Settings {
-        Settings { timeout: Duration::from_secs(timeout), spread: Duration::from_secs(spread) }
+    fn times(timeout: u64, spread: u64) -> Times {
+        Times { timeout: Duration::from_secs(timeout), spread: Duration::from_secs(spread) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,7 +132,7 @@ mod tests {
         }
         let begun = Instant::now();
         let waiting = drain.clone();
-        drain.begin(settings(30, 8));
+        drain.begin(times(30, 8));
         let due: Vec<u64> = [waiting.slot().await, waiting.slot().await, waiting.slot().await]
             .map(|slot| (slot.due - begun).as_secs())
             .to_vec();
@@ -152,7 +152,7 @@ mod tests {
             tell.send("alive").expect("the test listens");
         });
         tokio::task::yield_now().await;
-        drain.begin(settings(30, 0));
+        drain.begin(times(30, 0));
         assert_eq!(drain.wait().await, 0);
         assert_eq!(told.await, Ok("alive"));
     }

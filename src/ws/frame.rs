@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
 /// The longest header of a client's frame, in bytes: two, a 64-bit length and a mask.
-pub const MAX_HEADER: usize = 14;
+pub const MAX_FRAME_HEADER: usize = 14;
 
 /// How a peer broke the framing rules. Each one is answered with 1002.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl std::fmt::Display for Violation {
 
 /// The header of a frame as it stands on the wire, not yet judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub struct FrameHeader {
     /// Whether this is the last fragment of its message.
     pub fin: bool,
     /// Whether any of the three reserved bits is set.
@@ -93,10 +93,10 @@ pub struct Header {
     pub minimal: bool,
 }
 
-impl Header {
+impl FrameHeader {
     /// Reads the header at the start of `bytes` and says how many bytes it takes (2 to 14).
     ///
-    /// `None` means that more bytes are needed. Any bytes are a header; [`Header::check`] says
+    /// `None` means that more bytes are needed. Any bytes are a header; [`FrameHeader::check`] says
     /// whether it is a legal one.
     #[inline]
     #[must_use]
@@ -237,11 +237,11 @@ mod tests {
             ),
         ];
         for (bytes, len, size) in table {
-            let (header, used) = Header::parse(bytes).expect("a whole header");
+            let (header, used) = FrameHeader::parse(bytes).expect("a whole header");
             assert_eq!((header.len, used), (len, size), "{bytes:02x?}");
             assert_eq!(header.check(), Ok(Mask::new(KEY)), "{bytes:02x?}");
             for cut in 0..size {
-                assert_eq!(Header::parse(&bytes[..cut]), None, "{bytes:02x?} cut at {cut}");
+                assert_eq!(FrameHeader::parse(&bytes[..cut]), None, "{bytes:02x?} cut at {cut}");
             }
         }
     }
@@ -264,7 +264,7 @@ mod tests {
             (&[0x82, 0xff, 128, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], Violation::LengthOverflow),
         ];
         for (bytes, violation) in table {
-            let (header, used) = Header::parse(bytes).expect("a whole header");
+            let (header, used) = FrameHeader::parse(bytes).expect("a whole header");
             assert_eq!(header.check(), Err(violation), "{bytes:02x?}");
             assert_eq!(used, bytes.len(), "{bytes:02x?}");
         }
@@ -285,7 +285,7 @@ mod tests {
             let mut out = Vec::new();
             write_header(&mut out, true, text, len);
             assert_eq!(out, expected);
-            let (header, used) = Header::parse(&out).expect("a whole header");
+            let (header, used) = FrameHeader::parse(&out).expect("a whole header");
             assert_eq!((header.len, used, header.opcode), (len as u64, out.len(), text));
             assert!(header.minimal && header.mask.is_none());
         }

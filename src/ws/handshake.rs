@@ -22,14 +22,14 @@ use crate::ops::metrics::Label;
 /// The only version there is (RFC 6455, section 4.2.1, item 6).
 pub const VERSION: &str = "13";
 
-/// What an endpoint asks of a handshake.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
+/// What a handshake has to meet at an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
     /// Which subprotocol is confirmed.
-    pub subprotocols: Subprotocols,
+    pub subprotocols: &'a Subprotocols,
     /// Which pages are admitted.
-    pub origins: Origins,
-    /// Whether a client has to say which page it belongs to; only browsers do by themselves.
+    pub origins: &'a Origins,
+    /// Whether the client has to send `Origin`; of itself only a browser does.
     pub require_origin: bool,
 }
 
@@ -52,6 +52,13 @@ pub enum Subprotocols {
 pub struct Accepted {
     /// `Sec-WebSocket-Accept`.
     pub accept: HeaderValue,
+    /// What was negotiated.
+    pub agreed: Agreed,
+}
+
+/// What both sides agreed on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Agreed {
     /// `Sec-WebSocket-Protocol`, if one was chosen.
     pub subprotocol: Option<HeaderValue>,
 }
@@ -233,21 +240,22 @@ impl fmt::Display for Rejection {
 
 /// Checks a request against RFC 6455, section 4.2.1, and computes the answer of section 4.2.2.
 ///
-/// `site` is the host that the client called, where a proxy told it; otherwise `Host` counts.
+/// `trace` is that of `request`. `site` is the host that the client asked for, if a proxy named it;
+/// otherwise `Host` counts.
 ///
 /// # Errors
 /// The first reason to refuse. What a proxy can lose is judged before what only a client can get
 /// wrong, so that the answer blames the right one.
 pub fn check<B>(
     request: &Request<B>,
-    rules: &Rules,
+    trace: Trace,
+    rules: Rules<'_>,
     site: Option<&str>,
 ) -> Result<Accepted, Rejection> {
     let headers = request.headers();
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Err(Rejection::Method);
     }
-    let trace = Trace::of(request);
     if !trace.is_complete() || request.method() == Method::HEAD {
         return Err(Rejection::Upgrade(trace));
     }
@@ -276,7 +284,7 @@ pub fn check<B>(
     let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("it came out of a header");
     Ok(Accepted {
         accept: value(derive_accept_key(key).as_bytes()),
-        subprotocol: choose(headers, &rules.subprotocols)?.map(value),
+        agreed: Agreed { subprotocol: choose(headers, rules.subprotocols)?.map(value) },
     })
 }
 
@@ -338,15 +346,26 @@ mod tests {
         request
     }
 
+    const LENIENT: Rules<'_> =
+        Rules { subprotocols: &Subprotocols::Any, origins: &Origins::Any, require_origin: false };
+
     fn judge(changes: &[&str]) -> Result<Accepted, Rejection> {
-        check(&request(changes), &Rules::default(), None)
+        check_by(&request(changes), LENIENT, None)
+    }
+
+    fn check_by(
+        request: &Request<()>,
+        rules: Rules<'_>,
+        site: Option<&str>,
+    ) -> Result<Accepted, Rejection> {
+        check(request, Trace::of(request), rules, site)
     }
 
     #[test]
     fn the_example_of_the_rfc_is_answered_as_printed_there() {
         let accepted = judge(&[]).unwrap();
         assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(accepted.subprotocol, None);
+        assert_eq!(accepted.agreed.subprotocol, None);
     }
 
     #[test]
@@ -410,12 +429,12 @@ mod tests {
     fn method_and_http_version_are_judged_first() {
         let mut request = request(&["-Host"]);
         *request.version_mut() = Version::HTTP_10;
-        let Err(Rejection::Upgrade(trace)) = check(&request, &Rules::default(), None) else {
+        let Err(Rejection::Upgrade(trace)) = check_by(&request, LENIENT, None) else {
             panic!("HTTP/1.0 knows no upgrade");
         };
         assert!(!trace.http_1_1 && trace.is_attempt());
         *request.method_mut() = Method::POST;
-        assert_eq!(check(&request, &Rules::default(), None), Err(Rejection::Method));
+        assert_eq!(check_by(&request, LENIENT, None), Err(Rejection::Method));
     }
 
     #[test]
@@ -440,9 +459,9 @@ mod tests {
             ),
         ];
         for (changes, rules, expected) in cases {
-            let rules = Rules { subprotocols: rules.clone(), ..Rules::default() };
-            let chosen = check(&request(changes), &rules, None)
-                .map(|ok| ok.subprotocol.map(|value| value.to_str().unwrap().to_owned()));
+            let rules = Rules { subprotocols: rules, ..LENIENT };
+            let chosen = check_by(&request(changes), rules, None)
+                .map(|ok| ok.agreed.subprotocol.map(|value| value.to_str().unwrap().to_owned()));
             assert_eq!(chosen, expected.map(|some| some.map(str::to_owned)), "{changes:?}");
         }
     }
@@ -450,11 +469,8 @@ mod tests {
     #[test]
     fn origins_are_compared_with_the_host_that_the_client_called() {
         type Case<'a> = (&'a [&'a str], Option<&'a str>, bool, Option<Rejection>);
-        let rules = |require_origin| Rules {
-            origins: Origins::SameHost,
-            require_origin,
-            ..Rules::default()
-        };
+        let rules =
+            |require_origin| Rules { origins: &Origins::SameHost, require_origin, ..LENIENT };
         let page = "Origin: https://server.example.com";
         let same = "Origin: https://site.example";
         let cases: [Case<'_>; 8] = [
@@ -473,7 +489,7 @@ mod tests {
             ),
         ];
         for (changes, site, require, expected) in cases {
-            let judged = check(&request(changes), &rules(require), site);
+            let judged = check_by(&request(changes), rules(require), site);
             assert_eq!(judged.err(), expected, "{changes:?} {site:?}");
         }
     }

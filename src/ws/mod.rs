@@ -1,12 +1,9 @@
-//! WebSocket: the opening handshake, and the sessions behind it (RFC 6455).
-
-pub mod handshake;
-
-pub mod diagnosis;
+//! WebSocket: RFC 6455, from the opening handshake to the closing one.
 
 pub mod frame;
 pub mod utf8;
 
-pub mod echo;
+pub mod engine;
+pub mod handshake;
 
 pub mod session;

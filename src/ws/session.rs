@@ -30,7 +30,7 @@ pub use self::ended::Ended;
 use crate::net::listen::Transport;
 use crate::ops::drain::{Drain, Slot};
 use crate::ops::metrics::Metrics;
-use crate::ws::echo::{self, Counts, End, Engine, Out, Phase, Pressure};
+use crate::ws::engine::{Counts, Echo, End, Engine, Out, Phase, Pressure};
 
 /// The most that is read at once, in bytes: large reads are what makes large messages cheap. A
 /// little over half a MiB, so that a header does not cost a message of 1 MiB a third read. One such
@@ -47,15 +47,6 @@ const SMALL_WINDOW: usize = 4096;
 const FREE: usize = 4096;
 /// A client that has been sent so many bytes within so much time of its beginning reads fast.
 const FAST: (u64, Duration) = (4 << 20, Duration::from_secs(4));
-
-/// What the sessions of an endpoint are run by.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// What is echoed, and how much.
-    pub echo: Arc<echo::Settings>,
-    /// What is waited for, and how long.
-    pub timeouts: Timeouts,
-}
 
 /// The times of a session: `[timeouts]` in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,14 +100,15 @@ pub struct Shared {
 pub fn run<'a, S>(
     stream: S,
     first: &[u8],
-    settings: &'a Settings,
+    echo: Arc<Echo>,
+    timeouts: &'a Timeouts,
     shared: &'a Shared,
     pings: bool,
 ) -> impl Future<Output = Report> + use<'a, S>
 where
     S: Transport,
 {
-    let mut session = Session::new(stream, settings, shared, pings);
+    let mut session = Session::new(stream, echo, timeouts, shared, pings);
     session.begin_with(first);
     // The session is used where the future holds it: moved once more, it would be stored twice.
     async move {
@@ -151,7 +143,7 @@ enum Asked {
 
 struct Session<'a, S> {
     stream: S,
-    settings: &'a Settings,
+    timeouts: &'a Timeouts,
     shared: &'a Shared,
     engine: Engine,
     backlog: Backlog,
@@ -184,14 +176,20 @@ struct Session<'a, S> {
 }
 
 impl<'a, S: Transport> Session<'a, S> {
-    fn new(stream: S, settings: &'a Settings, shared: &'a Shared, pings: bool) -> Self {
+    fn new(
+        stream: S,
+        echo: Arc<Echo>,
+        timeouts: &'a Timeouts,
+        shared: &'a Shared,
+        pings: bool,
+    ) -> Self {
         let began = Instant::now();
-        let interval = settings.timeouts.ping_interval;
+        let interval = timeouts.ping_interval;
         Self {
             stream,
-            settings,
+            timeouts,
             shared,
-            engine: Engine::new(Arc::clone(&settings.echo)),
+            engine: Engine::new(echo),
             backlog: Backlog::default(),
             charge: Charge::new(&shared.budget),
             // Clients that came together shall not be pinged together.
@@ -370,7 +368,7 @@ impl<'a, S: Transport> Session<'a, S> {
             (false, true) => 0,
             (false, false) => {
                 // A client that writes a whole message before it reads must not be stuck.
-                let max = usize::try_from(self.settings.echo.max_message_size);
+                let max = usize::try_from(self.engine.max_message_size());
                 let max = max.unwrap_or(usize::MAX);
                 let allowance = max.saturating_add(max / 1024 + 64 * 1024);
                 WINDOW.min(allowance.saturating_sub(self.backlog.len()))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wsecho::config::{Changes, Config, parse};
 use wsecho::net::listen::PeerAddr;
-use wsecho::net::proxy_protocol::Expect;
+use wsecho::proxy::protocol::Expect;
 use wsecho::ws::handshake::{Origins, Subprotocols};
 
 use crate::launch::through_shell;
@@ -65,7 +65,7 @@ fn every_key_is_read() {
     assert_eq!(config.boot.max_connections, Some(7));
     assert_eq!(config.boot.admin[0].to_string(), "127.0.0.1:2");
     let policy = &config.policy;
-    assert_eq!(policy.timeouts.handshake, Duration::from_millis(1500));
+    assert_eq!(policy.handshake_timeout, Duration::from_millis(1500));
     assert_eq!(policy.max_connections_per_client, 3);
     assert_eq!(policy.proxy.protocol, Expect::Required);
     let peer = |ip: [u8; 4]| PeerAddr::Tcp((ip, 1).into());
@@ -73,15 +73,13 @@ fn every_key_is_read() {
     assert!(!policy.proxy.trusted.contains(peer([127, 0, 0, 1])));
     assert_eq!(policy.shutdown.spread, Duration::from_secs(1));
     let [first, second] = &policy.endpoints[..] else { panic!("{:?}", policy.endpoints) };
-    assert_eq!((first.path.as_str(), &*first.session.echo.prefix), ("/a", "> "));
-    assert_eq!(second.rules.subprotocols, Subprotocols::None);
-    for endpoint in [first, second] {
-        assert!(endpoint.rules.origins != Origins::Any && endpoint.rules.require_origin);
-        assert_eq!(endpoint.session.echo.max_message_size, 65_536);
-        let times = endpoint.session.timeouts;
-        let seconds = [times.close, times.write, times.ping_interval, times.pong];
-        assert_eq!(seconds.map(|time| time.as_secs()), [2, 3, 4, 5]);
-    }
+    assert_eq!((first.path.as_str(), &*first.prefix), ("/a", "> "));
+    assert_eq!(second.subprotocols, Subprotocols::None);
+    assert!(policy.origins != Origins::Any && policy.require_origin);
+    assert_eq!(policy.max_message_size, 65_536);
+    let times = policy.timeouts;
+    let seconds = [times.close, times.write, times.ping_interval, times.pong];
+    assert_eq!(seconds.map(|time| time.as_secs()), [2, 3, 4, 5]);
     let changes = Config::default().changes(&config);
     assert_eq!(changes.reloaded.len() + changes.need_restart.len(), 22, "{changes:?}");
     assert_eq!(config.changes(&config), Changes::default());

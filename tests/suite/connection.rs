@@ -170,7 +170,7 @@ async fn draining_closes_sessions_with_1001_and_refuses_new_ones() {
     let inside = Inside::new("");
     let mut socket = inside.open("/socket").await;
     let (mut waiting, mut probe) = (inside.connect(), inside.connect());
-    inside.drain.begin(wsecho::ops::drain::Settings::default());
+    inside.drain.begin(wsecho::ops::drain::Times::default());
     let Some(Ok(Message::Close(Some(close)))) = socket.next().await else { panic!("no Close") };
     assert_eq!(close.code, CloseCode::Away);
     waiting.write_all(handshake("/socket").as_bytes()).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_mute_client_is_left_after_the_close_timeout_when_draining() {
     client.write_all(handshake("/socket").as_bytes()).await.unwrap();
     read_head(&mut client).await;
     let begun = Instant::now();
-    inside.drain.begin(wsecho::ops::drain::Settings::default());
+    inside.drain.begin(wsecho::ops::drain::Times::default());
     assert_eq!(inside.drain.wait().await, 0);
     assert_eq!(begun.elapsed().as_secs(), 1);
 }

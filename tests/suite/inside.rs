@@ -8,7 +8,8 @@ use tokio::sync::Semaphore;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use wsecho::http::conn::{self, Admission};
-use wsecho::http::router::{Lasting, Router};
+use wsecho::http::router::Router;
+use wsecho::http::service::Service;
 use wsecho::net::listen::PeerAddr;
 use wsecho::ops::drain::Drain;
 use wsecho::ops::logging::Lost;
@@ -35,15 +36,15 @@ impl Inside {
     pub fn new(config: &str) -> Self {
         let config = wsecho::config::parse(config).expect("the test's configuration is right");
         let budget = Budget::new(config.boot.buffer_budget);
-        let lasting = Arc::new(Lasting::new(budget, Lost::default()));
-        let drain = lasting.drain().clone();
-        Self { drain, router: Arc::new(Router::new(config.policy, lasting)) }
+        let service = Arc::new(Service::new(budget, Lost::default()));
+        let drain = service.drain().clone();
+        Self { drain, router: Arc::new(Router::new(config.policy, service)) }
     }
 
     /// The value of a metric, 0 where it has never been counted.
     pub fn metric(&self, name: &str) -> u64 {
         let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
-        let text = self.router.lasting().metrics().text(now);
+        let text = self.router.service().metrics().text(now);
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
     }

@@ -20,7 +20,7 @@ mod http_answers;
 mod life_cycle;
 mod listeners;
 mod logs;
-mod net;
 mod operations;
+mod proxy;
 mod session;
 mod shipped_files;

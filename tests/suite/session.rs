@@ -11,29 +11,31 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use wsecho::ops::drain::{self, Drain};
 use wsecho::ops::metrics::{Label, Metrics};
-use wsecho::ws::echo;
-use wsecho::ws::session::{self, Budget, Ended, Report, Settings, Shared, Timeouts};
+use wsecho::ws::engine::Echo;
+use wsecho::ws::session::{self, Budget, Ended, Report, Shared, Timeouts};
 
 use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Seen, TEXT, frame, noise};
 
 /// What all sessions of a test share.
 struct Server {
-    settings: Settings,
+    echo: Arc<Echo>,
+    timeouts: Timeouts,
     shared: Shared,
 }
 
 impl Server {
     fn new(max_message_size: u64) -> Self {
-        let echo = echo::Settings { prefix: "".into(), max_message_size };
-        let settings = Settings { echo: Arc::new(echo), timeouts: Timeouts::default() };
+        let echo = Arc::new(Echo { prefix: "".into(), max_message_size });
         let (drain, metrics) = (Drain::default(), Metrics::new());
-        Self { settings, shared: Shared { budget: Budget::new(16 << 20), drain, metrics } }
+        let timeouts = Timeouts::default();
+        Self { echo, timeouts, shared: Shared { budget: Budget::new(16 << 20), drain, metrics } }
     }
 
     /// A client with this much room in each direction, and the session it speaks with.
     fn connect(&self, room: usize, pings: bool) -> (DuplexStream, impl Future<Output = Report>) {
         let (client, stream) = duplex(room);
-        (client, session::run(stream, b"", &self.settings, &self.shared, pings))
+        let (echo, shared) = (Arc::clone(&self.echo), &self.shared);
+        (client, session::run(stream, b"", echo, &self.timeouts, shared, pings))
     }
 }
 
@@ -216,7 +218,7 @@ async fn a_drain_waits_for_the_message_that_has_begun() {
     let script = async {
         send(&mut client, &frame(TEXT, b"one ")).await;
         assert_eq!(next_frame(&mut client).await, (TEXT, b"one ".to_vec()));
-        server.shared.drain.begin(drain::Settings::default());
+        server.shared.drain.begin(drain::Times::default());
         sleep(Duration::from_secs(10)).await;
         send(&mut client, &frame(FIN | CONTINUE, b"message")).await;
         send(&mut client, &frame(FIN | TEXT, b"too late")).await;
@@ -238,7 +240,7 @@ async fn a_drain_cuts_a_message_that_does_not_end() {
         send(&mut client, &frame(TEXT, b"endless")).await;
         next_frame(&mut client).await;
         let begun = Instant::now();
-        server.shared.drain.begin(drain::Settings::default());
+        server.shared.drain.begin(drain::Times::default());
         let (first, _) = loop {
             let sent = next_frame(&mut client).await;
             send(&mut client, &frame(FIN | PONG, b"")).await;
@@ -280,7 +282,7 @@ async fn a_slow_reader_has_its_time_to_answer_our_close() {
     let (mut client, session) = server.connect(4096, true);
     let script = async {
         send(&mut client, &frame(FIN | BINARY, &noise(100_000))).await;
-        server.shared.drain.begin(drain::Settings::default());
+        server.shared.drain.begin(drain::Times::default());
         sleep(Duration::from_secs(10)).await;
         let (mut first, mut payload) = next_frame(&mut client).await;
         while first != FIN | CLOSE {

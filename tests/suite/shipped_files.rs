@@ -9,8 +9,8 @@ use clap_complete::Shell;
 use wsecho::config::{Config, parse};
 use wsecho::net::listen::ListenAddr;
 use wsecho::ops::metrics::Label;
-use wsecho::ws::diagnosis::Verdict;
-use wsecho::ws::diagnosis::snippet::{Product, Service, render};
+use wsecho::proxy::diagnosis::{Diagnosis, Verdict};
+use wsecho::proxy::snippet::{Backend, Product, render};
 use wsecho::ws::handshake::{Connection, Trace, Upgrade};
 
 fn shipped(path: &str) -> std::path::PathBuf {
@@ -177,7 +177,7 @@ fn the_shipped_configuration_shows_every_key() {
 fn snippet(product: Product) -> String {
     let Config { boot, policy } = Config::default();
     let paths = policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
-    render(product, &Service { bind: &boot.bind, paths, proxy_protocol: false })
+    render(product, &Backend { bind: &boot.bind, paths, proxy_protocol: false })
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn the_page_about_proxies_explains_every_verdict() {
         for upgrade in upgrades {
             for connection in connections {
                 let trace = Trace { http_1_1, upgrade, connection, key, forwarded_by_apache };
-                explained(&page, Verdict::of(trace));
+                explained(&page, Diagnosis::of(trace).verdict);
             }
         }
     }
@@ -243,8 +243,8 @@ fn explained(page: &str, verdict: Verdict) {
 fn the_address_assumed_for_sockets_from_systemd_is_that_of_the_shipped_unit() {
     let unit = fs::read_to_string(shipped("systemd/wsecho.socket")).unwrap();
     let addr = unit.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap();
-    let service =
-        Service { bind: &[ListenAddr::Inherited], paths: vec!["/"], proxy_protocol: false };
-    let text = render(Product::Nginx, &service);
+    let backend =
+        Backend { bind: &[ListenAddr::Inherited], paths: vec!["/"], proxy_protocol: false };
+    let text = render(Product::Nginx, &backend);
     assert!(text.contains(&format!("\n    server {addr};\n")), "{addr} in {text}");
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use crate::ops::metrics::Label;
-use crate::ws::echo::End;
+use crate::ws::engine::End;
 
 /// How a session ended. It knows its label and its sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Asked, Ended, Scratch, Session, Timeouts};
 use crate::net::listen::Transport;
-use crate::ws::echo::Phase;
+use crate::ws::engine::Phase;
 
 /// How long a client may be silent during the closing handshake, and after it.
 const CLOSE_SILENCE: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ pub(super) enum Due {
 impl<S: Transport> Session<'_, S> {
     /// What will be due first if nothing happens before, and when.
     pub(super) fn due(&self) -> (Instant, Due) {
-        let Timeouts { pong, write, close, .. } = self.settings.timeouts;
+        let Timeouts { pong, write, close, .. } = *self.timeouts;
         if let Some(left) = self.left {
             return (left + CLOSE_SILENCE, Due::End);
         }

@@ -11,7 +11,9 @@ use hyper::body::Body as _;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, Version};
 use tokio::time::Instant;
-use wsecho::http::router::{Answer, Caller, Lasting, Router};
+use wsecho::http::router::{Answer, Router};
+use wsecho::http::service::Service;
+use wsecho::http::upgrade::Caller;
 use wsecho::net::listen::PeerAddr;
 use wsecho::ops::logging::Lost;
 use wsecho::ws::session::Budget;
@@ -42,7 +44,7 @@ const NEEDED: usize = 5;
 
 static ROUTER: LazyLock<Router> = LazyLock::new(|| {
     let config = wsecho::config::parse("origins = \"same-host\"").expect("it is right");
-    Router::new(config.policy, Arc::new(Lasting::new(Budget::new(1 << 20), Lost::default())))
+    Router::new(config.policy, Arc::new(Service::new(Budget::new(1 << 20), Lost::default())))
 });
 
 /// Any request: nothing panics, nothing of it stands in the answer, and what is upgraded was asked

@@ -1,8 +1,8 @@
 //! Every defect, in pieces of every kind of size: the right Close, and nothing lost before it.
 
 use tokio_tungstenite::tungstenite::protocol::Message;
-use wsecho::ws::echo::{End, Phase};
-use wsecho::ws::frame::{Header, Violation};
+use wsecho::ws::engine::{End, Phase};
+use wsecho::ws::frame::{FrameHeader, Violation};
 
 use super::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Peer, TEXT, frame, header};
 
@@ -90,7 +90,7 @@ fn every_defect_gets_its_close_in_pieces_of_any_size_and_costs_no_earlier_messag
 fn after_a_defect_only_the_close_of_the_peer_counts() {
     for (defect, end, code, phase) in table() {
         // A declared payload that never comes hides everything behind it.
-        let endless = matches!(Header::parse(&defect), Some((header, _)) if header.len > 1000);
+        let endless = matches!(FrameHeader::parse(&defect), Some((header, _)) if header.len > 1000);
         if phase == Phase::Closed || endless {
             continue;
         }

@@ -4,7 +4,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
-use wsecho::ws::echo::{Engine, Phase, Pressure};
+use wsecho::ws::engine::{Engine, Phase, Pressure};
 
 use super::support::{
     BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Peer, Seen, TEXT, frame, header, noise, prose,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
-use wsecho::ws::echo::{Engine, Out, Pressure, Settings};
+use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
@@ -78,7 +78,7 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(prefix: &str, max_message_size: u64) -> Self {
-        let settings = Settings { prefix: prefix.into(), max_message_size };
+        let settings = Echo { prefix: prefix.into(), max_message_size };
         Self {
             engine: Engine::new(Arc::new(settings)),
             out: Out::new(),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use wsecho::ws::echo::{Out, Pressure};
+use wsecho::ws::engine::{Out, Pressure};
 
 use super::streams::Case;
 use super::support::{Peer, Seen};

@@ -3,7 +3,7 @@
 
 use std::net::Shutdown;
 
-use wsecho::ws::frame::MAX_HEADER;
+use wsecho::ws::frame::MAX_FRAME_HEADER;
 
 use super::client::Client;
 use super::measure::{KIB, MIB, descriptors, wait_for};
@@ -48,7 +48,7 @@ fn every_defect_is_told_by_its_close_and_ends_with_a_fin() {
             if defect[0] != FIN | CLOSE {
                 client.send(FIN | CLOSE, &code.to_be_bytes());
             }
-            if defect.len() == MAX_HEADER {
+            if defect.len() == MAX_FRAME_HEADER {
                 // Its Close is taken for payload that it declared: only its end can be seen.
                 client.stream().shutdown(Shutdown::Write).unwrap();
             }

@@ -19,7 +19,6 @@ const MAX_HOST: usize = 255;
 #[derive(Default)]
 pub(super) struct Element {
     pub node: Option<ClientAddr>,
-    pub https: Option<bool>,
     pub host: Option<String>,
 }
 
@@ -61,17 +60,6 @@ pub(super) fn nth_from_right<T>(
     list(headers, name).rev().take(hops).last().and_then(parse)
 }
 
-pub(super) fn https(proto: &[u8]) -> Option<bool> {
-    let is = |name: &str| proto.eq_ignore_ascii_case(name.as_bytes());
-    if is("https") || is("wss") {
-        Some(true)
-    } else if is("http") || is("ws") {
-        Some(false)
-    } else {
-        None
-    }
-}
-
 /// A host with or without a port, in lower case.
 pub(super) fn host(text: &[u8]) -> Option<String> {
     let authority = Authority::try_from(text).ok().filter(|_| text.len() <= MAX_HOST)?;
@@ -108,6 +96,7 @@ struct Pairs {
     /// There is at least one, known or not.
     any: bool,
     node: Option<Vec<u8>>,
+    /// Not used, but it must not stand there twice either.
     proto: Option<Vec<u8>>,
     host: Option<Vec<u8>>,
 }
@@ -160,7 +149,6 @@ impl Pairs {
     fn read(self) -> Element {
         Element {
             node: self.node.and_then(|node| self::node(&node)),
-            https: self.proto.and_then(|proto| https(&proto)),
             host: self.host.and_then(|name| host(&name)),
         }
     }

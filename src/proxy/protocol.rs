@@ -21,7 +21,7 @@ const V2_START: usize = 16;
 /// The longest header that is read. Version 2 could declare 64 KiB; addresses take 232 bytes at
 /// most, the rest are extensions, of which only a client's whole certificate is large. nginx has
 /// the same bound.
-pub const MAX_HEADER: usize = 4096;
+pub const MAX_PROXY_HEADER: usize = 4096;
 
 /// Whether connections begin with a PROXY header: `proxy.proxy_protocol`. It is never guessed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -66,9 +66,9 @@ pub enum ProxyError {
     /// It begins like one and is none.
     #[error("the PROXY header is malformed, {0}: make sure that only the proxy connects here")]
     Malformed(&'static str),
-    /// More than [`MAX_HEADER`].
+    /// More than [`MAX_PROXY_HEADER`].
     #[error(
-        "the PROXY header has {0} bytes, which is more than {MAX_HEADER}: have the proxy send fewer of the optional fields (TLVs)"
+        "the PROXY header has {0} bytes, which is more than {MAX_PROXY_HEADER}: have the proxy send fewer of the optional fields (TLVs)"
     )]
     TooLong(usize),
 }
@@ -89,7 +89,7 @@ pub fn signature(bytes: &[u8]) -> Option<Version> {
 
 /// Reads a header from the beginning of a connection: what it says, and how many bytes are its own.
 ///
-/// `None` asks for more bytes; given [`MAX_HEADER`] of them, the answer is never `None`.
+/// `None` asks for more bytes; given [`MAX_PROXY_HEADER`] of them, the answer is never `None`.
 ///
 /// # Errors
 /// As soon as no further bytes could make it a header. See [`ProxyError`].
@@ -206,7 +206,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
         return Err(ProxyError::Malformed("it is too short for its addresses"));
     }
     let end = V2_START + length;
-    if end > MAX_HEADER {
+    if end > MAX_PROXY_HEADER {
         return Err(ProxyError::TooLong(end));
     }
     // What follows the addresses are extensions, which a receiver may skip (section 2.2).
@@ -386,8 +386,8 @@ mod tests {
 
     #[test]
     fn a_header_of_version_2_has_at_most_4096_bytes() {
-        assert_means(&v2(0x21, 0x00, &[0; MAX_HEADER - 16]), Unknown);
-        assert_eq!(parse(&v2(0x21, 0x00, &[0; MAX_HEADER - 15])[..16]), Err(TooLong(4097)));
+        assert_means(&v2(0x21, 0x00, &[0; MAX_PROXY_HEADER - 16]), Unknown);
+        assert_eq!(parse(&v2(0x21, 0x00, &[0; MAX_PROXY_HEADER - 15])[..16]), Err(TooLong(4097)));
         assert_eq!(parse(&[V2, b"\x20\0\xff\xff"].concat()), Err(TooLong(65551)));
     }
 

@@ -8,24 +8,22 @@
 //! proves that a proxy lost the rest, and what is left tells which line it lacks. The verdicts were
 //! measured behind nginx 1.22 and 1.31, Apache 2.4 and HAProxy 2.6.
 
-pub mod snippet;
-
 use std::fmt;
 use std::net::IpAddr;
 
 use hyper::http::uri::Authority;
 use serde::Serialize;
 
-use crate::net::proxy_protocol;
 use crate::ops::metrics::Label;
+use crate::proxy::protocol;
 use crate::ws::handshake::{Connection, Trace, Upgrade};
 
 const NGINX: &str = "nginx, in the location with the proxy_pass";
-const HTTP_VERSION: &str = "proxy_http_version 1.1;";
-const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
-const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
-const SET_HOST: &str = "proxy_set_header Host $http_host;";
-const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
+pub(super) const HTTP_VERSION: &str = "proxy_http_version 1.1;";
+pub(super) const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
+pub(super) const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
+pub(super) const SET_HOST: &str = "proxy_set_header Host $http_host;";
+pub(super) const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
 
 /// What is wrong in front of the service, or with who calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +68,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// Judges what arrived of a handshake.
-    #[must_use]
-    pub fn of(trace: Trace) -> Self {
+    fn of(trace: Trace) -> Self {
         let Trace { http_1_1, upgrade, connection, key, forwarded_by_apache } = trace;
         match (http_1_1, upgrade, connection) {
             (_, Upgrade::Absent, _) if !key => Self::NoWebSocket,
@@ -114,46 +111,59 @@ impl Label for Verdict {
     }
 }
 
-/// What mends the configuration of the proxy in front.
+/// What is wrong with a handshake that arrived incomplete, and what fixes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// What is wrong.
+    pub verdict: Verdict,
+    /// What fixes it; `None` where no proxy is to blame.
+    pub remedy: Option<Remedy>,
+}
+
+/// What fixes the configuration of the proxy in front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remedy {
-    /// The product that is most likely meant, and where in its configuration.
-    pub place: &'static str,
-    /// What is missing there.
+    /// The most likely product, and where in its configuration.
+    #[serde(rename = "place")]
+    pub location: &'static str,
+    /// The lines that are missing there.
     pub lines: Vec<&'static str>,
     /// The same for every other product, in words.
     pub elsewhere: &'static str,
 }
 
-/// What mends a handshake that did not arrive whole; nothing where no proxy is to blame.
-#[must_use]
-pub fn remedy(trace: Trace) -> Option<Remedy> {
-    const ELSEWHERE: &str = "any other proxy: let it speak HTTP/1.1 to this service, and pass on \
-                             `Upgrade` and `Connection` as the client sent them";
-    let (place, lines) = match Verdict::of(trace) {
-        Verdict::NoWebSocket | Verdict::NoKey => return None,
-        Verdict::Apache => (
-            "Apache, in place of the ProxyPass with http:// (needs mod_proxy_wstunnel)",
-            vec![APACHE],
-        ),
-        _ => {
-            let lines = [
-                (trace.http_1_1, HTTP_VERSION),
-                (trace.upgrade == Upgrade::WebSocket, SET_UPGRADE),
-                (trace.connection == Connection::Upgrade, SET_CONNECTION),
-            ];
-            let missing = lines.iter().filter(|(arrived, _)| !arrived).map(|(_, line)| *line);
-            (NGINX, missing.collect())
-        }
-    };
-    Some(Remedy { place, lines, elsewhere: ELSEWHERE })
+impl Diagnosis {
+    /// Diagnoses what arrived of a handshake.
+    #[must_use]
+    pub fn of(trace: Trace) -> Self {
+        const ELSEWHERE: &str = "any other proxy: make it speak HTTP/1.1 to this service and pass \
+                                 `Upgrade` and `Connection` on as the client sent them";
+        let verdict = Verdict::of(trace);
+        let (location, lines) = match verdict {
+            Verdict::NoWebSocket | Verdict::NoKey => return Self { verdict, remedy: None },
+            Verdict::Apache => (
+                "Apache, in place of the ProxyPass with http:// (needs mod_proxy_wstunnel)",
+                vec![APACHE],
+            ),
+            _ => {
+                let lines = [
+                    (trace.http_1_1, HTTP_VERSION),
+                    (trace.upgrade == Upgrade::WebSocket, SET_UPGRADE),
+                    (trace.connection == Connection::Upgrade, SET_CONNECTION),
+                ];
+                let missing = lines.iter().filter(|(arrived, _)| !arrived).map(|(_, line)| *line);
+                (NGINX, missing.collect())
+            }
+        };
+        Self { verdict, remedy: Some(Remedy { location, lines, elsewhere: ELSEWHERE }) }
+    }
 }
 
-/// What mends [`Verdict::HostLost`].
+/// What fixes [`Verdict::HostLost`].
 #[must_use]
 pub fn host_remedy() -> Remedy {
-    let elsewhere = "any other proxy: let it pass on `Host` as the client sent it, port included";
-    Remedy { place: NGINX, lines: vec![SET_HOST], elsewhere }
+    let elsewhere = "any other proxy: make it pass `Host` on as the client sent it, port included";
+    Remedy { location: NGINX, lines: vec![SET_HOST], elsewhere }
 }
 
 /// Whether a `Host` names an upstream, as proxies write it that do not pass on the client's: an
@@ -188,9 +198,9 @@ pub fn spoken(first: &[u8]) -> Option<Spoken> {
         Some(Spoken::Other(Verdict::TlsSpoken))
     } else if first.starts_with(HTTP_2) {
         Some(Spoken::Other(Verdict::Http2Spoken))
-    } else if proxy_protocol::signature(first).is_some() {
+    } else if protocol::signature(first).is_some() {
         Some(Spoken::Other(Verdict::ProxyUnexpected))
-    } else if undecided(TLS) || undecided(HTTP_2) || proxy_protocol::parse(first) == Ok(None) {
+    } else if undecided(TLS) || undecided(HTTP_2) || protocol::parse(first) == Ok(None) {
         None
     } else {
         Some(Spoken::Http)
@@ -306,7 +316,8 @@ mod tests {
         for (http_1_1, upgrade, connection, verdict, lines) in cases {
             let trace = Trace { http_1_1, upgrade, connection, ..whole };
             assert_eq!(Verdict::of(trace), verdict, "{trace:?}");
-            assert_eq!(remedy(trace).map(|remedy| remedy.lines), Some(lines), "{trace:?}");
+            let remedy = Diagnosis::of(trace).remedy;
+            assert_eq!(remedy.map(|remedy| remedy.lines), Some(lines), "{trace:?}");
         }
     }
 
@@ -320,12 +331,15 @@ mod tests {
             forwarded_by_apache: true,
         };
         assert_eq!(Verdict::of(apache), Verdict::Apache);
-        assert_eq!(remedy(apache).map(|remedy| remedy.lines), Some(vec![APACHE]));
+        let remedy = Diagnosis::of(apache).remedy;
+        assert_eq!(remedy.map(|remedy| remedy.lines), Some(vec![APACHE]));
         let browser = Trace { key: false, ..apache };
         let half = Trace { upgrade: Upgrade::WebSocket, ..browser };
         for (trace, verdict) in [(browser, Verdict::NoWebSocket), (half, Verdict::NoKey)] {
             assert_eq!(Verdict::of(trace), verdict);
-            assert!(!verdict.to_string().contains("proxy") && remedy(trace).is_none());
+            assert!(
+                !verdict.to_string().contains("proxy") && Diagnosis::of(trace).remedy.is_none()
+            );
         }
     }
 

@@ -4,13 +4,13 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod client_addr;
-mod proxy_protocol;
+mod protocol;
 
 use hyper::header::{FORWARDED, HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use tokio::time::{Duration, Instant};
-use wsecho::net::client_addr::{Trusted, resolve};
 use wsecho::net::listen::PeerAddr;
+use wsecho::proxy::client_addr::{Trusted, resolve};
 
 fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(any::<u8>(), 0..most)
@@ -21,12 +21,12 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_proxy_header_or_not_however_they_are_cut(data in bytes(300)) {
-        proxy_protocol::cut(&data);
+        protocol::cut(&data);
     }
 
     #[test]
     fn a_proxy_header_that_was_written_is_read_and_its_defects_are_told(data in bytes(400)) {
-        proxy_protocol::written(&data);
+        protocol::written(&data);
     }
 
     #[test]

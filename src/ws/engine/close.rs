@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
-use crate::ws::frame::{Header, MAX_HEADER, Violation, write_control};
+use crate::ws::frame::{FrameHeader, MAX_FRAME_HEADER, Violation, write_control};
 
 /// The longest reason of a Close frame, in bytes.
 const MAX_REASON: usize = 123;
@@ -147,7 +147,7 @@ impl std::fmt::Display for Size {
 pub(super) struct Discard {
     /// Bytes of the current frame that are still to come.
     skip: u64,
-    header: [u8; MAX_HEADER],
+    header: [u8; MAX_FRAME_HEADER],
     have: usize,
 }
 
@@ -170,9 +170,9 @@ impl Discard {
             if bytes.is_empty() {
                 return false;
             }
-            let taken = bytes.len().min(MAX_HEADER - self.have);
+            let taken = bytes.len().min(MAX_FRAME_HEADER - self.have);
             self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            let Some((header, used)) = Header::parse(&self.header[..self.have + taken]) else {
+            let Some((header, used)) = FrameHeader::parse(&self.header[..self.have + taken]) else {
                 self.have += taken;
                 return false;
             };

@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use arbitrary::{Result, Unstructured};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use wsecho::net::client_addr::{
-    Because, Client, ClientAddr, Header, MAX_HOPS, Stop, Trusted, resolve,
-};
 use wsecho::net::listen::PeerAddr;
-use wsecho::net::proxy_protocol::ProxyHeader;
+use wsecho::proxy::client_addr::{
+    Because, Client, ClientAddr, ForwardingHeader, LastHop, MAX_HOPS, Trusted, resolve,
+};
+use wsecho::proxy::protocol::ProxyHeader;
 
 const NAMES: [HeaderName; 5] = [
     hyper::header::FORWARDED,
@@ -119,8 +119,8 @@ fn try_any_headers(u: &mut Unstructured<'_>) -> Result<()> {
         _ => peer,
     };
     if !trusted().contains(near) || proxy == Some(ProxyHeader::Unknown) {
-        let Client { addr, https, host, .. } = client;
-        assert_eq!((addr, https, host), (ClientAddr::from(near), None, None), "{headers:?}");
+        let Client { addr, host, .. } = client;
+        assert_eq!((addr, host), (ClientAddr::from(near), None), "{headers:?}");
         return Ok(());
     }
     if let Some(host) = &client.host {
@@ -129,8 +129,8 @@ fn try_any_headers(u: &mut Unstructured<'_>) -> Result<()> {
             "{host:?}"
         );
     }
-    if let Because::Followed(followed, Stop::Untrusted) = client.because {
-        let name = if followed == Header::Forwarded { &NAMES[0] } else { &NAMES[1] };
+    if let Because::Followed(followed, LastHop::Untrusted) = client.because {
+        let name = if followed == ForwardingHeader::Forwarded { &NAMES[0] } else { &NAMES[1] };
         let changed = prepended(&headers, name, &value(u)?, u.arbitrary()?);
         assert_eq!(resolve(peer, proxy, &changed, &trusted()), client, "{headers:?} {changed:?}");
     }
@@ -160,7 +160,7 @@ fn try_chain(u: &mut Unstructured<'_>) -> Result<()> {
     let mut lines = vec![value(u)?];
     for _ in 0..u.int_in_range(0..=2)? {
         spoofed.append(name, header(&value(u)?));
-        spoofed.append(&NAMES[2], header(&value(u)?));
+        spoofed.append(&NAMES[3], header(&value(u)?));
     }
     for (place, hop) in hops.iter().enumerate() {
         let node = node(u, *hop, standard)?;
@@ -173,9 +173,9 @@ fn try_chain(u: &mut Unstructured<'_>) -> Result<()> {
             _ => lines.push(node.clone().into_bytes()),
         }
         honest.append(name, header(node.as_bytes()));
-        let proto = if place == 0 { "https" } else { "http" };
+        let host = if place == 0 { "client.example" } else { "proxy.example" };
         for headers in [&mut honest, &mut spoofed] {
-            headers.append(&NAMES[2], HeaderValue::from_static(proto));
+            headers.append(&NAMES[3], HeaderValue::from_static(host));
         }
     }
     for line in &lines {
@@ -185,9 +185,10 @@ fn try_chain(u: &mut Unstructured<'_>) -> Result<()> {
     let due = hops[hops.len().saturating_sub(MAX_HOPS)];
     let found = resolve(PeerAddr::Unix, None, &honest, &trusted());
     assert_eq!(found.addr.ip(), Some(due), "{honest:?}");
-    assert_eq!(found.https, Some(due == client), "{honest:?}");
+    let host = if due == client { "client.example" } else { "proxy.example" };
+    assert_eq!(found.host.as_deref(), Some(host), "{honest:?}");
     let despite = resolve(PeerAddr::Unix, None, &spoofed, &trusted());
-    assert_eq!((despite.addr, despite.https), (found.addr, found.https), "{spoofed:?}");
+    assert_eq!((despite.addr, despite.host), (found.addr, found.host), "{spoofed:?}");
     Ok(())
 }
 

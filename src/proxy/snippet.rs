@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{APACHE, HTTP_VERSION, SET_CONNECTION, SET_HOST, SET_UPGRADE};
+use super::diagnosis::{APACHE, HTTP_VERSION, SET_CONNECTION, SET_HOST, SET_UPGRADE};
 use crate::net::listen::ListenAddr;
 
 /// A proxy that there is a configuration for.
@@ -30,7 +30,7 @@ pub enum Product {
 
 /// What a proxy has to know of the service behind it.
 #[derive(Clone, Debug)]
-pub struct Service<'a> {
+pub struct Backend<'a> {
     /// Where it listens: at least one address.
     pub bind: &'a [ListenAddr],
     /// The paths of its endpoints.
@@ -41,7 +41,7 @@ pub struct Service<'a> {
 
 /// The configuration with which `product` passes everything to `service`.
 #[must_use]
-pub fn render(product: Product, service: &Service<'_>) -> String {
+pub fn render(product: Product, service: &Backend<'_>) -> String {
     let upstreams = Upstream::of(service.bind);
     match product {
         Product::Nginx if service.proxy_protocol => nginx_stream(&upstreams),
@@ -436,7 +436,7 @@ fn apache(upstreams: &[Upstream], paths: &[&str], proxy_protocol: bool) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::{host_remedy, remedy};
+    use super::super::diagnosis::{Diagnosis, host_remedy};
     use super::*;
     use crate::ws::handshake::{Connection, Trace, Upgrade};
 
@@ -444,7 +444,7 @@ mod tests {
 
     fn rendered(product: Product, bind: &[&str], paths: &[&str], proxy_protocol: bool) -> String {
         let bind: Vec<ListenAddr> = bind.iter().map(|addr| addr.parse().unwrap()).collect();
-        let text = render(product, &Service { bind: &bind, paths: paths.to_vec(), proxy_protocol });
+        let text = render(product, &Backend { bind: &bind, paths: paths.to_vec(), proxy_protocol });
         for line in text.lines() {
             let comment = line.trim_start().starts_with("# ");
             assert!(line.trim_end() == line && !(comment && line.len() > 100), "{line:?}");
@@ -473,9 +473,9 @@ mod tests {
             ..nothing
         };
         for (product, remedy) in [
-            (Product::Nginx, remedy(nothing)),
+            (Product::Nginx, Diagnosis::of(nothing).remedy),
             (Product::Nginx, Some(host_remedy())),
-            (Product::Apache, remedy(apache)),
+            (Product::Apache, Diagnosis::of(apache).remedy),
         ] {
             let text = rendered(product, &["127.0.0.1:8888"], &["/socket", "/echo"], false);
             for line in remedy.unwrap().lines {

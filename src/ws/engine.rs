@@ -22,12 +22,12 @@ pub use out::Out;
 
 use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control};
 use close::Discard;
-use turn::{Stop, Turn};
+use turn::{Ending, Turn};
 use unfinished::Unfinished;
 
 /// What the echo of an endpoint looks like; shared by its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct Echo {
     /// Goes before each text message, empty ones too; never before a binary one.
     ///
     /// It is sent in the message's first fragment, which grows by it: keep it well under 64 KiB.
@@ -37,7 +37,7 @@ pub struct Settings {
     pub max_message_size: u64,
 }
 
-impl Default for Settings {
+impl Default for Echo {
     fn default() -> Self {
         Self { prefix: "".into(), max_message_size: 1 << 20 }
     }
@@ -80,7 +80,7 @@ pub enum Phase {
 /// One WebSocket, from the server's side, after its handshake.
 #[derive(Debug)]
 pub struct Engine {
-    settings: Arc<Settings>,
+    echo: Arc<Echo>,
     counts: Counts,
     state: State,
     end: Option<Box<End>>,
@@ -96,8 +96,8 @@ enum State {
 impl Engine {
     /// An engine for a connection whose handshake is done.
     #[must_use]
-    pub fn new(settings: Arc<Settings>) -> Self {
-        Self { settings, counts: Counts::default(), state: State::Open(None), end: None }
+    pub fn new(echo: Arc<Echo>) -> Self {
+        Self { echo, counts: Counts::default(), state: State::Open(None), end: None }
     }
 
     /// Takes the next bytes from the peer and appends the reply to `out`.
@@ -110,8 +110,8 @@ impl Engine {
         match &mut self.state {
             State::Open(unfinished) => {
                 let unfinished = unfinished.take().map_or_else(Unfinished::default, |it| *it);
-                let (settings, counts) = (&self.settings, &mut self.counts);
-                let mut turn = Turn::new(settings, counts, unfinished, window, out, pressure);
+                let (echo, counts) = (&self.echo, &mut self.counts);
+                let mut turn = Turn::new(echo, counts, unfinished, window, out, pressure);
                 let stopped = turn.run();
                 let (unfinished, taken) = turn.into_parts();
                 if let Err(stop) = stopped {
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Sends our Close and looks for the peer's in `rest`, which came behind the reason.
-    fn stop(&mut self, Stop { end, awaited }: Stop, rest: &[u8], out: &mut Out) {
+    fn stop(&mut self, Ending { end, awaited }: Ending, rest: &[u8], out: &mut Out) {
         end.write(out.copied());
         self.end = Some(Box::new(end));
         let waiting = awaited.map(Box::new).and_then(|mut discard| {
@@ -169,7 +169,7 @@ impl Engine {
         if let State::Open(unfinished) = &mut self.state {
             let awaited = unfinished.take().map_or_else(Discard::default, |it| it.into_discard());
             let end = End::Server { code, reason: reason.into() };
-            self.stop(Stop { end, awaited: Some(awaited) }, &[], out);
+            self.stop(Ending { end, awaited: Some(awaited) }, &[], out);
         }
     }
 
@@ -185,15 +185,6 @@ impl Engine {
         }
     }
 
-    /// Whether no message has begun that is not echoed whole.
-    #[must_use]
-    pub fn at_message_boundary(&self) -> bool {
-        match &self.state {
-            State::Open(Some(unfinished)) => unfinished.at_message_boundary(),
-            _ => true,
-        }
-    }
-
     /// The bytes of memory that unfinished frames take, by capacity.
     ///
     /// At most 64 KiB, whatever lengths the peer declares; 0 when no frame is unfinished.
@@ -203,6 +194,12 @@ impl Engine {
             State::Open(Some(unfinished)) => unfinished.held.capacity(),
             _ => 0,
         }
+    }
+
+    /// The largest reply it sends, in bytes: [`Echo::max_message_size`].
+    #[must_use]
+    pub fn max_message_size(&self) -> u64 {
+        self.echo.max_message_size
     }
 
     /// How far the WebSocket is from its end.

@@ -10,9 +10,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use super::close::{Discard, End, MAX_EMPTY_FRAGMENTS};
 use super::out::{COPY_BELOW, Out};
 use super::unfinished::{Frame, Message, Unfinished};
-use super::{Counts, Pressure, Settings};
+use super::{Counts, Echo, Pressure};
 use crate::ws::frame::{
-    Header, MAX_CONTROL_PAYLOAD, MAX_HEADER, Mask, Violation, write_control, write_header,
+    FrameHeader, MAX_CONTROL_PAYLOAD, MAX_FRAME_HEADER, Mask, Violation, write_control,
+    write_header,
 };
 use crate::ws::utf8::is_continuation;
 
@@ -33,7 +34,7 @@ const CHARACTER_REST: usize = 3;
 const TEXT_BLOCK: usize = 16 * 1024;
 
 /// Why a turn stopped for good.
-pub(super) struct Stop {
+pub(super) struct Ending {
     pub(super) end: End,
     /// Where to go on reading for the peer's Close; `None` if that has come.
     pub(super) awaited: Option<Discard>,
@@ -41,7 +42,7 @@ pub(super) struct Stop {
 
 /// The window, what came before it and where its echo goes.
 pub(super) struct Turn<'a> {
-    settings: &'a Settings,
+    echo: &'a Echo,
     counts: &'a mut Counts,
     unfinished: Unfinished,
     window: &'a mut [u8],
@@ -53,14 +54,14 @@ pub(super) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     pub(super) fn new(
-        settings: &'a Settings,
+        echo: &'a Echo,
         counts: &'a mut Counts,
         unfinished: Unfinished,
         window: &'a mut [u8],
         out: &'a mut Out,
         pressure: Pressure,
     ) -> Self {
-        Self { settings, counts, unfinished, window, taken: 0, out, pressure }
+        Self { echo, counts, unfinished, window, taken: 0, out, pressure }
     }
 
     /// What is left, and how much of the window was taken.
@@ -69,7 +70,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Takes frames until the window ends, the output is full or there is a reason to stop.
-    pub(super) fn run(&mut self) -> Result<(), Stop> {
+    pub(super) fn run(&mut self) -> Result<(), Ending> {
         if !self.pressure.unsent {
             self.unfinished.release_pong(self.out);
         }
@@ -104,18 +105,18 @@ impl<'a> Turn<'a> {
     /// rules to judge.
     #[inline]
     fn short_messages(&mut self) {
-        let Self { settings, counts, window, taken, out, .. } = self;
+        let Self { echo, counts, window, taken, out, .. } = self;
         let mut rest = &mut window[*taken..];
         while let [first @ (0x81 | 0x82), masked, k0, k1, k2, k3, tail @ ..] = rest {
             let (kind, prefix) = match first {
-                0x81 => (Data::Text, settings.prefix.as_bytes()),
+                0x81 => (Data::Text, echo.prefix.as_bytes()),
                 _ => (Data::Binary, &b""[..]),
             };
             // Longer lengths have another form, and those of unmasked frames become larger still.
             let len = usize::from(masked.wrapping_sub(0x80));
             let size = prefix.len() + len;
             let fits = len <= MAX_CONTROL_PAYLOAD && len <= tail.len() && !out.is_full();
-            if !fits || size as u64 > settings.max_message_size {
+            if !fits || size as u64 > echo.max_message_size {
                 return;
             }
             let mask = Mask::new([*k0, *k1, *k2, *k3]);
@@ -138,7 +139,7 @@ impl<'a> Turn<'a> {
 
     /// Reads and judges the next header; `None` if it is not all there, or not to be taken yet.
     #[inline]
-    fn header(&mut self) -> Result<Option<Frame>, Stop> {
+    fn header(&mut self) -> Result<Option<Frame>, Ending> {
         if self.out.is_full() {
             return Ok(None);
         }
@@ -146,14 +147,14 @@ impl<'a> Turn<'a> {
         let rest = &window[*taken..];
         let had = unfinished.held.len();
         let header = if had == 0 {
-            Header::parse(rest)
+            FrameHeader::parse(rest)
         } else {
-            unfinished.hold(&rest[..rest.len().min(MAX_HEADER - had)], MAX_HEADER);
-            Header::parse(&unfinished.held)
+            unfinished.hold(&rest[..rest.len().min(MAX_FRAME_HEADER - had)], MAX_FRAME_HEADER);
+            FrameHeader::parse(&unfinished.held)
         };
         let Some((header, used)) = header else {
             if had == 0 {
-                unfinished.hold(rest, MAX_HEADER);
+                unfinished.hold(rest, MAX_FRAME_HEADER);
             }
             *taken = window.len();
             return Ok(None);
@@ -165,14 +166,14 @@ impl<'a> Turn<'a> {
             Err(end) => {
                 // However broken, it was the peer's Close: no other will come.
                 let closed = header.opcode == OpCode::Control(Control::Close);
-                Err(Stop { end, awaited: (!closed).then(|| Discard::new(header.len, &[])) })
+                Err(Ending { end, awaited: (!closed).then(|| Discard::new(header.len, &[])) })
             }
         }
     }
 
     /// Judges a header by itself, by the message it belongs to and by the limits.
     #[inline]
-    fn admit(&mut self, header: &Header) -> Result<Frame, End> {
+    fn admit(&mut self, header: &FrameHeader) -> Result<Frame, End> {
         let mask = header.check().map_err(End::Protocol)?;
         if let OpCode::Data(kind) = header.opcode {
             let message = &mut self.unfinished.message;
@@ -185,11 +186,11 @@ impl<'a> Turn<'a> {
                 (_, None) => {
                     message.kind = Some(kind);
                     if message.owes_prefix() {
-                        message.size = self.settings.prefix.len() as u64;
+                        message.size = self.echo.prefix.len() as u64;
                     }
                 }
             }
-            let limit = self.settings.max_message_size;
+            let limit = self.echo.max_message_size;
             message.size = message.size.saturating_add(header.len);
             if message.size > limit {
                 return Err(End::TooBig(limit));
@@ -201,7 +202,7 @@ impl<'a> Turn<'a> {
                 }
             }
         }
-        let Header { fin, opcode, len, .. } = *header;
+        let FrameHeader { fin, opcode, len, .. } = *header;
         Ok(Frame { fin, opcode, mask, remaining: len, begun: false })
     }
 
@@ -210,7 +211,7 @@ impl<'a> Turn<'a> {
         kind: Control,
         mut frame: Frame,
         payload: Range<usize>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Ending> {
         let payload = &mut self.window[payload];
         frame.mask.apply(payload);
         let held = &mut self.unfinished.held;
@@ -226,7 +227,7 @@ impl<'a> Turn<'a> {
         match kind {
             Control::Close => {
                 self.unfinished.release_pong(self.out);
-                return Err(Stop { end: End::from_peer(payload), awaited: None });
+                return Err(Ending { end: End::from_peer(payload), awaited: None });
             }
             Control::Ping if self.pressure.unsent => {
                 let newest = self.unfinished.pong.get_or_insert_default();
@@ -240,10 +241,10 @@ impl<'a> Turn<'a> {
     }
 
     #[inline]
-    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<(), Stop> {
+    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<(), Ending> {
         self.counts.bytes_in += payload.len() as u64;
         let Self { unfinished: Unfinished { message, .. }, window, .. } = self;
-        let invalid = |frame: &Frame| Stop {
+        let invalid = |frame: &Frame| Ending {
             end: End::InvalidText,
             awaited: Some(Discard::new(frame.remaining, &[])),
         };
@@ -271,7 +272,7 @@ impl<'a> Turn<'a> {
         self.counts.messages += 1;
         match self.unfinished.close_after_message.take() {
             None => Ok(()),
-            Some(end) => Err(Stop { end: *end, awaited: Some(Discard::default()) }),
+            Some(end) => Err(Ending { end: *end, awaited: Some(Discard::default()) }),
         }
     }
 
@@ -317,8 +318,7 @@ impl<'a> Turn<'a> {
     /// Bytes that the next fragment carries before any of the window: the prefix and what is held.
     #[inline]
     fn before(&self) -> usize {
-        let prefix =
-            if self.unfinished.message.owes_prefix() { self.settings.prefix.len() } else { 0 };
+        let prefix = if self.unfinished.message.owes_prefix() { self.echo.prefix.len() } else { 0 };
         prefix + self.unfinished.held.len()
     }
 
@@ -354,7 +354,7 @@ impl<'a> Turn<'a> {
         };
         write_header(self.out.copied(), fin, OpCode::Data(kind), len);
         if message.owes_prefix() {
-            self.out.copied().extend_from_slice(self.settings.prefix.as_bytes());
+            self.out.copied().extend_from_slice(self.echo.prefix.as_bytes());
         }
         if !self.unfinished.held.is_empty() {
             self.out.held(std::mem::take(&mut self.unfinished.held));

@@ -5,13 +5,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use arbitrary::{Result, Unstructured};
-use wsecho::net::proxy_protocol::{MAX_HEADER, ProxyError, ProxyHeader, parse, signature};
+use wsecho::proxy::protocol::{MAX_PROXY_HEADER, ProxyError, ProxyHeader, parse, signature};
 
 /// The first bytes of a connection say the same in whatever pieces they come: nothing until they
 /// are complete, then what they say as a whole; and what is wrong stays wrong.
 pub fn cut(data: &[u8]) {
     let whole = parse(data);
-    assert!(whole != Ok(None) || data.len() < MAX_HEADER);
+    assert!(whole != Ok(None) || data.len() < MAX_PROXY_HEADER);
     assert!(signature(data).is_none() || whole != Err(ProxyError::Absent));
     let mut wrong = false;
     for length in 0..=data.len() {
@@ -27,7 +27,7 @@ pub fn cut(data: &[u8]) {
         }
     }
     if let Ok(Some((_, end))) = whole {
-        assert!(end <= MAX_HEADER && end <= data.len());
+        assert!(end <= MAX_PROXY_HEADER && end <= data.len());
         assert!(signature(data).is_some());
     }
 }
@@ -79,12 +79,12 @@ fn write(u: &mut Unstructured<'_>) -> Result<()> {
     };
     let length = bytes.len();
     bytes.extend(b"GET / HTTP/1.1\r\n");
-    if length <= MAX_HEADER {
+    if length <= MAX_PROXY_HEADER {
         assert_eq!(parse(&bytes), Ok(Some((meaning, length))), "{bytes:?}");
     } else {
         assert!(matches!(parse(&bytes), Err(ProxyError::TooLong(_))));
     }
-    bytes.truncate(MAX_HEADER);
+    bytes.truncate(MAX_PROXY_HEADER);
     let place = u.choose_index(bytes.len())?;
     bytes[place] = u.arbitrary()?;
     cut(&bytes);

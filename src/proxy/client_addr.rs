@@ -23,10 +23,11 @@ pub use trusted::{ParseTrustedError, Trusted, TrustedPeer};
 
 use crate::net::field::list;
 use crate::net::listen::PeerAddr;
-use crate::net::proxy_protocol::ProxyHeader;
-use headers::{Element, forwarded, host, https, node, nth_from_right};
+use crate::proxy::protocol::ProxyHeader;
+use headers::{Element, forwarded, host, node, nth_from_right};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Not used, but a sign that somebody speaks for another.
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -83,7 +84,7 @@ impl fmt::Display for ClientAddr {
 
 /// A header that can name the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Header {
+pub enum ForwardingHeader {
     /// RFC 7239.
     Forwarded,
     /// The usual one.
@@ -92,7 +93,7 @@ pub enum Header {
     XRealIp,
 }
 
-impl fmt::Display for Header {
+impl fmt::Display for ForwardingHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Forwarded => "Forwarded",
@@ -104,7 +105,7 @@ impl fmt::Display for Header {
 
 /// Where following a header from right to left ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum LastHop {
     /// At a hop that is not trusted: the usual end.
     Untrusted,
     /// At the left end: all hops are trusted.
@@ -130,13 +131,13 @@ pub enum Because {
     /// believed, because it could be that somebody's.
     ProxyUnknown,
     /// A header was followed.
-    Followed(Header, Stop),
+    Followed(ForwardingHeader, LastHop),
     /// `X-Real-IP` alone named it.
     XRealIp,
     /// `X-Real-IP` alone was there, and is not one address.
     BadXRealIp,
     /// Two headers name different clients, so at most one is the proxy's.
-    Disagree(Header, Header),
+    Disagree(ForwardingHeader, ForwardingHeader),
 }
 
 impl fmt::Display for Because {
@@ -159,10 +160,12 @@ impl fmt::Display for Because {
             Self::Followed(header, stop) => {
                 write!(f, "{header}, followed from right to left, leads to it as the ")?;
                 match stop {
-                    Stop::Untrusted => f.write_str("first that is not listed in proxy.trusted"),
-                    Stop::Leftmost => f.write_str("leftmost, and all are listed in proxy.trusted"),
-                    Stop::Malformed => f.write_str("last before one without an address"),
-                    Stop::Limit => write!(f, "last of the {MAX_HOPS} that are followed"),
+                    LastHop::Untrusted => f.write_str("first that is not listed in proxy.trusted"),
+                    LastHop::Leftmost => {
+                        f.write_str("leftmost, and all are listed in proxy.trusted")
+                    }
+                    LastHop::Malformed => f.write_str("last before one without an address"),
+                    LastHop::Limit => write!(f, "last of the {MAX_HOPS} that are followed"),
                 }
             }
             Self::XRealIp => f.write_str("X-Real-IP names it"),
@@ -184,8 +187,6 @@ impl fmt::Display for Because {
 pub struct Client {
     /// Its address.
     pub addr: ClientAddr,
-    /// Whether it came to the first proxy over TLS, if a proxy said so.
-    pub https: Option<bool>,
     /// The host that it asked for, if a proxy named it.
     pub host: Option<String>,
     /// Why.
@@ -196,7 +197,7 @@ pub struct Client {
 ///
 /// `proxy` is what a trusted `peer` said in its PROXY header. The `headers` are followed only if the
 /// hop in front of us is trusted: the client of the PROXY header, if it names one, otherwise `peer`.
-/// Protocol and host are those which the hop wrote that named the client.
+/// The host is the one written by the hop that named the client.
 #[must_use]
 pub fn resolve(
     peer: PeerAddr,
@@ -212,7 +213,7 @@ pub fn resolve(
             (peer.into(), Because::Peer, Because::PeerUntrusted)
         }
     };
-    let stays = |because| Client { addr: near, https: None, host: None, because };
+    let stays = |because| Client { addr: near, host: None, because };
     if proxy == Some(ProxyHeader::Unknown) {
         return stays(Because::ProxyUnknown);
     }
@@ -225,9 +226,9 @@ pub fn resolve(
     let usual = list(headers, &X_FORWARDED_FOR)
         .rev()
         .map(|text| Element { node: node(text), ..Element::default() });
-    let walks: Vec<(Header, Walk)> = [
-        (Header::Forwarded, Walk::along(forwarded(headers), near, trusted)),
-        (Header::XForwardedFor, Walk::along(usual, near, trusted)),
+    let walks: Vec<(ForwardingHeader, Walk)> = [
+        (ForwardingHeader::Forwarded, Walk::along(forwarded(headers), near, trusted)),
+        (ForwardingHeader::XForwardedFor, Walk::along(usual, near, trusted)),
     ]
     .into_iter()
     .filter_map(|(header, walk)| Some((header, walk?)))
@@ -246,7 +247,7 @@ pub fn resolve(
         (Some((header, _)), Some(Some(real)))
             if !walks.iter().any(|(_, walk)| walk.passed(real)) =>
         {
-            return stays(Because::Disagree(*header, Header::XRealIp));
+            return stays(Because::Disagree(*header, ForwardingHeader::XRealIp));
         }
         (Some((header, walk)), _) => (walk.client, Because::Followed(*header, walk.stop)),
     };
@@ -255,7 +256,6 @@ pub fn resolve(
     let written = walks.into_iter().next().map(|(_, walk)| walk.last).unwrap_or_default();
     Client {
         addr,
-        https: agreed(written.https, nth_from_right(headers, &X_FORWARDED_PROTO, hops, https)),
         host: agreed(written.host, nth_from_right(headers, &X_FORWARDED_HOST, hops, host)),
         because,
     }
@@ -274,7 +274,7 @@ struct Walk {
     /// Those named on the way, the client last.
     hops: Vec<IpAddr>,
     client: ClientAddr,
-    stop: Stop,
+    stop: LastHop,
     /// The element that names the client; if none names anybody, the rightmost.
     last: Element,
 }
@@ -288,25 +288,29 @@ impl Walk {
     ) -> Option<Self> {
         let mut elements = elements.peekable();
         elements.peek()?;
-        let mut walk =
-            Self { hops: Vec::new(), client: near, stop: Stop::Leftmost, last: Element::default() };
+        let mut walk = Self {
+            hops: Vec::new(),
+            client: near,
+            stop: LastHop::Leftmost,
+            last: Element::default(),
+        };
         for element in elements {
             let Some(node) = element.node else {
                 if walk.hops.is_empty() {
                     walk.last = element;
                 }
-                walk.stop = Stop::Malformed;
+                walk.stop = LastHop::Malformed;
                 break;
             };
             if walk.hops.len() == MAX_HOPS {
-                walk.stop = Stop::Limit;
+                walk.stop = LastHop::Limit;
                 break;
             }
             walk.hops.extend(node.ip());
             walk.client = node;
             walk.last = element;
             if !trusted.trusts(node) {
-                walk.stop = Stop::Untrusted;
+                walk.stop = LastHop::Untrusted;
                 break;
             }
         }
@@ -359,13 +363,13 @@ mod tests {
         resolve(peer("127.0.0.1:9"), None, &headers(lines), &trusted())
     }
 
-    fn followed(header: Header, stop: Stop) -> Because {
+    fn followed(header: ForwardingHeader, stop: LastHop) -> Because {
         Because::Followed(header, stop)
     }
 
     #[test]
     fn x_forwarded_for_is_followed_to_the_first_hop_that_is_not_trusted() {
-        use Stop::{Leftmost, Malformed, Untrusted};
+        use LastHop::{Leftmost, Malformed, Untrusted};
         let near = "127.0.0.1:9";
         for (lines, client, stop) in [
             // The usual cases: one proxy, several, several lines.
@@ -418,13 +422,17 @@ mod tests {
             let lines: Vec<_> = lines.iter().map(|line| ("XFF", *line)).collect();
             let found = behind(&lines);
             let seen = (found.addr.to_string(), found.because);
-            assert_eq!(seen, (client.into(), followed(Header::XForwardedFor, stop)), "{lines:?}");
+            assert_eq!(
+                seen,
+                (client.into(), followed(ForwardingHeader::XForwardedFor, stop)),
+                "{lines:?}"
+            );
         }
     }
 
     #[test]
     fn forwarded_is_followed_to_the_first_hop_that_is_not_trusted() {
-        use Stop::{Leftmost, Malformed, Untrusted};
+        use LastHop::{Leftmost, Malformed, Untrusted};
         let near = "127.0.0.1:9";
         for (lines, client, stop) in [
             // The examples of RFC 7239, section 4 and 7.4.
@@ -483,7 +491,11 @@ mod tests {
             let lines: Vec<_> = lines.iter().map(|line| ("F", *line)).collect();
             let found = behind(&lines);
             let seen = (found.addr.to_string(), found.because);
-            assert_eq!(seen, (client.into(), followed(Header::Forwarded, stop)), "{lines:?}");
+            assert_eq!(
+                seen,
+                (client.into(), followed(ForwardingHeader::Forwarded, stop)),
+                "{lines:?}"
+            );
         }
     }
 
@@ -496,15 +508,15 @@ mod tests {
         assert_eq!(chain(31).addr.to_string(), "192.0.2.1");
         let cut = chain(32);
         assert_eq!(cut.addr.to_string(), "10.0.0.32");
-        assert_eq!(cut.because, followed(Header::XForwardedFor, Stop::Limit));
+        assert_eq!(cut.because, followed(ForwardingHeader::XForwardedFor, LastHop::Limit));
     }
 
     #[test]
     fn headers_that_name_different_clients_are_not_believed() {
-        use Header::{Forwarded, XForwardedFor, XRealIp};
+        use ForwardingHeader::{Forwarded, XForwardedFor, XRealIp};
         let near = "127.0.0.1:9";
-        let forwarded = followed(Forwarded, Stop::Untrusted);
-        let x_forwarded = followed(XForwardedFor, Stop::Untrusted);
+        let forwarded = followed(Forwarded, LastHop::Untrusted);
+        let x_forwarded = followed(XForwardedFor, LastHop::Untrusted);
         let (ours, theirs) = ("192.0.2.1", "for=192.0.2.1");
         for (lines, client, because) in [
             (&[("F", theirs), ("XFF", ours)][..], ours, forwarded),
@@ -565,7 +577,7 @@ mod tests {
             ("XFH", "a.example"),
         ];
         let proxied = |text: &str| Some(ProxyHeader::Proxied(text.parse().unwrap()));
-        let yes = followed(Header::Forwarded, Stop::Untrusted);
+        let yes = followed(ForwardingHeader::Forwarded, LastHop::Untrusted);
         for (socket, proxy, client, because) in [
             ("127.9.9.9:1", None, "192.0.2.1", yes),
             ("[::1]:1", None, "192.0.2.1", yes),
@@ -582,7 +594,6 @@ mod tests {
             let seen = (found.addr.to_string(), found.because);
             assert_eq!(seen, (client.into(), because), "{socket} {proxy:?}");
             let believed = because == yes;
-            assert_eq!(found.https, believed.then_some(true), "{socket} {proxy:?}");
             assert_eq!(found.host, believed.then(|| "a.example".into()), "{socket} {proxy:?}");
         }
         for (proxy, due) in [
@@ -598,69 +609,43 @@ mod tests {
     }
 
     #[test]
-    fn protocol_and_host_are_those_that_the_believed_hop_wrote() {
-        let (yes, no) = (Some(true), Some(false));
-        for (lines, https, host) in [
-            (&[("XFP", "https"), ("XFH", "A.example:8443")][..], yes, Some("a.example:8443")),
-            (&[("XFP", "HTTP")], no, None),
-            (&[("XFP", "wss"), ("XFH", "[2001:db8::1]:8")], yes, Some("[2001:db8::1]:8")),
-            (&[("XFP", "ws")], no, None),
+    fn the_host_is_the_one_that_the_believed_hop_wrote() {
+        for (lines, host) in [
+            (&[("XFH", "A.example:8443")][..], Some("a.example:8443")),
+            (&[("XFH", "[2001:db8::1]:8")], Some("[2001:db8::1]:8")),
+            (&[], None),
             // With one hop the rightmost counts, with two the second.
-            (&[("XFF", "192.0.2.1"), ("XFP", "https, http")], no, None),
-            (&[("XFF", "6.6.6.6, 192.0.2.1"), ("XFP", "https, http")], no, None),
-            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "https, http")], yes, None),
-            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "https"), ("XFP", "http")], yes, None),
-            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "http, https, http")], yes, None),
-            (
-                &[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "evil, a.example, b")],
-                None,
-                Some("a.example"),
-            ),
+            (&[("XFF", "192.0.2.1"), ("XFH", "a, b")], Some("b")),
+            (&[("XFF", "6.6.6.6, 192.0.2.1"), ("XFH", "a, b")], Some("b")),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "a, b")], Some("a")),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "a"), ("XFH", "b")], Some("a")),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "b, a, b")], Some("a")),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "evil, a.example, b")], Some("a.example")),
             // A proxy that replaces it leaves one for all.
-            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFP", "https"), ("XFH", "a")], yes, Some("a")),
-            (&[("XFF", "x"), ("XFP", "http, https")], yes, None),
-            // Neither is taken from the next place if it is no good in its own.
-            (&[("XFP", "https, gopher")], None, None),
-            (&[("XFH", "a.example, u@b.example")], None, None),
-            (&[("XFH", "a:1@a:8")], None, None),
-            (&[("XFH", "a b")], None, None),
-            (&[("XFH", "a/b")], None, None),
-            (&[("XFH", "a:b")], None, None),
-            (&[("XFH", "a:65536")], None, None),
-            (&[("XFH", ":8")], None, None),
-            (&[("XFH", "[::1")], None, None),
-            (
-                &[("F", "for=192.0.2.1;proto=https;host=\"a.example:8443\"")],
-                yes,
-                Some("a.example:8443"),
-            ),
-            (&[("F", "host=a.example:8;proto=WSS;for=192.0.2.1")], yes, Some("a.example:8")),
-            (
-                &[(
-                    "F",
-                    "for=6.6.6.6;proto=http, for=192.0.2.1;proto=https, for=10.0.0.1;proto=http",
-                )],
-                yes,
-                None,
-            ),
-            (&[("F", "for=6.6.6.6;proto=https, for=192.0.2.1")], None, None),
-            (&[("F", "for=6.6.6.6;proto=http, for=_hidden;proto=https")], yes, None),
-            (&[("F", "for=192.0.2.1;host=\"u@a.example\"")], None, None),
+            (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "a")], Some("a")),
+            (&[("XFF", "x"), ("XFH", "b, a")], Some("a")),
+            // A bad one is not made up for by its neighbour.
+            (&[("XFH", "a.example, u@b.example")], None),
+            (&[("XFH", "a:1@a:8")], None),
+            (&[("XFH", "a b")], None),
+            (&[("XFH", "a/b")], None),
+            (&[("XFH", "a:b")], None),
+            (&[("XFH", "a:65536")], None),
+            (&[("XFH", ":8")], None),
+            (&[("XFH", "[::1")], None),
+            (&[("F", "for=192.0.2.1;proto=https;host=\"a.example:8443\"")], Some("a.example:8443")),
+            (&[("F", "host=a.example:8;proto=WSS;for=192.0.2.1")], Some("a.example:8")),
+            (&[("F", "for=6.6.6.6;host=b, for=192.0.2.1;host=a, for=10.0.0.1;host=b")], Some("a")),
+            (&[("F", "for=6.6.6.6;host=a, for=192.0.2.1")], None),
+            (&[("F", "for=6.6.6.6;host=b, for=_hidden;host=a")], Some("a")),
+            (&[("F", "for=192.0.2.1;host=\"u@a.example\"")], None),
             // Both headers: what they agree on, or what only one says.
-            (&[("F", "for=192.0.2.1;proto=https"), ("XFP", "https"), ("XFH", "a")], yes, Some("a")),
-            (
-                &[("F", "for=192.0.2.1;proto=https;host=b"), ("XFP", "http"), ("XFH", "a")],
-                None,
-                None,
-            ),
-            (
-                &[("F", "for=192.0.2.1;proto=https"), ("XFF", "192.0.2.2"), ("XFP", "https")],
-                None,
-                None,
-            ),
+            (&[("F", "for=192.0.2.1;host=a"), ("XFH", "a")], Some("a")),
+            (&[("F", "for=192.0.2.1;proto=https"), ("XFH", "a")], Some("a")),
+            (&[("F", "for=192.0.2.1;host=b"), ("XFH", "a")], None),
+            (&[("F", "for=192.0.2.1;host=a"), ("XFF", "192.0.2.2"), ("XFH", "a")], None),
         ] {
-            let found = behind(lines);
-            assert_eq!((found.https, found.host.as_deref()), (https, host), "{lines:?}");
+            assert_eq!(behind(lines).host.as_deref(), host, "{lines:?}");
         }
         let long = "a".repeat(255);
         assert_eq!(behind(&[("XFH", &long)]).host.as_ref(), Some(&long));

@@ -1,0 +1,48 @@
+//! Ordinary answers: plain text, the list of endpoints, health.
+//!
+//! Owns their form. It does not know what is asked at which path, nor refusals.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Response, StatusCode};
+
+use crate::config::Endpoint;
+use crate::ops::drain::Drain;
+
+/// The only kind of body: short, and complete from the start.
+pub type Body = Full<Bytes>;
+
+/// Text for people. It closes the connection, so that bytes behind a refused handshake are never
+/// taken for a request.
+pub(super) fn plain(status: StatusCode, text: impl Into<String>) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.into()));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONNECTION, "close"),
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What `/healthz` answers.
+pub(super) fn health(drain: &Drain) -> Response<Body> {
+    if drain.is_draining() {
+        plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        plain(StatusCode::OK, "ok\n")
+    }
+}
+
+/// A heading, and a line for each endpoint.
+pub(super) fn list(status: StatusCode, heading: &str, endpoints: &[Endpoint]) -> Response<Body> {
+    let line = |Endpoint { path, prefix, .. }: &Endpoint| match &**prefix {
+        "" => format!("  {path}  echoes verbatim\n"),
+        prefix => format!("  {path}  echoes; text is prefixed with {prefix:?}\n"),
+    };
+    let lines: String = endpoints.iter().map(line).collect();
+    plain(status, format!("{heading}\n{lines}"))
+}

@@ -1,0 +1,227 @@
+//! From a request to a session: opening, running and logging a WebSocket.
+//!
+//! Owns the 101, the quota's check once the client is known, and the one log line of a session or
+//! a refused handshake. It does not know which paths are endpoints, nor hyper's connection.
+//!
+//! Source: RFC 6455, section 4.2.2.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::header::{
+    CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
+    UPGRADE,
+};
+use hyper::{Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::answer::Body;
+use super::clients::Claim;
+use super::refusal::Refusal;
+use super::service::Service;
+use crate::config::{Endpoint, Policy};
+use crate::net::listen::{PeerAddr, Transport};
+use crate::ops::logging::Untrusted;
+use crate::ops::metrics::Label;
+use crate::proxy::client_addr::{self, Client, ClientAddr};
+use crate::proxy::diagnosis::is_upstream;
+use crate::proxy::protocol::ProxyHeader;
+use crate::ws::engine::{Echo, End};
+use crate::ws::handshake::{self, Accepted, Rejection, Rules, Trace};
+use crate::ws::session::{self, Ended, Report};
+
+/// An endpoint, ready to be served under its policy.
+#[derive(Debug)]
+pub(super) struct Route {
+    policy: Arc<Policy>,
+    index: usize,
+    echo: Arc<Echo>,
+}
+
+impl Route {
+    /// The routes of all endpoints of a policy.
+    pub(super) fn all(policy: &Arc<Policy>) -> Vec<Arc<Self>> {
+        let route = |(index, endpoint): (usize, &Endpoint)| {
+            let prefix = endpoint.prefix.clone();
+            let echo = Arc::new(Echo { prefix, max_message_size: policy.max_message_size });
+            Arc::new(Self { policy: Arc::clone(policy), index, echo })
+        };
+        policy.endpoints.iter().enumerate().map(route).collect()
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.endpoint().path
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.policy.endpoints[self.index]
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules {
+            subprotocols: &self.endpoint().subprotocols,
+            origins: &self.policy.origins,
+            require_origin: self.policy.require_origin,
+        }
+    }
+}
+
+/// What is known of a connection before its request.
+#[derive(Debug)]
+pub struct Caller {
+    /// The other end of the socket.
+    pub peer: PeerAddr,
+    /// What a PROXY header said, from a peer that may send one.
+    pub proxy: Option<ProxyHeader>,
+    /// When the connection was accepted.
+    pub accepted: Instant,
+    /// Why no WebSocket is opened, whatever is asked for.
+    pub refused: Option<Rejection>,
+    /// Its share of its client's quota, where the client is known already.
+    pub claim: Option<Box<Claim>>,
+}
+
+/// A session that is about to begin.
+#[derive(Debug)]
+pub struct Opening {
+    route: Arc<Route>,
+    client: ClientAddr,
+    /// The peer, where it is not the client itself. Boxed, because an idle session keeps it.
+    via: Option<Box<PeerAddr>>,
+    /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
+    pings: bool,
+    claim: Option<Box<Claim>>,
+    #[cfg(feature = "faults")]
+    fault: Option<super::faults::Fault>,
+}
+
+/// Opens a WebSocket.
+///
+/// # Errors
+/// The refusal, which is counted and logged.
+pub(super) fn open<B>(
+    route: &Arc<Route>,
+    service: &Service,
+    request: &Request<B>,
+    trace: Trace,
+    caller: &mut Caller,
+) -> Result<(Response<Body>, Opening), Refusal> {
+    let (headers, peer, policy) = (request.headers(), caller.peer, &route.policy);
+    let client = client_addr::resolve(peer, caller.proxy, headers, &policy.proxy.trusted);
+    tracing::debug!(%peer, client = %client.addr, "client resolved: {}", client.because);
+    let admitted = if service.drain().is_draining() {
+        Err(Rejection::Draining)
+    } else {
+        caller.refused.map_or(Ok(()), Err)
+    };
+    let checked = admitted
+        .and_then(|()| handshake::check(request, trace, route.rules(), client.host.as_deref()))
+        .and_then(|accepted| {
+            let claim = match caller.claim.take() {
+                None => service.claim(client.addr, policy.max_connections_per_client)?,
+                held => held,
+            };
+            Ok((accepted, claim))
+        });
+    let (accepted, claim) = checked.map_err(|rejection| {
+        let refusal = refusal(rejection, &client, peer, headers);
+        if service.refuse(peer, &refusal) {
+            let origin = headers.get(ORIGIN).filter(|_| rejection == Rejection::Origin);
+            let origin = origin.map(|origin| tracing::field::display(Untrusted(origin.as_bytes())));
+            tracing::info!(
+                %peer, client = %client.addr, endpoint = route.path(), origin,
+                reason = refusal.label(),
+                "handshake refused: {}", refusal.message
+            );
+        }
+        refusal
+    })?;
+    let took = caller.accepted.elapsed();
+    service.metrics().handshake_duration.observe(took.as_secs_f64());
+    let query = request.uri().query().unwrap_or_default();
+    let opening = Opening {
+        route: Arc::clone(route),
+        client: client.addr,
+        via: (client.addr != peer.into()).then(|| Box::new(peer)),
+        pings: query.split('&').all(|option| option != "ping=off"),
+        claim,
+        #[cfg(feature = "faults")]
+        fault: super::faults::Fault::of(query),
+    };
+    Ok((switch(accepted), opening))
+}
+
+/// The refusal for a rejection: an origin that is refused only because the proxy in front hides the
+/// site's host has a verdict of its own.
+fn refusal(rejection: Rejection, client: &Client, peer: PeerAddr, headers: &HeaderMap) -> Refusal {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let hidden =
+        client.addr != peer.into() && client.host.is_none() && host.is_some_and(is_upstream);
+    match rejection {
+        Rejection::Origin if hidden => Refusal::host_lost(),
+        other => other.into(),
+    }
+}
+
+/// The 101 of RFC 6455, section 4.2.2, item 5.
+fn switch(accepted: Accepted) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accepted.accept);
+    if let Some(subprotocol) = accepted.agreed.subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
+}
+
+/// Runs the session behind a 101 to its end, and logs it.
+///
+/// `permit` is kept for as long as the session lives.
+#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
+pub(super) fn run<S: Transport>(
+    opening: Opening,
+    service: Arc<Service>,
+    stream: S,
+    first: Bytes,
+    permit: impl Send,
+) -> impl Future<Output = ()> + Send {
+    // Every argument is used inside, where the future keeps it: moving it first would store it
+    // twice, and an idle session is little more than this future.
+    async move {
+        let Route { policy, echo, .. } = &*opening.route;
+        let timeouts = &policy.timeouts;
+        let counted = service.count_session();
+        // Our own timer has to fire first: it can tell a slow peer from a dead one.
+        stream.prepare(timeouts.write + Duration::from_secs(10), opening.pings);
+        let echo = Arc::clone(echo);
+        let running = session::run(stream, &first, echo, timeouts, &service.shared, opening.pings);
+        #[cfg(feature = "faults")]
+        let running = super::faults::run(opening.fault, &service.shared.budget, running);
+        drop(first);
+        let Report { ended, counts, lasted } = running.await;
+        drop((counted, permit, opening.claim));
+        service.metrics().end(&ended, lasted);
+        let close_reason = match &ended {
+            Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
+            _ => b"",
+        };
+        let Opening { client, via, route, .. } = opening;
+        let via = via.map(tracing::field::display);
+        tracing::info!(
+            %client,
+            via,
+            endpoint = route.path(),
+            messages = counts.messages,
+            bytes_in = counts.bytes_in,
+            bytes_out = counts.bytes_out,
+            seconds = lasted.as_secs_f64(),
+            ended = ended.label(),
+            close_reason = %Untrusted(close_reason),
+            "session ended: {ended}"
+        );
+    }
+}

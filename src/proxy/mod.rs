@@ -1,0 +1,8 @@
+//! What the service knows of proxies: which client they speak for, what is wrong with their
+//! configuration, and which lines fix it.
+
+pub mod client_addr;
+pub mod protocol;
+
+pub mod diagnosis;
+pub mod snippet;
