@@ -10,6 +10,7 @@ mod proc;
 mod service;
 
 mod any_input;
+mod architecture;
 mod behind_proxy;
 mod command_line;
 mod configuration;
