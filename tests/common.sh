@@ -1,26 +1,26 @@
-# What the suites' scripts share: where their peers are kept, and how they get there. Sourced.
+# Shared by the suites' scripts: how peers are installed, and where. Sourced.
 #
-# Peers are kept outside of the clone, each in a folder whose name tells its versions: a fresh clone
-# finds them again, a new machine builds them once, a new version gets a folder of its own.
+# Peers are kept outside the clone, each in a directory named after its versions: a fresh clone finds
+# them again, a new machine builds them once, and a new version gets its own directory.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Importing from a clone must leave nothing in it.
+# Python imports must not leave files in the clone.
 export PYTHONDONTWRITEBYTECODE=1
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests
 
-# skip REASON: ends the suite as skipped; tests/run repeats the reason.
+# skip REASON: ends the suite as skipped; tests/run shows the reason.
 skip() {
     echo "SKIPPED: $*"
     exit 77
 }
 
-# need COMMAND PACKAGE...: makes sure that COMMAND is there, if need be from Debian's packages.
+# need COMMAND PACKAGE...: installs the Debian packages if COMMAND is missing.
 need() {
     command -v "$1" >/dev/null || debian "${@:2}"
 }
 
-# debian PACKAGE...: installs Debian's packages.
+# debian PACKAGE...: installs Debian packages.
 debian() {
     command -v apt-get >/dev/null || skip "there is no apt-get to install $*"
     local as=()
@@ -30,13 +30,13 @@ debian() {
     fi
     local install=("${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y
         --no-install-recommends -o DPkg::Lock::Timeout=300 "$@")
-    # On a new machine the lists are missing, on an old one they may name what is gone.
+    # The package lists may be missing on a new machine, or outdated on an old one.
     "${install[@]}" || { "${as[@]}" apt-get update && "${install[@]}"; } ||
         skip "Debian's $* cannot be installed"
 }
 
-# keep NAME FUNCTION: sets $kept to a folder that FUNCTION, given the folder, has filled: now, or in
-# an earlier run. FUNCTION joins its commands by &&: `set -e` does not hold inside a condition.
+# keep NAME FUNCTION: sets $kept to a directory that FUNCTION, called with the directory, has filled now
+# or in an earlier run. FUNCTION must join its commands with &&: `set -e` has no effect in a condition.
 keep() {
     kept=$cache/$1
     mkdir -p "$cache"
@@ -46,7 +46,7 @@ keep() {
     if [ ! -e "$kept/.whole" ]; then
         rm -rf "$kept"
         mkdir "$kept"
-        # Whoever goes on in the background must not keep the lock.
+        # Background processes must not inherit the lock.
         if ! "$2" "$kept" {lock}>&-; then
             rm -rf "$kept"
             skip "$1 cannot be installed: see above"
@@ -61,10 +61,10 @@ key() {
     cat "$@" | sha256sum | cut -c1-12
 }
 
-# need_clients: keeps a Python that has the client libraries of tests/peers: $kept/bin/python.
+# need_clients: provides a Python with the client libraries of tests/peers: $kept/bin/python.
 need_clients() {
     need python3 python3
-    # Debian's python3 comes without what makes a venv.
+    # Debian's python3 cannot create a venv on its own.
     python3 -c 'import ensurepip' || debian python3-venv
     clients=$root/tests/peers/requirements.txt
     keep "python-$(python3 --version | key - "$clients")" install_clients
@@ -74,9 +74,9 @@ install_clients() { # FOLDER
     python3 -m venv "$1" && "$1/bin/pip" install --quiet --requirement "$clients"
 }
 
-# need_proxies: makes sure that nginx, HAProxy and Apache are there, and a network to try them in.
+# need_proxies: makes sure that nginx, HAProxy, Apache and network namespaces are available.
 need_proxies() {
-    # Where Debian has them, which is not in everybody's path.
+    # Debian installs them here, which is not in every PATH.
     PATH=$PATH:/usr/sbin
     need nginx nginx
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || debian libnginx-mod-stream
@@ -84,18 +84,18 @@ need_proxies() {
     need apache2 apache2
     need ip iproute2
     need openssl openssl
-    unshare --net --pid --fork --mount-proc true || skip "no network namespace can be made here"
+    unshare --net --pid --fork --mount-proc true || skip "cannot create a network namespace here"
 }
 
-# in_namespace COMMAND ARG...: with a network of its own, where every port is free: the loopback, and
-# 192.0.2.1 for clients. No process that COMMAND starts outlives it.
+# in_namespace COMMAND ARG...: runs COMMAND in its own network namespace, where every port is free, with
+# the loopback and 192.0.2.1 for clients. No process that COMMAND starts outlives it.
 in_namespace() {
     # shellcheck disable=SC2016  # the inner shell expands it
     unshare --net --pid --fork --kill-child --mount-proc bash -c \
         'ip link set lo up && ip address add 192.0.2.1/32 dev lo && "$@"' - "$@"
 }
 
-# build_service: builds the binary under test, unless WSECHO_BINARY names another one.
+# build_service: builds the binary under test, unless WSECHO_BINARY names one.
 build_service() {
     [ -n "${WSECHO_BINARY:-}" ] || (cd "$root" && cargo build --release --locked)
 }

@@ -3,13 +3,13 @@
 
     tests/service.py [--bind ADDR] [--set 'KEY = VALUE']... -- COMMAND ARG...
 
-The service listens on a port that the kernel chooses, unless ADDR is another one; `{url}` in
-COMMAND becomes its ws://127.0.0.1:PORT, `{pid}` its process id and `{config}` its configuration
-file. COMMAND runs once the service has said READY=1.
+The service listens on a port chosen by the kernel, or on ADDR; in COMMAND, `{url}` becomes its
+ws://127.0.0.1:PORT, `{pid}` its process ID and `{config}` its configuration file. COMMAND runs once
+the service has sent READY=1.
 
-The exit code is 0 when COMMAND succeeded and the service was in order: it must end with exit code
-0 on SIGTERM (which COMMAND may have sent already), and a peer alone must never make it log anything
-above info. Otherwise it is 1, and the end of the service's log is shown.
+The exit code is 0 if COMMAND succeeded and the service behaved: it must exit with 0 on SIGTERM (which
+COMMAND may have sent already), and peers alone must never make it log anything above info. Otherwise
+the exit code is 1, and the end of the service's log is shown.
 """
 
 import argparse
@@ -28,22 +28,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What the kernel chooses a port for.
+# The kernel chooses the port.
 ANY_PORT = "127.0.0.1:0"
 READY_LIMIT = 30.0
-# The service's own drain_timeout is 30 s; it may need all of it.
+# The service may use all of its drain_timeout, which is 30 s.
 STOP_LIMIT = 40.0
 LOG_SHOWN = 20
 CALM = {"INFO", "DEBUG", "TRACE"}
 
 
 class ServiceError(Exception):
-    """The service did not do what every service must."""
+    """The service broke a rule that holds in every test."""
 
 
 @dataclass
 class Service:
-    """A service that is ready."""
+    """A running service that is ready."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -51,7 +51,7 @@ class Service:
     log: Path
 
     def records(self) -> list[dict[str, Any]]:
-        """What it has logged so far."""
+        """The log records so far."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
@@ -97,14 +97,14 @@ def running(settings: list[str], bind: str = ANY_PORT) -> Iterator[Service]:
 
 def wait_until_ready(process: subprocess.Popen[bytes], status: socket.socket) -> str:
     """Waits for READY=1 and returns the URL that belongs to the address in STATUS."""
-    # Whichever comes first: a datagram, or the end of a service that could not start.
+    # Whichever comes first: a datagram, or the exit of a service that could not start.
     ended = os.pidfd_open(process.pid)
     try:
         readable, _, _ = select.select([status.fileno(), ended], [], [], READY_LIMIT)
     finally:
         os.close(ended)
     if status.fileno() not in readable:
-        why = f"ended with exit code {process.poll()}" if readable else "stayed silent"
+        why = f"exited with code {process.poll()}" if readable else "sent nothing"
         raise ServiceError(f"the service {why} before READY=1")
     told = status.recv(4096).decode()
     found = re.search(r"^STATUS=listening on (\S+); 0 sessions$", told, re.MULTILINE)
@@ -114,19 +114,19 @@ def wait_until_ready(process: subprocess.Popen[bytes], status: socket.socket) ->
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the service by SIGTERM, if the test has not done so, and checks that it went well."""
+    """Stops the service with SIGTERM, unless the test has done so, and checks its exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
         code = process.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
-        raise ServiceError(f"the service still runs {STOP_LIMIT:.0f} s after SIGTERM") from None
+        raise ServiceError(f"the service is still running {STOP_LIMIT:.0f} s after SIGTERM") from None
     if code != 0:
-        raise ServiceError(f"the service ended with exit code {code}, not 0")
+        raise ServiceError(f"the service exited with code {code}, not 0")
 
 
 def check_log(log: str) -> None:
-    """Every line is a JSON record, and none is above info."""
+    """Checks that every line is a JSON record, and none is above info."""
     for line in log.splitlines():
         try:
             level = json.loads(line)["level"]
@@ -137,13 +137,13 @@ def check_log(log: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Runs a command against a service of its own.")
+    parser = argparse.ArgumentParser(description="Runs a command against its own service.")
     parser.add_argument("--bind", default=ANY_PORT, help="where to listen")
     parser.add_argument("--set", action="append", default=[], help="a line for the configuration")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     if not os.access(binary(), os.X_OK):
-        sys.exit(f"service.py: there is no program {binary()}: cargo build --release makes it")
+        sys.exit(f"service.py: {binary()} does not exist: run cargo build --release")
     try:
         with running(args.set, args.bind) as service:
             known = {
@@ -156,7 +156,7 @@ def main() -> int:
                 command = [word.replace(name, value) for word in command]
             code = subprocess.call(command, stdin=subprocess.DEVNULL)
             if code != 0:
-                raise ServiceError(f"{command[0]} ended with exit code {code}")
+                raise ServiceError(f"{command[0]} exited with code {code}")
     except ServiceError as error:
         print(f"service.py: {error}", file=sys.stderr)
         return 1

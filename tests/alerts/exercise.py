@@ -1,4 +1,4 @@
-"""Uses a service so that each of its metrics has a sample, and prints them.
+"""Uses a service until each of its metrics has a sample, and prints them.
 
     exercise.py ws://127.0.0.1:PORT PID ADMIN_SOCKET
 """
@@ -20,7 +20,7 @@ Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
 # Masked with zeros: "hi", and a Close without a code.
 HI = b"\x81\x82\0\0\0\0hi"
 CLOSE = b"\x88\x80\0\0\0\0"
-# The metrics with labels whose values appear once they are counted.
+# Metrics with labels, whose samples appear once something has been counted.
 FAMILIES = [
     "wsecho_handshakes_refused_total{",
     "wsecho_log_suppressed_total{",
@@ -31,7 +31,7 @@ PATIENCE = 20.0
 
 
 def exchange(stream: socket.socket, request: bytes) -> bytes:
-    """Sends a request, and reads to the end of the connection."""
+    """Sends a request and reads until the connection ends."""
     with stream:
         stream.settimeout(PATIENCE)
         stream.sendall(request)
@@ -57,7 +57,7 @@ def main() -> None:
     echoed = exchange(socket.create_connection(address), HANDSHAKE + HI + CLOSE)
     if not echoed.endswith(b"\x81\x02hi\x88\x00"):
         sys.exit(f"exercise.py: no echo and no Close in {echoed!r}")
-    # The second one causes no log line.
+    # The second one is not logged.
     for _ in range(2):
         exchange(socket.create_connection(address), b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
     os.kill(int(pid), signal.SIGHUP)
