@@ -1,7 +1,7 @@
 # Shared by the suites' scripts: how peers are installed, and where. Sourced.
 #
-# Peers are kept outside the clone, each in a directory named after its versions: a fresh clone finds
-# them again, a new machine builds them once, and a new version gets its own directory.
+# Peers are kept outside the clone, each in a directory named after its versions: a fresh clone
+# finds them again, a new machine builds them once, and a new version gets its own directory.
 # shellcheck shell=bash
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -35,8 +35,9 @@ debian() {
         skip "Debian's $* cannot be installed"
 }
 
-# keep NAME FUNCTION: sets $kept to a directory that FUNCTION, called with the directory, has filled now
-# or in an earlier run. FUNCTION must join its commands with &&: `set -e` has no effect in a condition.
+# keep NAME FUNCTION: sets $kept to a directory that FUNCTION, called with the directory, has filled
+# now or in an earlier run. FUNCTION must join its commands with &&: `set -e` has no effect in a
+# condition.
 keep() {
     kept=$cache/$1
     mkdir -p "$cache"
@@ -87,8 +88,8 @@ need_proxies() {
     unshare --net --pid --fork --mount-proc true || skip "cannot create a network namespace here"
 }
 
-# in_namespace COMMAND ARG...: runs COMMAND in its own network namespace, where every port is free, with
-# the loopback and 192.0.2.1 for clients. No process that COMMAND starts outlives it.
+# in_namespace COMMAND ARG...: runs COMMAND in its own network namespace, where every port is free,
+# with the loopback and 192.0.2.1 for clients. No process that COMMAND starts outlives it.
 in_namespace() {
     # shellcheck disable=SC2016  # the inner shell expands it
     unshare --net --pid --fork --kill-child --mount-proc bash -c \

@@ -7,9 +7,9 @@ The service listens on a port chosen by the kernel, or on ADDR; in COMMAND, `{ur
 ws://127.0.0.1:PORT, `{pid}` its process ID and `{config}` its configuration file. COMMAND runs once
 the service has sent READY=1.
 
-The exit code is 0 if COMMAND succeeded and the service behaved: it must exit with 0 on SIGTERM (which
-COMMAND may have sent already), and peers alone must never make it log anything above info. Otherwise
-the exit code is 1, and the end of the service's log is shown.
+The exit code is 0 if COMMAND succeeded and the service behaved: it must exit with 0 on SIGTERM
+(which COMMAND may have sent already), and peers alone must never make it log anything above info.
+Otherwise the exit code is 1, and the end of the service's log is shown.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Runs the Autobahn|Testsuite's client against /echo, and judges what it reports.
+"""Runs the Autobahn|Testsuite's client against /echo and checks its report.
 
     check.py WSTEST OUTDIR ws://HOST:PORT [--print | --groups 1,2,...]
 
-The testsuite's own exit code is always 0, and its "OK" does not mean that a Close frame was sent.
-Required is that it ran the 301 cases of groups 1 to 11 (12 and 13 are about compression), that it
-found each OK, strictly, and that the service sent exactly one Close frame, with the code that
-expected.tsv names. --groups runs these groups only, by the same rules; --print writes the codes
-that came, in the form of that table.
+The testsuite always exits with 0, and its "OK" does not imply that a Close frame was sent. To pass,
+it must run the 301 cases of groups 1 to 11 (12 and 13 are about compression) and find each one
+strictly OK, and the service must send exactly one Close frame, with the code in expected.tsv.
+--groups runs only these groups, by the same rules; --print prints the received codes in the format
+of that table.
 """
 
 import json
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 AGENT = "wsecho"
-# How many cases each group has.
+# Number of cases in each group.
 CASES = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1}
-# The testsuite requires nothing of anybody in these: 256 KiB followed by a Close, and Close codes
-# that do not exist.
+# The testsuite requires nothing in these: 256 KiB followed by a Close, and Close codes that do not
+# exist.
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 CLOSE = "8"
 
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def run(wstest: str, outdir: Path, base: str, groups: list[str]) -> dict[str, Outcome]:
-    """Runs the cases of some groups."""
+    """Runs the cases of these groups."""
     shutil.rmtree(outdir, ignore_errors=True)
     outdir.mkdir(parents=True)
     spec = outdir / "spec.json"
@@ -57,7 +57,7 @@ def run(wstest: str, outdir: Path, base: str, groups: list[str]) -> dict[str, Ou
 
 
 def outcome(outdir: Path, entry: dict[str, str]) -> Outcome:
-    # Only the report of a case tells an empty Close frame from none at all.
+    # Only a case's own report distinguishes an empty Close frame from none at all.
     report = json.loads((outdir / entry["reportfile"]).read_text())
     closes = report["rxFrameStats"].get(CLOSE, 0)
     code = str(report["remoteCloseCode"] or 1005) if closes else "none"
@@ -76,7 +76,7 @@ def order(case: str) -> list[int]:
 
 
 def differences(outcomes: dict[str, Outcome], codes: dict[str, str], count: int) -> list[str]:
-    """All that is not as it must be."""
+    """Everything that is not as expected."""
     found = []
     for name, cases in (("the testsuite ran", outcomes), ("expected.tsv has", codes)):
         if len(cases) != count:
@@ -109,8 +109,8 @@ def main() -> None:
     for difference in found:
         print(difference, file=sys.stderr)
     if found:
-        sys.exit(f"check.py: {len(found)} differences; {outdir}/index.html tells more")
-    print(f"{len(outcomes)} cases, each as it must be, with the right Close frame")
+        sys.exit(f"check.py: {len(found)} differences; see {outdir}/index.html")
+    print(f"{len(outcomes)} cases passed, each with the right Close frame")
 
 
 if __name__ == "__main__":

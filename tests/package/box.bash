@@ -1,16 +1,16 @@
-# A machine to install packages on: a real systemd as PID 1, on a copy-on-write copy of this one's
-# root, with a network of its own. Nothing outside of it is touched, and it dies with its owner.
-# shellcheck shell=bash disable=SC2154  # steps.bash says where $work is
+# A machine to install packages on: a real systemd as PID 1, on a copy-on-write overlay of this
+# machine's root, with its own network. It changes nothing outside, and dies with the script.
+# shellcheck shell=bash disable=SC2154  # steps.bash sets $work
 
 box=
 box_nspawn=
 box_groups=()
 
-# Called first, with the script's arguments: runs the script again in namespaces of its own. All of
-# its processes and mounts are gone when it ends, however it ends.
+# Called first, with the script's arguments: reruns the script in its own namespaces. However it
+# ends, all its processes and mounts are gone afterwards.
 box_enter() {
     if [ "${BOX_ENTERED:-}$$" = 11 ]; then
-        # Process 1 of a namespace ignores what it does not handle.
+        # Process 1 of a namespace ignores signals it has no handler for.
         trap 'exit 143' HUP INT TERM
         return 0
     fi
@@ -21,7 +21,7 @@ box_enter() {
         unshare --mount --propagation private --pid --fork --kill-child --mount-proc "${@:2}"
 }
 
-# The hierarchies of control groups that systemd wants to see.
+# The cgroup hierarchies that systemd needs.
 box_cgroups() {
     findmnt -rn -t cgroup2 -o TARGET
     findmnt -rn -t cgroup -O name=systemd -o TARGET
@@ -36,13 +36,13 @@ box_start() {
     mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper/over,workdir=$work/upper/work" "$box" ||
         skip "cannot mount an overlay of this machine's root"
 
-    # None of this machine's own services, and nothing enabled by default, as on CentOS 7.
+    # Without this machine's services, and with nothing enabled by default, as on CentOS 7.
     rm -rf "$box"/etc/systemd/system/*.wants "$box"/etc/systemd/system/*.requires
     : > "$box/etc/machine-id"
     rm -f "$box/etc/fstab" "$box/etc/wsecho.toml"
     mkdir -p "$box"/etc/systemd/system{,-preset} "$box/etc/rpm" "$box/var/lib/rpm"
     echo 'disable *' > "$box/etc/systemd/system-preset/00-centos.preset"
-    # Debian's rpm keeps its database in the home folder.
+    # Debian's rpm keeps its database in the home directory.
     rm -rf "$box/var/lib/rpm"/* "$box/root/.rpmdb"
     echo '%_dbpath /var/lib/rpm' > "$box/etc/rpm/macros"
     local unit
@@ -52,7 +52,7 @@ box_start() {
         ln -sf /dev/null "$box/etc/systemd/system/$unit"
     done
 
-    # systemd must not see the groups that this script runs in.
+    # systemd must not see this script's own cgroups.
     for group in $(box_cgroups); do
         mkdir -p "$group/$name"
         box_groups+=("$group/$name")
@@ -85,17 +85,17 @@ box_leader() {
 
 box_is_up() { in_box systemctl is-system-running 2> /dev/null | grep -qE 'running|degraded'; }
 
-# A command in the box.
+# Runs a command in the box.
 in_box() { nsenter -t "$leader" -m -u -i -n -p -r -w -- "$@"; }
 
-# A program of this machine, on the box's network.
+# Runs a program of this machine on the box's network.
 near_box() { nsenter -t "$leader" -n -- "$@"; }
 
 box_stop() {
     local group
     [ -n "$box_nspawn" ] || return 0
     if [ -n "${leader:-}" ]; then
-        # Halt: ending nspawn alone would leave the rest running.
+        # Halt: killing nspawn alone would leave the rest running.
         kill -s RTMIN+4 "$leader" 2> /dev/null || true
         within 20 fails kill -0 "$leader" > /dev/null 2>&1 || kill -KILL "$leader" 2> /dev/null || true
     fi

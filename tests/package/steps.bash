@@ -1,4 +1,4 @@
-# What the package tests share: their verdicts, beside what all suites share.
+# Shared by the package tests, on top of what all suites share: checks and their results.
 # shellcheck shell=bash disable=SC2034
 # shellcheck source-path=SCRIPTDIR source=../common.sh
 
@@ -6,7 +6,7 @@
 work=$(mktemp -d)
 failed=0
 
-# check SENTENCE COMMAND…: the sentence holds if the command succeeds.
+# check SENTENCE COMMAND…: the sentence is true if the command succeeds.
 check() {
     local sentence=$1
     shift
@@ -20,7 +20,7 @@ check() {
     fi
 }
 
-# fails COMMAND…: for checks of what must be refused.
+# fails COMMAND…: succeeds if the command fails.
 fails() { ! "$@"; }
 
 # says WORD COMMAND…: the command's output contains the word, whatever its exit code.
@@ -31,7 +31,7 @@ says() {
     [[ $output == *"$word"* ]] || { printf 'no "%s" in:\n%s\n' "$word" "$output"; return 1; }
 }
 
-# is EXPECTED COMMAND…: the command's output is this.
+# is EXPECTED COMMAND…: the command's output is exactly this.
 is() {
     local expected=$1 output
     shift
@@ -39,7 +39,7 @@ is() {
     [ "$output" = "$expected" ] || { printf 'expected: %s\ngot: %s\n' "$expected" "$output"; return 1; }
 }
 
-# silent COMMAND…: succeeds, and prints nothing.
+# silent COMMAND…: the command succeeds and prints nothing.
 silent() {
     local output
     if ! output=$("$@" 2>&1) || [ -n "$output" ]; then
@@ -48,7 +48,7 @@ silent() {
     fi
 }
 
-# within SECONDS COMMAND…: the condition becomes true in time.
+# within SECONDS COMMAND…: the command succeeds in time; it is retried until then.
 within() {
     local end=$((SECONDS + $1))
     shift
@@ -74,7 +74,7 @@ needs() {
     done
 }
 
-# needs_python PACKAGE: a Python that has this PyPI package stands in $python afterwards.
+# needs_python PACKAGE: sets $python to a Python with this PyPI package.
 needs_python() {
     wanted=$1
     keep "python-$1" fill_python

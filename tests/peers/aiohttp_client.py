@@ -19,7 +19,7 @@ class Client:
             await self.socket.send_bytes(message)
 
     async def next(self) -> WSMessage:
-        """The next frame or message; without `autoping`, a ping is ours to answer."""
+        """The next frame or message; answers pings, because `autoping` is off."""
         while True:
             message = await self.socket.receive()
             if message.type is not WSMsgType.PING:
@@ -45,7 +45,7 @@ class Client:
     async def ended(self) -> tuple[int, str | None]:
         async with self.session:
             if self.socket.closed:
-                # `close` has read the answer, and kept its code only.
+                # `close` has read the answer and kept only its code.
                 return self.socket.close_code or 1006, None
             message = await self.next()
             if message.type is not WSMsgType.CLOSE:

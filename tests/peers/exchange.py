@@ -1,7 +1,7 @@
-"""What every Python client does with the service, whichever library it is made of.
+"""What every Python client does with the service, whichever library it uses.
 
-A client file implements `Peer` with its library and calls `main`. The first difference from what
-a WebSocket echo must do ends the script with exit code 1 and a line that names it.
+Each client implements `Peer` with its library and calls `main`. On the first deviation from what a
+WebSocket echo must do, the script exits with 1 and a line that names it.
 """
 
 import asyncio
@@ -11,17 +11,17 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-# The largest message that the service takes by default.
+# The service's default max_message_size.
 LIMIT = 1 << 20
 PREFIX = "server: "
-# For one step; a step takes milliseconds.
+# Per step; a step takes milliseconds.
 STEP_LIMIT = 30.0
 
 TEXTS = [
     "Hello world",
     "",
     "Gr\u00fc\u00dfe, \u4e16\u754c, \U0001f980, e\u0301, \u202eright to left, \0 and \ufeff",
-    # On both sides of the lengths at which a frame's header, or a reply's, grows.
+    # Lengths around those at which the header of the frame, or of its reply, grows.
     *("x" * length for length in (117, 118, 125, 126, 65527, 65528, 65535, 65536)),
     "\u20ac" * 30_000,
 ]
@@ -44,24 +44,24 @@ class Peer(Protocol):
         """The next message."""
 
     async def ping(self, payload: bytes) -> bytes:
-        """Sends a ping; the payload of the pong that answers it."""
+        """Sends a ping and returns the payload of its pong."""
 
     async def close(self, code: int, reason: str) -> None:
-        """Sends a Close frame; `ended` tells what came back."""
+        """Sends a Close frame; `ended` returns the answer."""
 
     async def ended(self) -> tuple[int, str | None]:
-        """Waits for the end; code of the Close frame that was received, and its reason if known."""
+        """Waits for the end; returns the code of the received Close, and its reason if known."""
 
 
 Connect = Callable[[str, list[str]], Awaitable[Peer]]
 
 
 class Difference(Exception):
-    """Something is not as it must be."""
+    """Something is not as expected."""
 
 
 def shown(value: object) -> str:
-    """A value for a message: long ones by length and beginning."""
+    """Formats a value for a message; long ones by length and beginning."""
     text = repr(value)
     if isinstance(value, str | bytes) and len(text) > 80:
         return f"{type(value).__name__} of {len(value)}: {text[:60]}..."
@@ -69,13 +69,13 @@ def shown(value: object) -> str:
 
 
 def expect(what: str, actual: object, expected: object) -> None:
-    """Complains unless both are equal, in type too."""
+    """Raises Difference unless both are equal, including their types."""
     if type(actual) is not type(expected) or actual != expected:
         raise Difference(f"{what}: got {shown(actual)}, expected {shown(expected)}")
 
 
 async def expect_end(what: str, peer: Peer, code: int, reason: str) -> None:
-    """Waits for the end, which must have this code and reason."""
+    """Waits for the end and checks its code and reason."""
     actual_code, actual_reason = await peer.ended()
     expect(f"{what}: code", actual_code, code)
     if actual_reason is not None:
@@ -83,8 +83,8 @@ async def expect_end(what: str, peer: Peer, code: int, reason: str) -> None:
 
 
 async def echoes(connect: Connect, base: str, path: str, prefix: str) -> None:
-    """Every message comes back, one at a time and then all of the small ones in one go."""
-    # A client's own limit is often 1 MiB as well, so the longest text leaves room for the prefix.
+    """Every message comes back, first one at a time, then many small ones at once."""
+    # Clients often limit messages to 1 MiB as well, so the longest text leaves room for the prefix.
     longest = "y" * (LIMIT - len(prefix))
     messages: list[str | bytes] = [*TEXTS, longest, *BINARIES, b"\0" * LIMIT]
     peer = await connect(base + path, [])
@@ -103,7 +103,7 @@ async def echoes(connect: Connect, base: str, path: str, prefix: str) -> None:
 
 
 async def pings(connect: Connect, base: str) -> None:
-    """A ping is answered with its own payload, between messages too."""
+    """A ping is answered with its own payload, also between messages."""
     peer = await connect(f"{base}/socket", [])
     for payload in (b"ping", bytes(range(125))):
         expect("pong", await peer.ping(payload), payload)
@@ -114,7 +114,7 @@ async def pings(connect: Connect, base: str) -> None:
 
 
 async def subprotocols(connect: Connect, base: str) -> None:
-    """The first subprotocol that is offered is confirmed."""
+    """The first offered subprotocol is confirmed."""
     peer = await connect(f"{base}/socket", ["chat.v2", "chat.v1"])
     expect("subprotocol", peer.subprotocol, "chat.v2")
     await peer.close(1000, "")
@@ -136,7 +136,7 @@ async def client_closes(connect: Connect, base: str) -> None:
 
 
 async def too_big(connect: Connect, base: str) -> None:
-    """One byte over the limit ends the session with 1009, and with a reason that says so."""
+    """One byte over the limit ends the session with 1009 and a reason that says so."""
     peer = await connect(f"{base}/echo", [])
     await peer.send(b"\0" * (LIMIT + 1))
     code, reason = await peer.ended()
@@ -156,7 +156,7 @@ async def service_stops(connect: Connect, base: str, pid: int) -> None:
 
 
 async def check(connect: Connect, base: str, pid: int) -> None:
-    """All steps, each within its limit; the last one ends the service."""
+    """Runs all steps, each within its time limit; the last one stops the service."""
     steps = [
         ("echoes through /socket", lambda: echoes(connect, base, "/socket", PREFIX)),
         ("echoes through /echo", lambda: echoes(connect, base, "/echo", "")),
@@ -171,7 +171,7 @@ async def check(connect: Connect, base: str, pid: int) -> None:
             async with asyncio.timeout(STEP_LIMIT):
                 await step()
         except TimeoutError:
-            raise Difference(f"{name}: no end after {STEP_LIMIT:.0f} s") from None
+            raise Difference(f"{name}: timed out after {STEP_LIMIT:.0f} s") from None
         except Difference as difference:
             raise Difference(f"{name}: {difference}") from None
         except Exception as error:
@@ -180,7 +180,7 @@ async def check(connect: Connect, base: str, pid: int) -> None:
 
 
 def main(connect: Connect) -> None:
-    """The command line of a client: ws://HOST:PORT and the service's process id."""
+    """A client's command line: ws://HOST:PORT and the service's process ID."""
     base, pid = sys.argv[1:]
     try:
         asyncio.run(check(connect, base, int(pid)))

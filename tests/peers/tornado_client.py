@@ -12,11 +12,11 @@ class Client:
         self.socket = socket
         self.subprotocol = socket.selected_subprotocol
         self.pongs: asyncio.Queue[bytes] = asyncio.Queue()
-        # Tornado calls this method, which does nothing unless it is overridden.
+        # Tornado calls this method, which does nothing unless overridden.
         socket.on_pong = self.pongs.put_nowait  # type: ignore
 
     async def send(self, message: str | bytes) -> None:
-        # Unless the answer overtakes the end of the message: `ended` has it.
+        # The service may close before all of the message is sent; `ended` reports that.
         with suppress(WebSocketClosedError):
             await self.socket.write_message(message, binary=isinstance(message, bytes))
 

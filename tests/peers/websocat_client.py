@@ -1,9 +1,9 @@
-"""Drives the command-line client `websocat` as its users do: lines through pipes.
+"""Drives the command-line client `websocat` as users do: with lines through pipes.
 
     websocat_client.py WEBSOCAT ws://HOST:PORT PID
 
-The first difference ends it with exit code 1 and a line that names it. Empty messages are left out:
-websocat takes them for the end of the input.
+On the first difference it exits with 1 and a line that names it. Empty messages are left out,
+because websocat takes them for the end of the input.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import IO
 
 LIMIT = 1 << 20
-# For one run of websocat; each takes milliseconds, but for the one that waits for its pings.
+# Per run of websocat; each takes milliseconds, except the one that waits for pings.
 STEP_LIMIT = 30
 
 LINES = [
@@ -30,7 +30,7 @@ BINARIES = [bytes(range(256)), *(b"\xff" * length for length in (1, 125, 126, 65
 
 
 class Difference(Exception):
-    """Something is not as it must be."""
+    """Something is not as expected."""
 
 
 def expect(what: str, actual: object, expected: object) -> None:
@@ -39,16 +39,16 @@ def expect(what: str, actual: object, expected: object) -> None:
 
 
 def write(pipe: IO[bytes], feed: bytes) -> None:
-    """Writes to a program that may have ended already: its output and exit code tell why."""
+    """Writes to a program that may have exited already: its output and exit code say why."""
     with contextlib.suppress(BrokenPipeError):
         pipe.write(feed)
         pipe.flush()
 
 
 def websocat(*args: str, feed: bytes, expected: int) -> tuple[bytes, str]:
-    """Runs websocat until it has printed as many bytes as expected; what it wrote.
+    """Runs websocat until it has printed the expected number of bytes; returns its output and log.
 
-    Only then its input is closed: with the end of its input, websocat stops listening as well.
+    Its input is closed only then, because websocat stops reading from the socket at end of input.
     """
     with subprocess.Popen(
         [PROGRAM, "--buffer-size", str(2 * LIMIT), *args],
@@ -56,11 +56,11 @@ def websocat(*args: str, feed: bytes, expected: int) -> tuple[bytes, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
-        # A signal instead of a thread: the pipes below block.
+        # A signal, because the pipes below block.
         signal.signal(signal.SIGALRM, lambda *_: process.kill())
         signal.alarm(STEP_LIMIT)
         assert process.stdin and process.stdout and process.stderr
-        # Beside the reading: the first echoes come while later messages still go in.
+        # In a thread, because the first echoes arrive while later messages are still being written.
         writer = threading.Thread(target=write, args=(process.stdin, feed))
         writer.start()
         output = process.stdout.read(expected)
@@ -71,7 +71,7 @@ def websocat(*args: str, feed: bytes, expected: int) -> tuple[bytes, str]:
         code = process.wait()
         signal.alarm(0)
     if code != 0:
-        raise Difference(f"exit code {code}, {len(output)} bytes came; websocat says: {errors!r}")
+        raise Difference(f"exit code {code}, {len(output)} bytes received; websocat says: {errors!r}")
     return output, errors
 
 
@@ -89,7 +89,7 @@ def lines(path: str, prefix: str) -> None:
 
 
 def binaries(path: str) -> None:
-    """Binary: each message with its length before it, so that its borders show."""
+    """Binary: each message is prefixed with its length, to keep the boundaries."""
     feed = b"".join(struct.pack("!I", len(message)) + message for message in BINARIES)
     args = ("--binary", "lengthprefixed:stdio:", BASE + path)
     output, _ = websocat(*args, feed=feed, expected=len(feed))

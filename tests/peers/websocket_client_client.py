@@ -17,11 +17,11 @@ class Client:
         await asyncio.to_thread(self.socket.send, message, opcode)
 
     async def next(self, *wanted: int) -> tuple[int, bytes]:
-        """The next message or control frame, none of which is answered behind our back."""
+        """The next message or control frame; nothing is answered automatically."""
         opcode, frame = await asyncio.to_thread(self.socket.recv_data_frame, True)
         if opcode not in wanted:
             raise ValueError(f"opcode {opcode} instead of one of {wanted}")
-        # Not the frame's own opcode: that of a message in fragments is its last fragment's.
+        # Not the frame's own opcode, which is the last fragment's if the message is fragmented.
         return opcode, bytes(frame.data)
 
     async def receive(self) -> str | bytes:

@@ -14,7 +14,7 @@ class Client:
         self.subprotocol: str | None = socket.subprotocol
 
     async def send(self, message: str | bytes) -> None:
-        # Unless the answer overtakes the end of the message: `ended` has it.
+        # The service may close before all of the message is sent; `ended` reports that.
         with suppress(ConnectionClosed):
             await self.socket.send(message)
 
@@ -22,7 +22,7 @@ class Client:
         return await self.socket.recv()
 
     async def ping(self, payload: bytes) -> bytes:
-        # Pongs are matched by payload: any other one leaves this waiting.
+        # Pongs are matched by payload: with any other payload this would wait forever.
         await (await self.socket.ping(payload))
         return payload
 

@@ -1,7 +1,7 @@
-"""Streams numbered messages through nginx while the service is told to stop.
+"""Streams numbered messages through nginx while the service is being stopped.
 
-Every client's echoes must be an exact prefix of what it sent, the last frame a Close with 1001,
-and the end of the connection a FIN.
+Every client's echoes must be an exact prefix of what it sent; the last frame must be a Close with
+1001, and the connection must end with a FIN.
 """
 
 import asyncio
@@ -13,9 +13,9 @@ import sys
 from proxies import PLAIN, running, snippet, wsecho
 
 CLIENTS = 100
-# Every client has had so many echoes when the service is told to stop.
+# The service is stopped once every client has received this many echoes.
 WARM = 20
-# For everything; the service's own drain_timeout is 30 s.
+# For the whole test; the service's drain_timeout is 30 s.
 LIMIT = 60.0
 CONTINUATION, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
 FIN = 0x80
@@ -28,7 +28,7 @@ REQUEST = (
 
 
 def message(number: int) -> bytes:
-    """Mostly small, now and then so large that its echo comes in fragments."""
+    """Mostly small, sometimes so large that its echo is fragmented."""
     return b"%d " % number + b"x" * (100_000 if number % 10 == 9 else number % 50)
 
 
@@ -53,7 +53,7 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[bool, int, bytes]:
 
 
 class Client:
-    """One stream of messages, sent as fast as they are taken."""
+    """One stream of messages, sent as fast as possible."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -68,12 +68,12 @@ class Client:
         assert head.startswith(b"HTTP/1.1 101 "), head
         sending = asyncio.create_task(self.send())
         code = await self.receive(reader)
-        assert code == 1001, f"the Close has {code}"
+        assert code == 1001, f"the Close code is {code}"
         self.closed = True
         await sending
         self.writer.write(frame(CLOSE, struct.pack("!H", code)))
         rest = await reader.read()
-        assert rest == b"", f"{len(rest)} bytes behind the Close"
+        assert rest == b"", f"{len(rest)} bytes after the Close"
         self.writer.close()
 
     async def send(self) -> None:
@@ -81,7 +81,7 @@ class Client:
             self.writer.write(frame(TEXT, message(self.sent)))
             self.sent += 1
             await self.writer.drain()
-            # Others have their turn even if all is taken at once.
+            # Let other tasks run even if drain() never waits.
             await asyncio.sleep(0)
 
     async def receive(self, reader: asyncio.StreamReader) -> int:
@@ -90,7 +90,7 @@ class Client:
         while True:
             final, opcode, payload = await read_frame(reader)
             if opcode == CLOSE:
-                assert not parts, "the Close cuts a message"
+                assert not parts, "the Close interrupts a message"
                 return int.from_bytes(payload[:2], "big")
             assert opcode == (CONTINUATION if parts else TEXT), f"opcode {opcode}"
             parts.append(payload)
@@ -104,11 +104,11 @@ class Client:
 
 
 async def stream(pid: int) -> list[Client]:
-    """Lets all clients stream, stops the service, and returns them when all have ended well."""
+    """Lets all clients stream, stops the service, and returns the clients once all ended cleanly."""
     clients = [Client() for _ in range(CLIENTS)]
     streams = [asyncio.create_task(client.run()) for client in clients]
     warm = asyncio.gather(*(client.warm.wait() for client in clients))
-    # Whichever comes first: all are warm, or one has failed.
+    # Whichever comes first: all clients are warm, or one has failed.
     await asyncio.wait([*streams, warm], return_when=asyncio.FIRST_COMPLETED)
     warm.cancel()
     os.kill(pid, signal.SIGTERM)

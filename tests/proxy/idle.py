@@ -1,7 +1,7 @@
-"""A path that gives up silence: what pings are for, and what is said about it.
+"""A path that cuts idle connections: why there are pings, and what the service logs.
 
-Each proxy cuts a connection on which nothing passes for CUT. A session that is pinged outlives
-that, one without pings is cut, and the service says so.
+Each proxy cuts a connection that is idle for CUT. A session with pings outlives that; one without
+pings is cut, and the service logs it.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ import time
 from proxies import changed, echoes, end, expect, record, running, session, snippet, wsecho
 
 CUT = 3.0
-# Several times as long as the proxy bears silence.
+# Several times the proxy's idle timeout.
 LONG = 10.0
 # On a busy machine.
 SLACK = 10
 
 FIN = ("eof", "the client or the path closed the connection without a Close frame")
 RESET = ("broken", "the connection broke: connection reset")
-# What sets the time, and how the service sees the end.
+# What sets the timeout, and how the service sees the end.
 CUTS = {
     "nginx": (("proxy_read_timeout 1h;", f"proxy_read_timeout {CUT:.0f}s;"), FIN),
     "haproxy": (("    timeout tunnel 1h\n", f"    timeout tunnel {CUT:.0f}s\n"), RESET),
-    # The longer one of the two counts.
+    # The longer of the two counts.
     "apache": (("ProxyTimeout 3600\n", f"ProxyTimeout {CUT:.0f}\nTimeout {CUT:.0f}\n"), FIN),
 }
 
@@ -36,8 +36,8 @@ async def check(product: str) -> None:
                 began = time.monotonic()
                 code, _ = await end(silent, CUT * SLACK)
                 lasted = time.monotonic() - began
-            expect("code of the end in silence", code, 1006)
-            expect(f"{lasted} s of silence are what the proxy bears", lasted > CUT * 0.9, True)
+            expect("Close code of the idle session", code, 1006)
+            expect(f"{lasted} s is the proxy's idle timeout", lasted > CUT * 0.9, True)
             logged = record(started, ended=label)
             expect(f"the sentence in {logged}", sentence in str(logged["message"]), True)
             expect(f"the seconds of {logged}", float(str(logged["seconds"])) > CUT * 0.9, True)
@@ -46,7 +46,7 @@ async def check(product: str) -> None:
             await echoes(pinged, "still here")
             await pinged.close(1000, "done")
             record(started, close_reason="done")
-            print(f"{product}: 1006 after {lasted:.1f} s, with pings still there", flush=True)
+            print(f"{product}: 1006 after {lasted:.1f} s, still open with pings", flush=True)
 
 
 for product in CUTS:

@@ -1,13 +1,13 @@
-"""Real proxies in front of a real service, and clients that call through them.
+"""Real proxies in front of a real service, and clients that connect through them.
 
     proxies.py nginx|haproxy CONFIG -- COMMAND ARG...
 
-runs COMMAND while the proxy passes everything on to the service that has this configuration, as
-`wsecho snippet` writes it.
+runs COMMAND while the proxy, configured by `wsecho snippet`, passes everything on to the service
+with this configuration.
 
-All of it needs a network namespace of its own (in_namespace of tests/common.sh): the proxies listen
-on 80 and 443 as the snippets have it, the service on 8888. Clients call from CLIENT, an address of
-the namespace that the service does not trust.
+This needs its own network namespace (in_namespace in tests/common.sh): the proxies listen on 80 and
+443, as in the snippets, the service on 8888. Clients connect from CLIENT, an address in the
+namespace that the service does not trust.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ ADMIN = "127.0.0.1:8889"
 PLAIN, TLS = 80, 443
 SITE = "echo.example.com"
 CLIENT = "192.0.2.1"
-# For whatever takes milliseconds.
+# Timeout for steps that take milliseconds.
 PATIENCE = 20.0
 
 HANDSHAKE = {
@@ -45,7 +45,7 @@ HANDSHAKE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-# What a client may say of itself, and nobody must believe.
+# Client-supplied headers that must not be believed.
 SPOOFED = {
     "X-Forwarded-For": "203.0.113.9",
     "X-Real-IP": "203.0.113.9",
@@ -53,7 +53,7 @@ SPOOFED = {
     "Forwarded": "for=203.0.113.9;host=evil.example",
 }
 
-# The files around the configurations: what a package of the proxy brings along.
+# The main configuration files, as the proxies' packages provide them.
 NGINX = """
 {main}
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -101,17 +101,17 @@ Found = TypeVar("Found")
 
 
 class Difference(Exception):
-    """Something is not as it must be."""
+    """Something is not as expected."""
 
 
 def expect(what: str, actual: object, expected: object) -> None:
-    """Complains unless both are equal."""
+    """Raises Difference unless both are equal."""
     if actual != expected:
         raise Difference(f"{what}: got {str(actual)[:500]!r}, expected {str(expected)[:500]!r}")
 
 
 def eventually(what: str, look: Callable[[], Found], patience: float = PATIENCE) -> Found:
-    """What `look` finds as soon as it finds anything."""
+    """Polls `look` until it finds something, and returns that."""
     end = time.monotonic() + patience
     while not (found := look()):
         if time.monotonic() > end:
@@ -121,7 +121,7 @@ def eventually(what: str, look: Callable[[], Found], patience: float = PATIENCE)
 
 
 def serves() -> bool:
-    """Whether a proxy listens; asking by connecting would reach the service."""
+    """Whether a proxy is listening; connecting to find out would reach the service."""
     tables = [Path("/proc/self/net", name) for name in ("tcp", "tcp6")]
     texts = [table.read_text() for table in tables if table.exists()]
     lines = [line.split() for text in texts for line in text.splitlines()]
@@ -130,7 +130,7 @@ def serves() -> bool:
 
 
 class Proxy:
-    """A proxy that runs, or is about to."""
+    """A proxy that is running, or about to."""
 
     process: subprocess.Popen[bytes]
 
@@ -141,7 +141,7 @@ class Proxy:
         self.config = folder / "config"
 
     def write(self, text: str) -> None:
-        """Writes its configuration: the part that a snippet is, or takes the place of."""
+        """Writes its configuration around `text`, a snippet or a replacement for one."""
         if self.product == "nginx":
             is_stream = any(line.startswith("stream {") for line in text.splitlines())
             kind = "stream" if is_stream else "http"
@@ -152,7 +152,7 @@ class Proxy:
         self.config.write_text(text)
 
     def workers(self) -> set[int]:
-        """The processes that the first one has started and that still run."""
+        """The running child processes of the main process."""
         process = self.process.pid
         children = Path(f"/proc/{process}/task/{process}/children").read_text()
         return {int(child) for child in children.split()}
@@ -160,11 +160,11 @@ class Proxy:
 
 @contextmanager
 def running(product: str, text: str, main: str = "") -> Iterator[Proxy]:
-    """Runs a proxy in the foreground, from when it listens; nginx has `main` outside of `http`."""
+    """Runs a proxy, which is listening when this yields; `main` goes outside nginx's `http`."""
     with tempfile.TemporaryDirectory(prefix=f"wsecho-{product}-") as folder:
         proxy = Proxy(product, Path(folder), main)
         proxy.write(text)
-        # Its workers are in its process group: none of them must outlive the test.
+        # A process group of its own, so that no worker outlives the test.
         command = [*COMMANDS[product], proxy.config]
         process = subprocess.Popen(command, cwd=folder, process_group=0)
         proxy.process = process
@@ -188,7 +188,7 @@ def snippet(product: str, config: Path) -> str:
 
 
 def changed(text: str, *changes: tuple[str, str]) -> str:
-    """A configuration with parts of it replaced, each of which stands there once."""
+    """A configuration with parts replaced, each of which must occur once."""
     for old, new in changes:
         expect(f"occurrences of {old!r} in a snippet", text.count(old), 1)
         text = text.replace(old, new)
@@ -196,7 +196,7 @@ def changed(text: str, *changes: tuple[str, str]) -> str:
 
 
 def uncommented(*lines: str) -> list[tuple[str, str]]:
-    """The changes that make lines effective that are ready to be uncommented."""
+    """The changes that uncomment these lines."""
     return [(f"#{line}\n", f"{line}\n") for line in lines]
 
 
@@ -210,7 +210,7 @@ def wsecho(*settings: str, bind: str = BACKEND) -> Iterator[Service]:
 def ask(
     headers: dict[str, str], path: str = "/socket", address: str = f"127.0.0.1:{PLAIN}"
 ) -> tuple[int, str]:
-    """The status and the body of one GET; a 101 has no body that ends."""
+    """Status and body of one GET; the body of a 101 never ends, so it is left out."""
     connection = http.client.HTTPConnection(address, timeout=PATIENCE)
     try:
         connection.request("GET", path, headers=headers)
@@ -221,14 +221,14 @@ def ask(
 
 
 def metric(name: str) -> int:
-    """A metric of the service; one that nothing has happened to is 0."""
+    """A metric of the service; 0 if it has no sample yet."""
     _, text = ask({}, "/metrics", ADMIN)
     values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
     return int(values[0]) if values else 0
 
 
 def record(started: Service, **fields: object) -> dict[str, object]:
-    """The first record of the service's log with these fields, as soon as it is there."""
+    """Waits for a log record with these fields and returns the first one."""
 
     def look() -> list[dict[str, object]]:
         return [it for it in started.records() if fields.items() <= it.items()]
@@ -237,9 +237,9 @@ def record(started: Service, **fields: object) -> dict[str, object]:
 
 
 def session(path: str = "/echo", tls: ssl.SSLContext | None = None, **options: Any) -> connect:
-    """A WebSocket from CLIENT through the proxy, by a page of the same site.
+    """A WebSocket from CLIENT through the proxy, as a page of the same site opens it.
 
-    In asyncio, because Python's TLS does not bear the two threads of the blocking client.
+    Uses asyncio, because Python's TLS cannot cope with the two threads of the blocking client.
     """
     port, plus = (TLS, "s") if tls else (PLAIN, "")
     return connect(
@@ -252,14 +252,14 @@ def session(path: str = "/echo", tls: ssl.SSLContext | None = None, **options: A
         origin=Origin(f"http{plus}://{SITE}"),
         open_timeout=PATIENCE,
         close_timeout=PATIENCE,
-        # The service's pings are what counts; those of the client's library would hide silence.
+        # Only the service may ping; pings from the client library would hide silence.
         ping_interval=None,
         **options,
     )
 
 
 async def echoes(client: ClientConnection, message: str | bytes, prefix: str = "") -> None:
-    """Sends a message, which must come back."""
+    """Sends a message and expects it back."""
     async with asyncio.timeout(PATIENCE):
         await client.send(message)
         expected = prefix + message if isinstance(message, str) else message
@@ -267,7 +267,7 @@ async def echoes(client: ClientConnection, message: str | bytes, prefix: str = "
 
 
 async def end(client: ClientConnection, patience: float = PATIENCE) -> tuple[int, str]:
-    """Waits for the end: code and reason of the Close frame that came, 1006 where none did."""
+    """Waits for the end; code and reason of the Close frame received, 1006 if there was none."""
     async with asyncio.timeout(patience):
         await client.wait_closed()
     received = client.protocol.close_rcvd

@@ -1,4 +1,4 @@
-"""What a client sees when a proxy is reloaded or stopped, and when the service is restarted."""
+"""What clients see when a proxy is reloaded or stopped, and when the service is restarted."""
 
 import asyncio
 import os
@@ -23,9 +23,9 @@ from proxies import (
 )
 from service import Service
 
-# What a proxy answers in the place of a service that is away.
+# What a proxy answers while the service is down.
 AWAY = {"nginx": 502, "haproxy": 503, "apache": 503}
-# How each proxy is asked to end with its last session.
+# The signal on which each proxy exits with its last session.
 GRACEFULLY = {
     "nginx": signal.SIGQUIT,
     "haproxy": signal.SIGUSR1,
@@ -39,7 +39,7 @@ def handshake() -> int:
 
 
 async def service_restarts(product: str, away: int) -> None:
-    """Close 1001 passes; new clients are refused until the service is back."""
+    """Close 1001 passes through; new clients are refused until the service is back."""
     with wsecho() as first:
         text = snippet(product, first.config)
         with running(product, text):
@@ -48,11 +48,11 @@ async def service_restarts(product: str, away: int) -> None:
                 os.kill(first.process.pid, signal.SIGTERM)
                 expect("Close", (await end(client))[0], 1001)
                 first.process.wait(PATIENCE)
-                expect("a handshake while the service is away", handshake(), away)
+                expect("a handshake while the service is down", handshake(), away)
                 with wsecho():
-                    # HAProxy believes two checks only; the others pass the next request on.
+                    # HAProxy needs two successful checks; the others pass on the next request.
                     if product == "haproxy":
-                        eventually("HAProxy sees it is back", lambda: handshake() == 101)
+                        eventually("HAProxy sees the service is back", lambda: handshake() == 101)
                     expect("a handshake when it is back", handshake(), 101)
                     async with session() as client:
                         await echoes(client, "after")
@@ -60,14 +60,14 @@ async def service_restarts(product: str, away: int) -> None:
 
 
 def reload(proxy: Proxy, text: str) -> None:
-    """Reloads nginx with a configuration that answers all by 418."""
+    """Reloads nginx with a configuration that answers everything with 418."""
     proxy.write(changed(text, (LAST_LINE, f"{LAST_LINE}        return 418;\n")))
     proxy.process.send_signal(signal.SIGHUP)
-    eventually("the new configuration holds", lambda: handshake() == 418)
+    eventually("the new configuration is in effect", lambda: handshake() == 418)
 
 
 async def nginx_reloads(started: Service) -> None:
-    """Sessions stay with the old worker, which ends with the last of them."""
+    """Sessions stay with the old worker, which exits with the last of them."""
     text = snippet("nginx", started.config)
     with running("nginx", text) as proxy:
         async with session() as client:
@@ -75,31 +75,31 @@ async def nginx_reloads(started: Service) -> None:
             old = proxy.workers()
             reload(proxy, text)
             await echoes(client, "after")
-            expect("old workers that are still there", old & proxy.workers(), old)
+            expect("old workers still running", old & proxy.workers(), old)
             await client.close(1000, "")
-            eventually("the old workers end", lambda: not old & proxy.workers())
+            eventually("the old workers exit", lambda: not old & proxy.workers())
 
 
 async def nginx_reloads_with_a_limit(started: Service) -> None:
-    """With worker_shutdown_timeout they are cut."""
+    """With worker_shutdown_timeout, sessions are cut."""
     text = snippet("nginx", started.config)
     with running("nginx", text, "worker_shutdown_timeout 1s;") as proxy:
         async with session() as client:
             await echoes(client, "before")
             reload(proxy, text)
-            expect("code of the end", (await end(client))[0], 1006)
+            expect("Close code", (await end(client))[0], 1006)
             record(started, ended="eof")
 
 
 async def proxy_ends(product: str, gracefully: signal.Signals) -> None:
-    """Gracefully, sessions go on, and the proxy ends with the last one; otherwise they are cut."""
+    """On a graceful stop, sessions continue until the last one ends; otherwise they are cut."""
     with wsecho() as started:
         text = snippet(product, started.config)
         with running(product, text) as proxy:
             async with session() as client:
                 await echoes(client, "before")
                 proxy.process.send_signal(gracefully)
-                eventually("it takes no new ones", lambda: not serves())
+                eventually("it stops listening", lambda: not serves())
                 await echoes(client, "after")
                 await client.close(1000, "")
                 expect(f"exit code of {product}", proxy.process.wait(PATIENCE), 0)
@@ -107,8 +107,8 @@ async def proxy_ends(product: str, gracefully: signal.Signals) -> None:
             async with session() as client:
                 await echoes(client, "before")
                 proxy.process.send_signal(signal.SIGTERM)
-                expect("code of the end", (await end(client))[0], 1006)
-                # Apache waits for its own processes for 10 s, and kills them then.
+                expect("Close code", (await end(client))[0], 1006)
+                # Apache waits 10 s for its processes, then kills them.
                 proxy.process.wait(10 * PATIENCE)
 
 

@@ -1,7 +1,7 @@
-"""What `wsecho snippet` prints, in a real proxy, with the lines uncommented that are meant for it.
+"""The output of `wsecho snippet` in real proxies, in each variant it has commented lines for.
 
-Changed are the paths of certificates only. Every variant has to pass all that a WebSocket is made
-of, and the log has to name the client that called, whatever it said of itself.
+Beyond that, only certificate paths are changed. Every variant must pass every kind of message and
+Close, and the log must name the real client, whatever its headers claim.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from proxies import (
 )
 
 SETTINGS = [
-    # With it a lost or spoofed Host shows.
+    # Reveals a lost or spoofed Host.
     'origins = "same-host"',
     "require_origin = true",
     'shutdown.drain_spread = "0s"',
@@ -92,7 +92,7 @@ APACHE_UPGRADE = [
 
 @dataclass
 class Variant:
-    """A snippet, and what an administrator makes of it."""
+    """A snippet with an administrator's changes."""
 
     name: str
     product: str
@@ -131,8 +131,8 @@ VARIANTS = [
 
 @contextmanager
 def certificate() -> Iterator[tuple[dict[str, str], ssl.SSLContext]]:
-    """A throw-away certificate: the files that take the place of those named in the snippets, and
-    a client's context that trusts it."""
+    """A throwaway certificate: files that replace those named in the snippets, and a client context
+    that trusts it."""
     with tempfile.TemporaryDirectory(prefix="wsecho-certificate-") as folder:
         crt, key, pem = (Path(folder, f"wsecho.{kind}") for kind in ("crt", "key", "pem"))
         subprocess.run(
@@ -157,7 +157,7 @@ def certificate() -> Iterator[tuple[dict[str, str], ssl.SSLContext]]:
 async def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wsecho-socket-"))
-        # Apache's processes are not root's.
+        # Apache's workers do not run as root.
         Path(folder).chmod(0o755)
         bind = f"unix:{folder}/wsecho.sock" if variant.unix else BACKEND
         started = stack.enter_context(wsecho(*SETTINGS, *variant.settings, bind=bind))
@@ -177,7 +177,7 @@ async def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) ->
                 await echoes(client, message)
             await echoes(client, "x" * MEBIBYTE)
             async with asyncio.timeout(PATIENCE):
-                # Pongs are matched by payload: any other one leaves this waiting.
+                # Pongs are matched by payload: with any other payload this would wait forever.
                 await (await client.ping(b"payload"))
             await client.close(4001, "spoofed")
             expect("Close", await end(client), (4001, "spoofed"))
@@ -190,7 +190,7 @@ async def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) ->
             await echoes(client, "still here")
             os.kill(started.process.pid, signal.SIGTERM)
             expect("Close at the end of the service", (await end(client))[0], 1001)
-            # Whoever stops Apache while it still has a WebSocket has to wait for it.
+            # Stopping Apache while it has a WebSocket would have to wait for the session.
             started.process.wait(PATIENCE)
 
 

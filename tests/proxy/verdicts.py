@@ -1,8 +1,8 @@
-"""What the service says about proxies that are configured wrongly.
+"""What the service says about misconfigured proxies.
 
-Each row of the table stands for one mistake in a real proxy. A right handshake is sent through it,
-and the verdict has to stand in the body that comes back through the proxy, in the service's log and
-in its counter.
+Each row of the table is one mistake in a real proxy. A correct handshake is sent through it, and
+the verdict must appear in the body that comes back through the proxy, in the service's log and in
+its counter.
 """
 
 import json
@@ -71,18 +71,18 @@ def apache(scheme: str) -> tuple[str, str]:
 
 @dataclass
 class Row:
-    """One mistake, and what comes of it."""
+    """One mistake and its consequences."""
 
     proxy: tuple[str, str] | None
     reason: str
     status: int = 426
-    # Where it names lines to add, the verdict is there as JSON, too.
+    # If the verdict names lines to add, it is also checked as JSON.
     lines: list[str] = field(default_factory=list)
-    # Stands in the body.
+    # Part of the body.
     sentence: str = "a WebSocket client called, but"
     settings: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=lambda: HANDSHAKE)
-    # How often the proxy tries for one request.
+    # How many times the proxy tries for one request.
     tries: int = 1
 
     def name(self) -> str:
@@ -101,7 +101,7 @@ UNEXPECTED, MISSING = "proxy_protocol_unexpected", "proxy_protocol_missing"
 ROWS = [
     Row(nginx(), "proxy_nothing_passed", lines=ALL),
     Row(nginx(VERSION), "proxy_headers_lost", lines=BOTH),
-    # What nginx from 1.29.7 on sends by itself.
+    # What nginx sends by default from 1.29.7 on.
     Row(nginx(VERSION, EMPTY), "proxy_headers_lost", lines=BOTH),
     Row(nginx(UPGRADE, CONNECTION), "proxy_http_1_0", lines=[VERSION]),
     Row(nginx(VERSION, UPGRADE), "proxy_connection_lost", lines=[CONNECTION]),
@@ -127,16 +127,16 @@ ROWS = [
         sentence="this peer may not send a PROXY header",
         settings=[REQUIRED, "proxy.trusted = []"],
     ),
-    # Here the proxy answers by itself.
+    # In these the proxy itself answers.
     Row(nginx(*ALL, scheme="https"), "tls_spoken", 502, sentence="502 Bad Gateway"),
     Row(haproxy("ssl verify none"), "tls_spoken", 503, sentence="No server", tries=4),
     Row(haproxy("proto h2"), "http2_spoken", 503, sentence="No server", tries=4),
 ]
 
-# With nothing missing; HAProxy needs no line for it.
+# With nothing missing; HAProxy needs no extra line.
 PASSING = [nginx(*ALL), haproxy(), apache("ws")]
 
-# What curl makes of a wrong URL: the verdict, its exit code and what it says.
+# What curl makes of a wrong URL: the verdict, curl's exit code and its message.
 CURL_ROWS = [
     (["--insecure", f"https://{BACKEND}/socket"], "tls_spoken", 35, "wrong version number"),
     (["--http2-prior-knowledge", f"http://{BACKEND}/socket"], "http2_spoken", 52, "Empty reply"),
@@ -145,9 +145,9 @@ CURL_ROWS = [
 
 
 def expect_known(started: Service, reason: str, times: int) -> None:
-    """The service has refused so many, and written one line about it."""
+    """Checks that the service refused this many and logged one line about it."""
     expect("counter", metric(f'wsecho_handshakes_refused_total{{reason="{reason}"}}'), times)
-    expect("left out", metric(f'wsecho_log_suppressed_total{{kind="{reason}"}}'), times - 1)
+    expect("suppressed", metric(f'wsecho_log_suppressed_total{{kind="{reason}"}}'), times - 1)
     level = record(started, reason=reason)["level"]
     expect("level of the line in the log", level, "INFO")
 
@@ -175,7 +175,7 @@ def check_curl(arguments: list[str], reason: str, code: int, says: str) -> None:
     with wsecho() as started:
         curl = subprocess.run(command, capture_output=True, text=True)
         expect(f"exit code of curl, which says {curl.stderr!r}", curl.returncode, code)
-        expect(f"{says!r} by curl", says in curl.stdout + curl.stderr, True)
+        expect(f"{says!r} from curl", says in curl.stdout + curl.stderr, True)
         expect_known(started, reason, 1)
 
 
