@@ -1,9 +1,9 @@
-// Uses the service as a person does in a browser's console, in Chromium or in Firefox.
+// Uses the service as a user would from a browser's console, in Chromium or Firefox.
 //
 //     node browser.cjs chrome|firefox EXECUTABLE SCREENSHOT ws://HOST:PORT PID
 //
-// The first difference ends it with exit code 1 and a line that names it. NODE_PATH tells where
-// puppeteer-core is installed: it drives both browsers, each over its own protocol.
+// On the first difference it exits with 1 and a line that names it. NODE_PATH is where puppeteer-core is
+// installed, which drives both browsers, each over its own protocol.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -11,7 +11,7 @@ const puppeteer = require('puppeteer-core');
 
 const STEP_LIMIT = 30_000;
 
-// Nothing but the page under test may cause traffic; and root has no sandbox.
+// Only the page under test may cause traffic, and the sandbox does not work as root.
 const FLAGS = {
   chrome: [
     '--no-sandbox',
@@ -26,8 +26,8 @@ const FLAGS = {
 };
 
 /**
- * Runs in the page: opens a WebSocket, waits for the echo of each message, closes, and tells what
- * happened. Without `close` it leaves the socket open in `window.left`.
+ * Runs in the page: opens a WebSocket, waits for the echo of each message, closes, and returns what
+ * happened. Without `close` the socket stays open, and `window.left` resolves when it ends.
  */
 async function session({ path, subprotocols, messages, close }) {
   const socket = new WebSocket(`ws://${location.host}${path}`, subprotocols);
@@ -35,7 +35,7 @@ async function session({ path, subprotocols, messages, close }) {
   const event = (name) =>
     new Promise((resolve, reject) => {
       socket.addEventListener(name, resolve, { once: true });
-      // A browser tells a page nothing more than this.
+      // Browsers tell a page no more than this.
       const fail = () => reject(new Error(`error before ${name}`));
       socket.addEventListener('error', fail, { once: true });
     });
@@ -126,11 +126,11 @@ async function check(page, pid) {
   });
 }
 
-/** One step, within its limit; its name stands before what went wrong. */
+/** Runs one step within its time limit; an error is prefixed with the step's name. */
 async function step(name, body) {
   let limit;
   const late = new Promise((_, reject) => {
-    limit = setTimeout(() => reject(new Error(`no end after ${STEP_LIMIT / 1000} s`)), STEP_LIMIT);
+    limit = setTimeout(() => reject(new Error(`timed out after ${STEP_LIMIT / 1000} s`)), STEP_LIMIT);
   });
   try {
     await Promise.race([body(), late]);
@@ -143,7 +143,7 @@ async function step(name, body) {
 }
 
 async function main(name, executablePath, screenshot, base, pid) {
-  // Each launch has a fresh profile.
+  // Each launch uses a fresh profile.
   const browser = await puppeteer.launch({ browser: name, executablePath, args: FLAGS[name] });
   try {
     console.log(`--- ${await browser.version()}`);

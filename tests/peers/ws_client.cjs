@@ -1,10 +1,10 @@
-// The exchange with `ws` for Node, as tests/peers/exchange.py describes it; and with the WebSocket
-// that Node itself has from version 22 on, or behind a flag from 20.10 on.
+// The exchange with `ws` for Node, like the one in tests/peers/exchange.py; and with Node's own
+// WebSocket, which it has from version 22 on, or behind a flag from 20.10 on.
 //
 //     node ws_client.cjs ws://HOST:PORT PID
 //
-// The first difference ends it with exit code 1 and a line that names it. NODE_PATH tells where
-// `ws` is installed.
+// On the first difference it exits with 1 and a line that names it. NODE_PATH is where `ws` is
+// installed.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -18,7 +18,7 @@ const TEXTS = [
   'Hello world',
   '',
   'Grüße, 世界, 🦀, \u202eright to left, \0',
-  // On both sides of the lengths at which a frame's header, or a reply's, grows.
+  // Lengths around those at which the header of the frame, or of its reply, grows.
   ...[117, 118, 125, 126, 65527, 65528, 65535, 65536].map((length) => 'x'.repeat(length)),
 ];
 const BINARIES = [
@@ -27,7 +27,7 @@ const BINARIES = [
   ...[125, 126, 65535, 65536, LIMIT].map((length) => Buffer.alloc(length, 0xff)),
 ];
 
-/** A value for a message: long ones by length and beginning. */
+/** Formats a value for a message; long ones by length and beginning. */
 function shown(value) {
   if (Buffer.isBuffer(value)) {
     return `Buffer of ${value.length}: ${value.toString('hex', 0, 20)}`;
@@ -43,10 +43,10 @@ function expect(what, actual, expected) {
   assert.ok(same, `${what}: got ${shown(actual)}, expected ${shown(expected)}`);
 }
 
-/** An open connection of `ws`, with the compression that it offers by default. */
+/** An open `ws` connection, offering compression as it does by default. */
 async function open(url, subprotocols = []) {
   const socket = new WsSocket(url, subprotocols);
-  // Events that come before somebody waits for them must not be lost.
+  // Events must not be lost if nobody is waiting for them yet.
   socket.inbox = [];
   socket.on('message', (data, binary) => {
     socket.inbox.push(binary ? data : data.toString());
@@ -82,7 +82,7 @@ async function echoes(base, path, prefix) {
     const reply = typeof message === 'string' ? prefix + message : message;
     expect(`${path}: echo of ${shown(message)}`, await receive(socket), reply);
   }
-  // One message in fragments that part a character, with a ping between them.
+  // One message in fragments that split a character, with a ping between them.
   const pong = once(socket, 'pong');
   const crab = Buffer.from('a 🦀 b');
   socket.send(crab.subarray(0, 4), { binary: false, fin: false });
@@ -99,7 +99,7 @@ async function echoes(base, path, prefix) {
     expect(`${path}: echo in a burst`, await receive(socket), `${prefix}message ${number}`);
   }
   socket.close();
-  // No code was sent, so none comes back: 1005 stands for that.
+  // No code was sent, so none comes back, which is reported as 1005.
   await expectEnd(`${path}: answer to an empty Close`, socket, 1005, '');
 }
 
@@ -110,7 +110,7 @@ async function pings(base) {
     socket.ping(payload);
     expect('pong', (await pong)[0], payload);
   }
-  // A pong that nobody asked for is ignored.
+  // An unsolicited pong is ignored.
   socket.pong('unasked');
   socket.send('after');
   expect('echo after the pings', await receive(socket), 'server: after');
@@ -149,7 +149,7 @@ async function tooBig(base) {
   assert.match(reason, /max_message_size/, `the reason of 1009 is ${reason}`);
 }
 
-/** The WebSocket of the platform, with the interface that browsers have. */
+/** The platform's WebSocket, with the browsers' interface. */
 async function platform(base) {
   const socket = new WebSocket(`${base}/socket`, ['chat']);
   const event = (name) =>
@@ -191,12 +191,12 @@ async function main(base, pid) {
     'closes by the client': () => clientCloses(base),
     'a message over the limit': () => tooBig(base),
     ...(globalThis.WebSocket && { "Node's own client": () => platform(base) }),
-    // Ends the service.
+    // Stops the service.
     SIGTERM: () => serviceStops(base, pid),
   };
   for (const [name, step] of Object.entries(steps)) {
     const limit = setTimeout(() => {
-      fail(name, new Error(`no end after ${STEP_LIMIT / 1000} s`));
+      fail(name, new Error(`timed out after ${STEP_LIMIT / 1000} s`));
     }, STEP_LIMIT);
     await step().catch((error) => fail(name, error));
     clearTimeout(limit);
