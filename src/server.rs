@@ -13,23 +13,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use self::places::Places;
+use self::places::Entrance;
 use self::pulse::{Pulse, Status, every};
 use crate::config::{Changes, Config, ConfigError};
-use crate::http::conn::{self, Admission};
+use crate::http::admission::{Admission, Lane};
+use crate::http::conn;
 use crate::http::router::Router;
 use crate::http::service::Service;
 use crate::net::listen::{BindError, ListenAddr, Listener, Listeners, PeerAddr, Stream};
 use crate::ops::logging::Lost;
-use crate::ops::machine::{Machine, TooFew};
+use crate::ops::machine::{Capacity, Machine, TooFew};
 use crate::ops::systemd::{self, Inherited, NotifyState};
 use crate::ws::handshake::Origins;
 use crate::ws::session::Budget;
 
 /// How often a new status may be sent to the service manager.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
+/// How long the backlog is emptied when a drain begins.
+const BACKLOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the outside asks of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +62,8 @@ pub enum StartError {
 /// A server whose addresses are bound.
 pub struct Server {
     config: Config,
-    listeners: Listeners,
-    admin: Listeners,
-    places: Places,
+    entrance: Entrance,
+    admin: Entrance,
     service: Arc<Service>,
     /// Answers under the policy of `config`.
     router: Arc<Router>,
@@ -100,21 +102,23 @@ impl Server {
         }
         let bind = |addr| Listener::bind(addr, config.boot.unix_mode);
         let admin = config.boot.admin.iter().map(bind).collect::<Result<_, _>>()?;
-        let service = Arc::new(Service::new(Budget::new(config.boot.buffer_budget), lost));
-        service.metrics().limit_connections(capacity.admitted);
+        let Capacity { admitted, overflow, admin: seats } = capacity;
+        let overflow = Lane::new(overflow);
+        let budget = Budget::new(config.boot.buffer_budget);
+        let service = Arc::new(Service::new(budget, lost, overflow.clone()));
+        service.metrics().limit_connections(admitted);
         Ok(Self {
             router: Arc::new(Router::new(Arc::clone(&config.policy), Arc::clone(&service))),
             config,
-            listeners: Listeners::new(listeners),
-            admin: Listeners::new(admin),
-            places: Places::new(capacity),
+            entrance: Entrance::new(Listeners::new(listeners), admitted, overflow),
+            admin: Entrance::new(Listeners::new(admin), 0, Lane::new(seats)),
             service,
         })
     }
 
     /// The bound addresses, with the ports that the kernel chose.
     pub fn addrs(&self) -> impl Iterator<Item = &ListenAddr> {
-        self.listeners.addrs()
+        self.entrance.addrs()
     }
 
     /// Serves until a signal asks to stop, then drains. Returns how many tasks did not end in time
@@ -130,7 +134,7 @@ impl Server {
         let addrs = self.addrs().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let mut status = Status::new(addrs);
         let mut pulse = Pulse::new();
-        announce(&self.listeners, &self.admin, &self.config);
+        announce(&self.entrance, &self.admin, &self.config);
         self.service.metrics().loaded();
         systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.render(0))]);
         while self.serve(&mut signals, &mut pulse, &mut status).await == Signal::Reload {
@@ -146,7 +150,7 @@ impl Server {
         pulse: &mut Pulse,
         status: &mut Status,
     ) -> Signal {
-        let Self { listeners, admin, places, service, router, .. } = self;
+        let Self { entrance, admin, service, router, .. } = self;
         let mut period = every(STATUS_PERIOD);
         loop {
             tokio::select! {
@@ -159,8 +163,8 @@ impl Server {
                     }
                     service.limiter.report();
                 }
-                accepted = places.accept_admin(admin) => serve_admin(service, accepted),
-                accepted = places.accept(listeners) => serve(service, router, accepted),
+                accepted = admin.accept() => serve_admin(service, accepted),
+                accepted = entrance.accept() => serve(service, router, accepted),
             }
         }
     }
@@ -195,30 +199,31 @@ impl Server {
         signals: &mut impl FnMut(&mut Context<'_>) -> Poll<Signal>,
         pulse: &mut Pulse,
     ) -> usize {
-        let Self { config, mut listeners, mut admin, places, service, router } = self;
+        let Self { config, mut entrance, mut admin, service, router } = self;
         let drain = service.drain();
         tracing::info!(sessions = service.metrics().sessions.get(), "stopping: draining");
         systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         drain.begin(config.policy.shutdown.clone());
         // Connections in the backlog are accepted and answered with 503: closing the socket would
-        // reset them.
-        listeners.keep_own();
-        loop {
+        // reset them. However many come, that has an end.
+        entrance.keep_own();
+        let end = Instant::now() + BACKLOG_PATIENCE;
+        while Instant::now() < end {
             tokio::select! {
                 biased;
-                accepted = places.accept(&mut listeners) => serve(&service, &router, accepted),
+                accepted = entrance.accept() => serve(&service, &router, accepted),
                 () = std::future::ready(()) => break,
             }
             // tokio's budget for one poll would otherwise hide the rest of the backlog.
             tokio::task::yield_now().await;
         }
         // A proxy retries a refused connection elsewhere, so the sockets go before the sessions.
-        drop(listeners);
+        drop(entrance);
         let aborted = loop {
             tokio::select! {
                 running = drain.wait() => break running,
                 () = pulse.beat() => {}
-                accepted = places.accept_admin(&mut admin) => serve_admin(&service, accepted),
+                accepted = admin.accept() => serve_admin(&service, accepted),
                 signal = poll_fn(&mut *signals) => match signal {
                     Signal::Reload => tracing::info!("SIGHUP ignored while draining"),
                     Signal::Stop => break drain.running(),
@@ -242,13 +247,13 @@ fn serve(
     service.drain().spawn(conn::serve(stream, peer, Arc::clone(router), admission));
 }
 
-fn serve_admin(service: &Arc<Service>, (stream, permit): (Stream, OwnedSemaphorePermit)) {
-    service.drain().spawn(conn::serve_admin(stream, Arc::clone(service), permit));
+fn serve_admin(service: &Arc<Service>, (stream, _, admission): (Stream, PeerAddr, Admission)) {
+    service.drain().spawn(conn::serve_admin(stream, Arc::clone(service), admission));
 }
 
 /// Logs where clients can connect.
-fn announce(listeners: &Listeners, admin: &Listeners, config: &Config) {
-    for addr in listeners.addrs() {
+fn announce(entrance: &Entrance, admin: &Entrance, config: &Config) {
+    for addr in entrance.addrs() {
         let path = config.policy.endpoints.first().map_or("/", |endpoint| &endpoint.path);
         match addr {
             ListenAddr::Tcp(tcp) => tracing::info!(

@@ -1,176 +1,108 @@
-//! One connection, from accept to its answer or its upgrade.
+//! One connection, from accept to the end of its answer or to its upgrade.
 //!
-//! Owns hyper's builder and its timer: the limits on a request's head, the one deadline for the head
-//! and what precedes it, and the hand-over of the stream after an upgrade. It does not know the
-//! paths, nor what is spoken after the handshake.
-//!
-//! Source: RFC 9112.
+//! Owns its deadlines, the writing of an answer and the lingering close (RFC 9112, section 9.6). It
+//! does not know the paths, nor what is spoken after the handshake.
 
-use std::convert::Infallible;
-use std::future::ready;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::admin;
-use super::answer::Body;
-use super::prologue::{self, Prologue};
+use super::admission::Admission;
+use super::exchange::exchange;
+use super::head::BadHead;
+use super::prologue::{self, Beginning, Prologue};
 use super::refusal::Refusal;
 use super::router::{Answer, Router};
 use super::service::Service;
 use super::upgrade::{self, Caller, Opening};
-use super::wire::Wire;
 use crate::net::listen::{PeerAddr, Transport};
 use crate::ops::metrics::Label;
-use crate::proxy::diagnosis::Verdict;
 use crate::proxy::protocol::Expect;
 use crate::ws::handshake::Rejection;
 
-/// The largest request head, in bytes; a larger one is answered with 431.
-const MAX_HEAD: usize = 16 * 1024;
-/// The most header fields in a request; more are answered with 431.
-const MAX_FIELDS: usize = 64;
-/// How long a request may take on a connection over a limit, or to the admin listener.
-const SHORT_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a connection over a limit, or one to the admin listener, may last in all.
+const BRIEF: Duration = Duration::from_secs(2);
+/// How long a closed connection is read and its bytes thrown away.
+const LINGER: Duration = Duration::from_secs(2);
 
-/// The permit a connection is served under, kept as long as it lives.
-#[derive(Debug)]
-pub enum Admission {
-    /// One of `limits.max_connections`.
-    Admitted(OwnedSemaphorePermit),
-    /// One over the limit: it is refused, and only `/healthz` is answered.
-    Overflow(OwnedSemaphorePermit),
-}
-
-impl Admission {
-    fn permit(self) -> OwnedSemaphorePermit {
-        match self {
-            Self::Admitted(permit) | Self::Overflow(permit) => permit,
-        }
-    }
-}
-
-/// Why a connection ended without an answer from the router.
+/// Why a connection ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unanswered {
+    /// No complete head in time.
     Timeout,
-    TooLarge,
-    NotHttp,
+    /// The client closed the connection in the middle of its head.
     Incomplete,
+    /// The answer could not be written.
     Broken,
-}
-
-impl From<&hyper::Error> for Unanswered {
-    fn from(error: &hyper::Error) -> Self {
-        if error.is_timeout() {
-            Self::Timeout
-        } else if error.is_parse_too_large() {
-            Self::TooLarge
-        } else if error.is_parse() {
-            Self::NotHttp
-        } else if error.is_incomplete_message() {
-            Self::Incomplete
-        } else {
-            Self::Broken
-        }
-    }
+    /// It had to make room in its lane.
+    Evicted,
 }
 
 impl Label for Unanswered {
     fn label(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
-            Self::TooLarge => "too_large",
-            Self::NotHttp => "not_http",
             Self::Incomplete => "incomplete",
             Self::Broken => "broken",
+            Self::Evicted => "full",
         }
     }
 }
 
-impl Unanswered {
-    fn sentence(self) -> &'static str {
-        match self {
-            Self::Timeout => "no complete request within timeouts.handshake",
-            Self::TooLarge => "request head over 16 KiB or 64 fields",
-            Self::NotHttp => "not an HTTP/1.1 request",
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Timeout => "no complete request in time",
             Self::Incomplete => "the client closed the connection in the middle of its request",
-            Self::Broken => "the connection broke",
-        }
+            Self::Broken => "the connection broke before it was answered",
+            Self::Evicted => "over a limit, and it made room for another one",
+        })
     }
 }
 
-/// Serves one connection of the admin listener, which keeps the permit as long as it lives.
-pub async fn serve_admin(
-    stream: impl Transport,
-    service: Arc<Service>,
-    _permit: OwnedSemaphorePermit,
-) {
-    let wire = Wire::new(stream, SHORT_DEADLINE);
-    let answer = |request: &Request<Incoming>| Answer::Plain(admin::answer(request, &service));
-    let deadline = Instant::now() + SHORT_DEADLINE;
-    if let Err(error) = exchange(wire, deadline, answer).await {
-        tracing::debug!(reason = Unanswered::from(&error).label(), "admin: not answered");
-    }
-}
-
-/// Reads one request and answers it. Returns the session to start, if that opens a WebSocket.
-async fn exchange<S: Transport>(
-    wire: Wire<S>,
-    deadline: Instant,
-    answer: impl FnMut(&Request<Incoming>) -> Answer + Send,
-) -> hyper::Result<Option<(Opening, OnUpgrade)>> {
-    let state = Mutex::new((answer, None));
-    let service = |mut request: Request<Incoming>| {
-        let (answer, upgrade) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
-        let response = match answer(&request) {
-            Answer::Plain(response) => response,
-            Answer::Upgrade(response, opening) => {
-                *upgrade = Some((opening, hyper::upgrade::on(&mut request)));
-                response
-            }
+/// Serves one connection of the admin listener.
+pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admission: Admission) {
+    let end = Instant::now() + BRIEF;
+    let answered = within(&admission, end, async {
+        let budget = &service.shared.budget;
+        let Prologue::Request(Beginning { head, .. }) =
+            prologue::read(&mut stream, Expect::Off, false, budget).await
+        else {
+            return false;
         };
-        ready(Ok::<Response<Body>, Infallible>(response))
-    };
-    http1::Builder::new()
-        // Without a timer hyper silently ignores the deadline.
-        .timer(TokioTimer::new())
-        .header_read_timeout(deadline.saturating_duration_since(Instant::now()))
-        .max_headers(MAX_FIELDS)
-        .max_header_size(MAX_HEAD)
-        .half_close(true)
-        // As Tornado and most servers write them: some small clients compare case.
-        .title_case_headers(true)
-        .serve_connection(TokioIo::new(wire), service_fn(service))
-        .with_upgrades()
-        .await?;
-    Ok(state.into_inner().unwrap_or_else(PoisonError::into_inner).1)
+        let answer = |request: &_| (admin::answer(request, &service), ());
+        let bytes = match exchange(head, answer).await {
+            Ok((bytes, ())) => bytes,
+            Err(bad) => Refusal::from(bad).bytes(),
+        };
+        close(&mut stream, &bytes, end).await.is_ok()
+    });
+    if answered.await != Ok(true) {
+        tracing::debug!("admin: not answered");
+    }
 }
 
 /// Serves one connection: one request, which is answered or upgraded.
 ///
 /// It cannot fail. The head, with what comes before it, has to be complete within
 /// `timeouts.handshake` of this call.
-pub async fn serve<S>(stream: S, peer: PeerAddr, router: Arc<Router>, admission: Admission)
-where
-    S: Transport,
-{
+pub async fn serve<S: Transport>(
+    mut stream: S,
+    peer: PeerAddr,
+    router: Arc<Router>,
+    mut admission: Admission,
+) {
     let (service, policy) = (router.service(), router.policy());
     let _counted = service.count_connection();
     let mut caller = Caller {
         peer,
         proxy: None,
         accepted: Instant::now(),
-        refused: matches!(admission, Admission::Overflow(_)).then_some(Rejection::Full),
+        refused: matches!(admission, Admission::Seated(_)).then_some(Rejection::Full),
         claim: None,
     };
     let trusted = policy.proxy.trusted.contains(peer);
@@ -178,73 +110,122 @@ where
     if !trusted && caller.refused.is_none() {
         match service.claim(peer.into(), policy.max_connections_per_client) {
             Ok(claim) => caller.claim = claim,
-            Err(rejection) => caller.refused = Some(rejection),
+            Err(rejection) => {
+                caller.refused = Some(rejection);
+                admission.step_aside(&service.overflow).await;
+            }
         }
     }
-    let patience = policy.handshake_timeout;
-    let patience = if caller.refused.is_some() { patience.min(SHORT_DEADLINE) } else { patience };
-    let deadline = caller.accepted + patience;
-    let mut wire = Wire::new(stream, policy.timeouts.close);
-
-    let proxy = policy.proxy.protocol;
-    let beginning = if proxy == Expect::Required && !trusted {
-        Ok(Prologue::Wrong(Verdict::ProxyUntrusted))
-    } else {
-        timeout_at(deadline, prologue::read(&mut wire, proxy)).await
-    };
-    let unanswered = match beginning {
-        Ok(Prologue::Request(first, header)) => {
-            wire.unread(first);
-            caller.proxy = header;
-            match exchange(wire, deadline, |request| router.answer(request, &mut caller)).await {
-                Ok(None) => return,
-                Ok(Some((opening, upgraded))) => {
-                    hand_over::<S>(opening, upgraded, service, admission).await;
+    let end = caller.refused.map(|_| caller.accepted + BRIEF);
+    let head_due = caller.accepted + policy.handshake_timeout;
+    let head_due = end.map_or(head_due, |end| end.min(head_due));
+    let expect = policy.proxy.protocol;
+    let reading = prologue::read(&mut stream, expect, trusted, &service.shared.budget);
+    let answer = match within(&admission, head_due, reading).await {
+        Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
+            caller.proxy = proxy;
+            match answer(head, &router, &mut caller).await {
+                Ok((bytes, None)) => bytes,
+                Ok((bytes, Some(opening))) => {
+                    let written = timeout_at(
+                        Instant::now() + policy.timeouts.close,
+                        stream.write_all(&bytes),
+                    );
+                    if matches!(written.await, Ok(Ok(()))) {
+                        // A task of its own, so that it carries none of this connection's state for
+                        // the hours that it may last; only the permit moves on.
+                        let (service, permit) = (Arc::clone(service), admission.into_permit());
+                        let session =
+                            upgrade::run(opening, Arc::clone(&service), stream, rest, permit);
+                        service.drain().spawn(session);
+                    } else {
+                        unanswered(service, peer, Unanswered::Broken);
+                    }
                     return;
                 }
-                Err(error) => Unanswered::from(&error),
+                Err(bad) => refuse(service, peer, &bad.into()),
             }
         }
-        Ok(Prologue::Wrong(verdict)) => {
-            let refusal = Refusal::of_first_bytes(verdict);
-            if service.refuse(peer, &refusal) {
-                let reason = refusal.label();
-                tracing::info!(%peer, reason, "connection refused: {}", refusal.message);
-            }
-            // A peer that does not wait for the answer loses nothing.
-            let _ = wire.write_all(&refusal.bytes()).await;
-            let _ = wire.shutdown().await;
-            return;
-        }
+        Ok(Prologue::Wrong(verdict)) => refuse(service, peer, &verdict.into()),
+        Ok(Prologue::Bad(bad)) => refuse(service, peer, &bad.into()),
         Ok(Prologue::Silent) => {
-            tracing::debug!(%peer, "the client left without sending a byte");
+            tracing::debug!(%peer, "the client left without sending a request");
             return;
         }
-        Ok(Prologue::Broken) => Unanswered::Incomplete,
-        Err(_) => Unanswered::Timeout,
+        Ok(Prologue::Incomplete) => return unanswered(service, peer, Unanswered::Incomplete),
+        Err(why) => return unanswered(service, peer, why),
     };
-    if service.refuse(peer, &unanswered) {
-        let reason = unanswered.label();
-        let sentence = unanswered.sentence();
-        tracing::info!(%peer, reason, "connection closed unanswered: {sentence}");
+    // Who gets no WebSocket takes no room from those that may.
+    admission.step_aside(&service.overflow).await;
+    let written_by = Instant::now() + policy.timeouts.close;
+    let written_by = end.map_or(written_by, |end| end.min(written_by));
+    let end = end.unwrap_or(written_by + LINGER);
+    // A client that does not wait for the end of the answer loses nothing.
+    let _ = within(&admission, end, close(&mut stream, &answer, written_by)).await;
+}
+
+/// Answers a request; with the session to open, if it opens one.
+async fn answer(
+    head: Vec<u8>,
+    router: &Router,
+    caller: &mut Caller,
+) -> Result<(Vec<u8>, Option<Opening>), BadHead> {
+    exchange(head, |request| match router.answer(request, caller) {
+        Answer::Plain(response) => (response, None),
+        Answer::Upgrade(response, opening) => (response, Some(opening)),
+    })
+    .await
+}
+
+/// Awaits a step of a connection, unless its time is over or it has to make room.
+async fn within<T>(
+    admission: &Admission,
+    end: Instant,
+    step: impl Future<Output = T>,
+) -> Result<T, Unanswered> {
+    tokio::select! {
+        biased;
+        () = admission.evicted() => Err(Unanswered::Evicted),
+        done = timeout_at(end, step) => done.map_err(|_| Unanswered::Timeout),
     }
 }
 
-/// Takes the stream back from hyper after a 101, and starts the session on it.
+/// Writes an answer and closes the connection, in time.
 ///
-/// hyper may have read past the request: what it holds of the client's first frames is the session's
-/// first input. The session is a task of its own, so that it carries none of this connection's state
-/// (request, hyper's buffers, this future) for the hours that it may last; only the permit moves on.
-async fn hand_over<S: Transport>(
-    opening: Opening,
-    upgraded: OnUpgrade,
-    service: &Arc<Service>,
-    admission: Admission,
-) {
-    // The client may be gone before it has read the 101.
-    if let Ok(upgraded) = upgraded.await {
-        let (stream, first) = Wire::<S>::reclaim(upgraded);
-        let session = upgrade::run(opening, Arc::clone(service), stream, first, admission.permit());
-        service.drain().spawn(session);
+/// Closing while bytes are in flight makes the kernel send a reset, which can overtake the answer: so
+/// the client is read until it closes too, for [`LINGER`] at most, however much it sends.
+async fn close(
+    stream: &mut impl Transport,
+    answer: &[u8],
+    written_by: Instant,
+) -> Result<(), Unanswered> {
+    let written = timeout_at(written_by, async {
+        stream.write_all(answer).await?;
+        stream.shutdown().await
+    });
+    if !matches!(written.await, Ok(Ok(()))) {
+        return Err(Unanswered::Broken);
+    }
+    let mut discarded = [0; 4096];
+    let discard = async { while matches!(stream.read(&mut discarded).await, Ok(1..)) {} };
+    // The answer is written: whether the client closes in time matters to nobody.
+    let _ = timeout_at(Instant::now() + LINGER, discard).await;
+    Ok(())
+}
+
+/// Counts and logs a connection that is refused before there is a request, and words its answer.
+fn refuse(service: &Service, peer: PeerAddr, refusal: &Refusal) -> Vec<u8> {
+    if service.refuse(peer.into(), refusal) {
+        let reason = refusal.label();
+        tracing::info!(%peer, reason, "connection refused: {}", refusal.message);
+    }
+    refusal.bytes()
+}
+
+/// Counts and logs a connection that ended without an answer.
+fn unanswered(service: &Service, peer: PeerAddr, why: Unanswered) {
+    if service.refuse(peer.into(), &why) {
+        let reason = why.label();
+        tracing::info!(%peer, reason, "connection closed unanswered: {why}");
     }
 }

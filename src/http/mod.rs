@@ -1,11 +1,14 @@
 //! HTTP/1.1: what comes before a WebSocket, and what is answered instead of one.
 
-mod prologue;
-mod wire;
+mod head;
 
 mod answer;
+mod prologue;
+
+mod exchange;
 pub mod refusal;
 
+pub mod admission;
 mod clients;
 pub mod service;
 

@@ -1,63 +1,110 @@
-//! What comes before a request: a PROXY header where one is due, or the wrong protocol.
+//! The bytes of a connection up to the end of its request's head.
 //!
-//! Owns the reading of a connection's first bytes. It does not know what they mean, which is the
-//! PROXY parser's matter and the diagnosis', nor who may speak PROXY.
+//! Owns the reading, and the memory that an unfinished head takes: its own bytes and at most one KiB
+//! more, charged to the budget beyond what every connection may have. What the bytes mean is up to
+//! the PROXY parser, the diagnosis and hyper.
 //!
 //! Source: section 2 of HAProxy's `proxy-protocol.txt` for what is read before anything else.
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::time::Duration;
 
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::sleep;
+
+use super::head::{BadHead, Scan};
 use crate::proxy::diagnosis::{Spoken, Verdict, spoken};
 use crate::proxy::protocol::{self, Expect, ProxyError, ProxyHeader};
+use crate::ws::session::{Budget, Charge, FREE};
 
-/// Read at once. A handshake mostly fits.
-const FIRST_READ: usize = 1024;
+/// By how much the memory of a head grows. Most handshakes fit into one such step.
+const STEP: usize = 1024;
+/// How often a connection looks whether there is memory for its head.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// How a connection begins.
 #[derive(Debug)]
 pub(super) enum Prologue {
-    /// With what may be a request, whose first bytes these are.
-    Request(BytesMut, Option<ProxyHeader>),
-    /// With something that is none.
+    /// With what may be a request.
+    Request(Beginning),
+    /// With something else.
     Wrong(Verdict),
-    /// Not at all: the client left in silence, as simple health checks do.
+    /// With something that looks like a request, and is not.
+    Bad(BadHead),
+    /// Not at all: the client left without a byte of a request, as simple health checks do.
     Silent,
-    /// It broke.
-    Broken,
+    /// The client left in the middle of a request.
+    Incomplete,
 }
 
-/// Reads until it is clear how a connection begins: with a PROXY header, if one is due.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin), proxy: Expect) -> Prologue {
-    let mut bytes = BytesMut::with_capacity(FIRST_READ);
-    let mut header = None;
+/// A whole head, what precedes it and what follows.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    pub(super) proxy: Option<ProxyHeader>,
+    pub(super) head: Vec<u8>,
+    /// What came behind the head: the client's first frames, if it opens a WebSocket.
+    pub(super) rest: Vec<u8>,
+}
+
+/// Reads until a request's head is complete, or cannot be one any more. `may_proxy` says whether the
+/// peer is trusted to send the PROXY header that `expect` requires.
+pub(super) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    expect: Expect,
+    may_proxy: bool,
+    budget: &Budget,
+) -> Prologue {
+    let mut charge = Charge::new(budget);
+    let mut bytes = Vec::new();
+    let mut scan = Scan::default();
+    let mut proxy = None;
+    let mut is_http = false;
     loop {
-        if proxy == Expect::Required && header.is_none() {
+        if bytes.len() == bytes.capacity() {
+            // Every connection may have a little memory; for more the budget has to allow it.
+            while bytes.len() + STEP > FREE && budget.is_spent() {
+                sleep(RETRY).await;
+            }
+            bytes.reserve_exact(STEP);
+            charge.set(bytes.capacity().saturating_sub(FREE));
+        }
+        let spare = bytes.capacity() - bytes.len();
+        match stream.read_buf(&mut (&mut bytes).limit(spare)).await {
+            Ok(0) | Err(_) if bytes.is_empty() => return Prologue::Silent,
+            Ok(0) | Err(_) => return Prologue::Incomplete,
+            Ok(_) => {}
+        }
+        let due = expect == Expect::Required && proxy.is_none();
+        if due && !may_proxy {
+            return Prologue::Wrong(Verdict::ProxyUntrusted);
+        }
+        if due {
             match protocol::parse(&bytes) {
                 Ok(Some((found, length))) => {
-                    header = Some(found);
-                    bytes.advance(length);
+                    proxy = Some(found);
+                    bytes.drain(..length);
                 }
-                Ok(None) => {}
+                Ok(None) => continue,
                 Err(ProxyError::Absent) => return Prologue::Wrong(Verdict::ProxyMissing),
                 Err(ProxyError::Malformed(_) | ProxyError::TooLong(_)) => {
                     return Prologue::Wrong(Verdict::ProxyMalformed);
                 }
             }
         }
-        let due = proxy == Expect::Required && header.is_none();
-        if !due {
+        if !is_http {
             match spoken(&bytes) {
-                Some(Spoken::Http) => return Prologue::Request(bytes, header),
+                Some(Spoken::Http) => is_http = true,
                 Some(Spoken::Other(verdict)) => return Prologue::Wrong(verdict),
-                None => {}
+                None => continue,
             }
         }
-        match stream.read_buf(&mut bytes).await {
-            Ok(0) if bytes.is_empty() => return Prologue::Silent,
-            Ok(0) if !due => return Prologue::Request(bytes, header),
-            Ok(0) | Err(_) => return Prologue::Broken,
-            Ok(_) => {}
+        match scan.end(&bytes) {
+            Ok(Some(length)) => {
+                let rest = bytes.split_off(length);
+                return Prologue::Request(Beginning { proxy, head: bytes, rest });
+            }
+            Ok(None) => {}
+            Err(bad) => return Prologue::Bad(bad),
         }
     }
 }

@@ -11,6 +11,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::answer::{Body, plain};
+use super::head::BadHead;
 use crate::ops::metrics::Label;
 use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy};
 use crate::ws::handshake::{self, Rejection};
@@ -39,6 +40,23 @@ impl From<Rejection> for Refusal {
     }
 }
 
+impl From<Verdict> for Refusal {
+    /// Refuses a connection that did not begin with a request.
+    fn from(verdict: Verdict) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, verdict.label(), verdict.to_string())
+    }
+}
+
+impl From<BadHead> for Refusal {
+    fn from(bad: BadHead) -> Self {
+        let status = match bad {
+            BadHead::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, bad.label(), bad.to_string())
+    }
+}
+
 impl Label for Refusal {
     fn label(&self) -> &'static str {
         self.reason
@@ -48,12 +66,6 @@ impl Label for Refusal {
 impl Refusal {
     fn new(status: StatusCode, reason: &'static str, message: String) -> Self {
         Self { status, reason, message, remedy: None }
-    }
-
-    /// A connection that did not begin with a request.
-    #[must_use]
-    pub fn of_first_bytes(verdict: Verdict) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, verdict.label(), verdict.to_string())
     }
 
     /// A page that is refused only because the proxy in front hides the site's host.

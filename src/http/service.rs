@@ -3,8 +3,8 @@
 //! Owns the counting of connections and of requests that got no WebSocket. It does not know any
 //! policy: a reload leaves it alone.
 
+use super::admission::Lane;
 use super::clients::{Claim, Clients};
-use crate::net::listen::PeerAddr;
 use crate::ops::drain::Drain;
 use crate::ops::logging::{Limiter, Lost};
 use crate::ops::metrics::{Label, Metrics};
@@ -22,15 +22,17 @@ pub struct Service {
     pub clients: Clients,
     /// Log lines that were lost.
     pub log_lost: Lost,
+    /// The seats of connections over a limit.
+    pub overflow: Lane,
 }
 
 impl Service {
     /// A service that nobody has connected to yet.
     #[must_use]
-    pub fn new(budget: Budget, log_lost: Lost) -> Self {
+    pub fn new(budget: Budget, log_lost: Lost, overflow: Lane) -> Self {
         let shared = Shared { budget, drain: Drain::default(), metrics: Metrics::new() };
         let (limiter, clients) = (Limiter::new(), Clients::default());
-        Self { shared, limiter, clients, log_lost }
+        Self { shared, limiter, clients, log_lost, overflow }
     }
 
     /// The one door through which tasks start.
@@ -72,10 +74,11 @@ impl Service {
         Ok(Some(Box::new(claim)))
     }
 
-    /// Counts a connection that got no WebSocket. Returns whether it may be logged.
-    pub(super) fn refuse(&self, peer: PeerAddr, reason: &impl Label) -> bool {
+    /// Counts a connection that got no WebSocket. Returns whether it may be logged: a client causes
+    /// few lines.
+    pub(super) fn refuse(&self, client: ClientAddr, reason: &impl Label) -> bool {
         self.metrics().refuse(reason);
-        let admitted = self.limiter.admits(ClientAddr::from(peer).ip(), reason.label());
+        let admitted = self.limiter.admits(client.ip(), reason.label());
         if !admitted {
             self.metrics().suppress(reason.label());
         }

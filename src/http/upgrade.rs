@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::header::{
     CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
     UPGRADE,
@@ -126,7 +125,7 @@ pub(super) fn open<B>(
         });
     let (accepted, claim) = checked.map_err(|rejection| {
         let refusal = refusal(rejection, &client, peer, headers);
-        if service.refuse(peer, &refusal) {
+        if service.refuse(client.addr, &refusal) {
             let origin = headers.get(ORIGIN).filter(|_| rejection == Rejection::Origin);
             let origin = origin.map(|origin| tracing::field::display(Untrusted(origin.as_bytes())));
             tracing::info!(
@@ -180,13 +179,14 @@ fn switch(accepted: Accepted) -> Response<Body> {
 
 /// Runs the session behind a 101 to its end, and logs it.
 ///
-/// `permit` is kept for as long as the session lives.
+/// `first` is what the client sent behind its handshake; `permit` is kept for as long as the
+/// session lives.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 pub(super) fn run<S: Transport>(
     opening: Opening,
     service: Arc<Service>,
     stream: S,
-    first: Bytes,
+    first: Vec<u8>,
     permit: impl Send,
 ) -> impl Future<Output = ()> + Send {
     // Every argument is used inside, where the future keeps it: moving it first would store it

@@ -1,60 +1,52 @@
-//! The permits under which connections are accepted: `limits.max_connections`, the overflow lane and
-//! the admin listener's own.
+//! Accepting connections under permits: `limits.max_connections`, and the lanes for those over it and
+//! for the admin listener.
 //!
-//! Owns the semaphores, and that a permit is taken before a connection is. It does not know how many
-//! there should be, nor what a connection is refused with.
+//! Owns the permits and the order in which they are taken. It does not know how many there should be,
+//! nor how a connection is refused.
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
-use crate::http::conn::Admission;
-use crate::net::listen::{Listeners, PeerAddr, Stream};
-use crate::ops::machine::Capacity;
+use crate::http::admission::{Admission, Lane};
+use crate::net::listen::{ListenAddr, Listeners, PeerAddr, Stream};
 
-/// The permits for connections.
-pub(super) struct Places {
+/// Listening sockets, and the permits for what is accepted on them.
+pub(super) struct Entrance {
+    listeners: Listeners,
+    /// None for the admin listener: all of its connections are seated.
     admitted: Arc<Semaphore>,
-    overflow: Arc<Semaphore>,
-    admin: Arc<Semaphore>,
+    lane: Lane,
+    /// Accepted, and without a permit yet: kept here, so that accepting can be cancelled.
+    standing: Option<(Stream, PeerAddr)>,
 }
 
-impl Places {
-    pub(super) fn new(Capacity { admitted, overflow, admin }: Capacity) -> Self {
-        let [admitted, overflow, admin] =
-            [admitted, overflow, admin].map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { admitted, overflow, admin }
+impl Entrance {
+    /// Admits so many connections, and seats the others in the lane.
+    pub(super) fn new(listeners: Listeners, admitted: usize, lane: Lane) -> Self {
+        Self { listeners, admitted: Arc::new(Semaphore::new(admitted)), lane, standing: None }
     }
 
-    /// Waits for a permit of the admin listener, then for a connection. Cancel safe.
-    pub(super) async fn accept_admin(
-        &self,
-        listeners: &mut Listeners,
-    ) -> (Stream, OwnedSemaphorePermit) {
-        let permit = acquire(&self.admin).await;
-        (listeners.accept().await.0, permit)
+    /// The bound addresses.
+    pub(super) fn addrs(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.listeners.addrs()
     }
 
-    /// Waits for a permit, then for a connection to give it to. Cancel safe.
-    pub(super) async fn accept(&self, listeners: &mut Listeners) -> (Stream, PeerAddr, Admission) {
-        let first = tokio::select! {
-            biased;
-            permit = acquire(&self.admitted) => Admission::Admitted(permit),
-            permit = acquire(&self.overflow) => Admission::Overflow(permit),
+    /// Leaves the inherited sockets to whoever comes after us, with the connections in their backlog.
+    pub(super) fn keep_own(&mut self) {
+        self.listeners.keep_own();
+    }
+
+    /// Waits for a connection, and admits or seats it. Cancel safe.
+    pub(super) async fn accept(&mut self) -> (Stream, PeerAddr, Admission) {
+        if self.standing.is_none() {
+            self.standing = Some(self.listeners.accept().await);
+        }
+        let admission = match Arc::clone(&self.admitted).try_acquire_owned() {
+            Ok(permit) => Admission::Admitted(permit),
+            Err(_) => Admission::Seated(self.lane.enter().await),
         };
-        let (stream, peer) = listeners.accept().await;
-        let admission = match first {
-            // A connection may have ended while this one was awaited.
-            Admission::Overflow(permit) => match Arc::clone(&self.admitted).try_acquire_owned() {
-                Ok(better) => Admission::Admitted(better),
-                Err(_) => Admission::Overflow(permit),
-            },
-            admitted @ Admission::Admitted(_) => admitted,
-        };
+        let (stream, peer) = self.standing.take().expect("it stands there until now");
         (stream, peer, admission)
     }
-}
-
-async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(permits).acquire_owned().await.expect("these semaphores are never closed")
 }

@@ -24,8 +24,7 @@ use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use self::backlog::{Backlog, Spare};
-pub use self::budget::Budget;
-use self::budget::Charge;
+pub use self::budget::{Budget, Charge};
 pub use self::ended::Ended;
 use crate::net::listen::Transport;
 use crate::ops::drain::{Drain, Slot};
@@ -43,8 +42,8 @@ const READS: u32 = 32;
 const SLICES: usize = 64;
 /// What may be read, and must be answered, when the process has no memory left.
 const SMALL_WINDOW: usize = 4096;
-/// What a session may hold without being charged for it, in bytes.
-const FREE: usize = 4096;
+/// What a connection may hold without being charged for it, in bytes.
+pub const FREE: usize = 4096;
 /// A client that has been sent so many bytes within so much time of its beginning reads fast.
 const FAST: (u64, Duration) = (4 << 20, Duration::from_secs(4));
 

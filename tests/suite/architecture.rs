@@ -80,8 +80,8 @@ fn the_map_names_every_file_and_no_other() {
     let named: BTreeSet<PathBuf> = block("## The map")
         .iter()
         .filter_map(|line| line.split_whitespace().next())
-        .filter(|name| name.ends_with(".rs"))
         .map(PathBuf::from)
+        .filter(|name| name.extension().is_some_and(|extension| extension == "rs"))
         .collect();
     let files = sources().into_iter().filter(|file| !file.ends_with("mod.rs"));
     assert_eq!(named, files.collect());

@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Semaphore;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
-use wsecho::http::conn::{self, Admission};
+use wsecho::http::admission::{Admission, Lane};
+use wsecho::http::conn;
 use wsecho::http::router::Router;
 use wsecho::http::service::Service;
 use wsecho::net::listen::PeerAddr;
@@ -36,7 +37,7 @@ impl Inside {
     pub fn new(config: &str) -> Self {
         let config = wsecho::config::parse(config).expect("the test's configuration is right");
         let budget = Budget::new(config.boot.buffer_budget);
-        let service = Arc::new(Service::new(budget, Lost::default()));
+        let service = Arc::new(Service::new(budget, Lost::default(), Lane::new(256)));
         let drain = service.drain().clone();
         Self { drain, router: Arc::new(Router::new(config.policy, service)) }
     }
@@ -63,11 +64,14 @@ impl Inside {
     ) -> (DuplexStream, impl Future + use<>) {
         let (client, server) = duplex(room);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("it is new");
-        let admission =
-            if overflow { Admission::Overflow(permit) } else { Admission::Admitted(permit) };
         let (ended, end) = tokio::sync::oneshot::channel::<()>();
         let router = Arc::clone(&self.router);
         self.drain.spawn(async move {
+            let admission = if overflow {
+                Admission::Seated(router.service().overflow.enter().await)
+            } else {
+                Admission::Admitted(permit)
+            };
             conn::serve(server, peer, router, admission).await;
             drop(ended);
         });

@@ -41,19 +41,21 @@ impl Budget {
     }
 }
 
-/// What one session has taken of the budget; given back when it ends, however it ends.
-pub(super) struct Charge<'a> {
+/// What one connection has taken of the budget; given back on drop.
+pub struct Charge<'a> {
     budget: &'a Budget,
     bytes: usize,
 }
 
 impl<'a> Charge<'a> {
-    pub(super) fn new(budget: &'a Budget) -> Self {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(budget: &'a Budget) -> Self {
         Self { budget, bytes: 0 }
     }
 
     /// Changes the charge to so many bytes.
-    pub(super) fn set(&mut self, bytes: usize) {
+    pub fn set(&mut self, bytes: usize) {
         let used = &self.budget.used;
         if bytes > self.bytes {
             used.fetch_add(bytes - self.bytes, Ordering::Relaxed);

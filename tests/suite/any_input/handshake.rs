@@ -11,6 +11,7 @@ use hyper::body::Body as _;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, Version};
 use tokio::time::Instant;
+use wsecho::http::admission::Lane;
 use wsecho::http::router::{Answer, Router};
 use wsecho::http::service::Service;
 use wsecho::http::upgrade::Caller;
@@ -44,7 +45,10 @@ const NEEDED: usize = 5;
 
 static ROUTER: LazyLock<Router> = LazyLock::new(|| {
     let config = wsecho::config::parse("origins = \"same-host\"").expect("it is right");
-    Router::new(config.policy, Arc::new(Service::new(Budget::new(1 << 20), Lost::default())))
+    Router::new(
+        config.policy,
+        Arc::new(Service::new(Budget::new(1 << 20), Lost::default(), Lane::new(256))),
+    )
 });
 
 /// Any request: nothing panics, nothing of it stands in the answer, and what is upgraded was asked
