@@ -11,6 +11,9 @@
     reason = "the sizes of a benchmark are small, and its clock is the real one"
 )]
 
+#[path = "../tests/suite/engine/frames.rs"]
+mod frames;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,23 +23,9 @@ use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 const WINDOW: usize = 256 * 1024;
 const ROUNDS: usize = 60;
 
-/// One masked frame of a client.
+/// One frame of a client.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0x80 | opcode];
-    match payload.len() {
-        len @ 0..=125 => bytes.push(0x80 | len as u8),
-        len @ 126..=65_535 => {
-            bytes.push(0xfe);
-            bytes.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            bytes.push(0xff);
-            bytes.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(payload);
-    bytes
+    frames::frame(0x80 | opcode, payload, [0; 4])
 }
 
 struct Shape {

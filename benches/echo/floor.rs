@@ -13,6 +13,8 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::frames::unmasked_header;
+
 /// What one read takes at most.
 const CAPACITY: usize = 512 * 1024;
 /// A frame up to this payload is echoed in one piece: a wake-up, a read and a write for each part
@@ -185,7 +187,7 @@ impl Connection {
                 return Ok(());
             }
             input.start += frame.header;
-            let (reply, length) = frame.reply_header();
+            let (reply, length) = unmasked_header(frame.first, frame.payload);
             if unsent.start == unsent.end {
                 *unsent = input.start - length..input.start - length;
             }
@@ -231,29 +233,6 @@ impl Frame {
             payload,
             key: *key,
         }))
-    }
-
-    /// The same frame's header as a server sends it, and its length.
-    fn reply_header(&self) -> ([u8; 10], usize) {
-        let length = self.payload.to_be_bytes();
-        let mut header = [0; 10];
-        header[0] = self.first;
-        match self.payload {
-            0..126 => {
-                header[1] = length[7];
-                (header, 2)
-            }
-            126..65_536 => {
-                header[1] = 126;
-                header[2..4].copy_from_slice(&length[6..]);
-                (header, 4)
-            }
-            _ => {
-                header[1] = 127;
-                header[2..].copy_from_slice(&length);
-                (header, 10)
-            }
-        }
     }
 }
 

@@ -17,6 +17,8 @@
 
 mod capacity;
 mod floor;
+#[path = "../../tests/suite/engine/frames.rs"]
+mod frames;
 mod load;
 mod peers;
 mod process;

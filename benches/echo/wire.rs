@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::frames;
+
 /// Longer than any server may make a client wait.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -91,21 +93,9 @@ impl Message {
         Self { opcode: CLOSE, payload: 1000_u16.to_be_bytes().to_vec() }
     }
 
-    /// The message in one frame, masked.
+    /// The message in one frame.
     pub fn frame(&self) -> Vec<u8> {
-        let mut frame = vec![0x80 | self.opcode];
-        if let Ok(length @ 0..126) = u8::try_from(self.payload.len()) {
-            frame.push(0x80 | length);
-        } else if let Ok(length) = u16::try_from(self.payload.len()) {
-            frame.push(0x80 | 0x7e);
-            frame.extend(length.to_be_bytes());
-        } else {
-            frame.push(0x80 | 0x7f);
-            frame.extend((self.payload.len() as u64).to_be_bytes());
-        }
-        frame.extend(KEY);
-        frame.extend(self.payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-        frame
+        frames::frame(0x80 | self.opcode, &self.payload, KEY)
     }
 }
 

@@ -6,6 +6,8 @@
 // The tests use more of their support than this target does.
 #![allow(dead_code)]
 
+#[path = "../../tests/suite/engine/frames.rs"]
+mod frames;
 #[path = "../../tests/suite/engine/streams.rs"]
 mod streams;
 #[path = "../../tests/suite/engine/support.rs"]

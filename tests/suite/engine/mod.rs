@@ -8,6 +8,7 @@ mod close;
 mod defects;
 mod differential;
 mod fragments;
+mod frames;
 mod streams;
 pub mod support;
 mod writing;

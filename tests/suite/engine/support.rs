@@ -8,6 +8,8 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSock
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 
+use super::frames;
+
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CONTINUE: u8 = 0;
@@ -16,31 +18,16 @@ pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 pub const FIN: u8 = 0x80;
 
-pub const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// The payload behind the header that the arguments say, masked with [`KEY`].
+/// A client's frame.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = header(first, payload.len() as u64);
-    bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-    bytes
+    frames::frame(first, payload, KEY)
 }
 
-/// The header of a client's frame in its shortest form.
+/// The header of a client's frame.
 pub fn header(first: u8, len: u64) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match len {
-        0..=125 => bytes.push(0x80 | u8::try_from(len).expect("short")),
-        126..=0xffff => {
-            bytes.push(0xfe);
-            bytes.extend_from_slice(&u16::try_from(len).expect("16 bits").to_be_bytes());
-        }
-        _ => {
-            bytes.push(0xff);
-            bytes.extend_from_slice(&len.to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&KEY);
-    bytes
+    frames::header(first, len, KEY)
 }
 
 /// A payload that tells its bytes apart over more than one page.
