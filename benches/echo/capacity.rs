@@ -14,7 +14,6 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::load::{Limit, Load, Traffic};
 use crate::process::Process;
-use crate::shape::{Figures, percentiles};
 use crate::wire::{self, wrong};
 
 /// An address has 28,000 ports for one destination, and a crowd has several addresses.
@@ -30,6 +29,7 @@ pub struct Times {
     pub talk: Duration,
 }
 
+/// What [`measure`] returns, in this order.
 pub const COLUMNS: [&str; 6] = [
     "RSS, bytes per session",
     "PSS, bytes per session",
@@ -39,7 +39,11 @@ pub const COLUMNS: [&str; 6] = [
     "talkers' p99, ms",
 ];
 
-pub fn measure(server: &Process, sessions: usize, times: &Times) -> io::Result<Figures> {
+pub fn measure(
+    server: &Process,
+    sessions: usize,
+    times: &Times,
+) -> io::Result<[f64; COLUMNS.len()]> {
     // Whatever all sessions share is there before the first is counted.
     wire::close(wire::open(server.address())?)?;
     let memory = || {
@@ -55,21 +59,21 @@ pub fn measure(server: &Process, sessions: usize, times: &Times) -> io::Result<F
     let after = memory()?;
     let per_session = |index: usize| (after[index] as f64 - before[index] as f64) / sessions as f64;
     // Both ends of a connection are in this kernel.
-    let mut figures = vec![per_session(0), per_session(1), per_session(2) / 2.0];
+    let [rss, pss, kernel] = [per_session(0), per_session(1), per_session(2) / 2.0];
 
     keep_alive(&streams, times.settle)?;
     let before = server.cpu()?;
     let begun = Instant::now();
     keep_alive(&streams, times.idle)?;
     let busy = server.cpu()?.saturating_sub(before);
-    figures.push(100.0 * busy.as_secs_f64() / begun.elapsed().as_secs_f64());
+    let idle = 100.0 * busy.as_secs_f64() / begun.elapsed().as_secs_f64();
 
     let traffic = Traffic::text(32, 1).timed();
     let talkers = streams.iter().step_by(TALKERS).map(|stream| (stream, &traffic));
     let limit = Limit { messages: 100_000_000, time: times.talk, check_every_byte: true };
-    let round_trips = Load::new(talkers)?.run(&limit)?.round_trips;
-    figures.extend(percentiles(round_trips).map(|time| time.as_secs_f64() * 1e3));
-    Ok(figures)
+    let mut tally = Load::new(talkers)?.run(&limit)?;
+    let [p50, p99] = tally.percentiles().map(|time| time.as_secs_f64() * 1e3);
+    Ok([rss, pss, kernel, idle, p50, p99])
 }
 
 /// What the kernel holds in slabs, where sockets and all that belongs to them are, in bytes.

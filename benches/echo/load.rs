@@ -66,6 +66,14 @@ pub struct Tally {
     pub round_trips: Vec<Duration>,
 }
 
+impl Tally {
+    /// The median round trip and the 99th percentile.
+    pub fn percentiles(&mut self) -> [Duration; 2] {
+        self.round_trips.sort_unstable();
+        [50, 99].map(|percent| self.round_trips[self.round_trips.len() * percent / 100])
+    }
+}
+
 /// A set of open connections, each with its traffic.
 pub struct Load<'a> {
     epoll: OwnedFd,

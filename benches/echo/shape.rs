@@ -141,7 +141,9 @@ impl Shape {
             Self::Beside => beside(server, effort),
             Self::Handshakes => handshakes(server, effort),
             Self::Memory => memory(server, effort),
-            Self::Capacity => capacity::measure(server, effort.idle, &effort.capacity),
+            Self::Capacity => {
+                capacity::measure(server, effort.idle, &effort.capacity).map(Figures::from)
+            }
         }
     }
 }
@@ -185,8 +187,8 @@ fn latency(server: &Process, effort: &Effort) -> io::Result<Figures> {
     let streams = open(server, 1)?;
     let traffic = Traffic::text(32, 1).timed();
     let mut load = Load::new(streams.iter().map(|stream| (stream, &traffic)))?;
-    let tally = warm_and_run(&mut load, effort)?;
-    Ok(percentiles(tally.round_trips).map(|time| time.as_secs_f64() * 1e6).to_vec())
+    let mut tally = warm_and_run(&mut load, effort)?;
+    Ok(tally.percentiles().map(|time| time.as_secs_f64() * 1e6).to_vec())
 }
 
 fn beside(server: &Process, effort: &Effort) -> io::Result<Figures> {
@@ -194,17 +196,11 @@ fn beside(server: &Process, effort: &Effort) -> io::Result<Figures> {
     let (small, huge) = (Traffic::text(32, 1).timed(), Traffic::binary(MIB, 2));
     let traffics = [&small, &huge, &huge];
     let mut load = Load::new(streams.iter().zip(traffics))?;
-    let tally = warm_and_run(&mut load, effort)?;
+    let mut tally = warm_and_run(&mut load, effort)?;
     let streamed = (tally.messages - tally.round_trips.len() as u64) as f64;
-    let mut figures = percentiles(tally.round_trips).map(|time| time.as_secs_f64() * 1e3).to_vec();
+    let mut figures = tally.percentiles().map(|time| time.as_secs_f64() * 1e3).to_vec();
     figures.push(streamed / tally.time.as_secs_f64());
     Ok(figures)
-}
-
-/// The median, and what one in a hundred exceeds.
-pub fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
-    times.sort_unstable();
-    [50, 99].map(|percent| times[times.len() * percent / 100])
 }
 
 fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {
