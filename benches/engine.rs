@@ -1,14 +1,14 @@
-//! What the engine costs in memory alone: no socket, no kernel, no copy into a window.
+//! The cost of the engine alone, in memory: no socket, no kernel, no copy into a window.
 //!
-//! `cargo bench --bench engine`, or one shape for a profiler: the bench's binary with its name.
-//! The streams are masked with zeros, which costs what any mask costs and leaves the bytes as they
-//! are, so that the same memory is read again and again.
+//! `cargo bench --bench engine` runs every shape; pass a shape's name to run only that one, say
+//! under a profiler. The mask is zero: it costs as much as any other and leaves the bytes
+//! unchanged, so the same memory can be read over and over.
 
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::disallowed_methods,
-    reason = "the sizes of a benchmark are small, and its clock is the real one"
+    reason = "the sizes here are small, and a benchmark needs the real clock"
 )]
 
 #[path = "../tests/suite/engine/frames.rs"]
@@ -36,7 +36,7 @@ struct Shape {
     prefix: &'static str,
     /// The size of a read.
     read: usize,
-    /// Whole streams per timed round.
+    /// How many times the stream is read per timed round.
     repeat: usize,
 }
 

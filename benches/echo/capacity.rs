@@ -1,7 +1,7 @@
-//! As many sessions as the defaults allow: this file owns how they are opened, kept alive and
-//! measured, in the service, in the kernel and by those that talk beside them.
+//! As many sessions as the defaults allow. This file owns how they are opened, kept alive and
+//! measured: their cost in the service and in the kernel, and the latency of the few that talk.
 
-#![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
+#![allow(clippy::cast_precision_loss, reason = "three significant digits are enough")]
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,14 +16,14 @@ use crate::load::{Limit, Load, Traffic};
 use crate::process::Process;
 use crate::wire::{self, wrong};
 
-/// An address has 28,000 ports for one destination, and a crowd has several addresses.
+/// Source addresses: one has only 28,000 ports to a destination.
 const ADDRESSES: u8 = 5;
-/// One in so many talks while the others are idle.
+/// One session in this many talks while the others are idle.
 const TALKERS: usize = 100;
 
-/// How long each part takes.
+/// How long each phase takes.
 pub struct Times {
-    /// Until pings are under way evenly: longer than the interval of the first one.
+    /// Until pings are spread evenly: longer than the first ping interval.
     pub settle: Duration,
     pub idle: Duration,
     pub talk: Duration,
@@ -44,7 +44,7 @@ pub fn measure(
     sessions: usize,
     times: &Times,
 ) -> io::Result<[f64; COLUMNS.len()]> {
-    // Whatever all sessions share is there before the first is counted.
+    // Allocate what all sessions share before the first reading.
     wire::close(wire::open(server.address())?)?;
     let memory = || {
         let kernel = kernel_memory()?;
@@ -76,15 +76,15 @@ pub fn measure(
     Ok([rss, pss, kernel, idle, p50, p99])
 }
 
-/// What the kernel holds in slabs, where sockets and all that belongs to them are, in bytes.
+/// The kernel's slab memory in bytes, which includes sockets and everything attached to them.
 fn kernel_memory() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text.lines().find_map(|line| line.strip_prefix("Slab:")?.strip_suffix(" kB"));
     let kibibytes: Option<u64> = line.and_then(|number| number.trim().parse().ok());
-    Ok(1024 * kibibytes.ok_or_else(|| io::Error::other("meminfo has no Slab line"))?)
+    Ok(1024 * kibibytes.ok_or_else(|| io::Error::other("no Slab line in /proc/meminfo"))?)
 }
 
-/// Answers pings, and expects nothing else.
+/// Answers pings, and fails on anything else.
 fn keep_alive(streams: &[TcpStream], time: Duration) -> io::Result<()> {
     let end = Instant::now() + time;
     let pong = wire::pong();
@@ -103,13 +103,13 @@ fn keep_alive(streams: &[TcpStream], time: Duration) -> io::Result<()> {
         let left = Timespec::try_from(left).map_err(io::Error::other)?;
         epoll::wait(&epoll, spare_capacity(&mut events), Some(&left))?;
         for epoll::Event { data, .. } in events.drain(..) {
-            let mut stream = &streams[usize::try_from(data.u64()).expect("it was made of one")];
+            let mut stream = &streams[usize::try_from(data.u64()).expect("it was an index")];
             match stream.read(&mut input) {
                 Ok(0) => return Err(wrong("the server closed an idle connection")),
                 Ok(length) => {
                     for frame in input[..length].chunks(wire::PING.len()) {
                         if frame != wire::PING {
-                            return Err(wrong("something else than a ping came"));
+                            return Err(wrong("expected nothing but pings"));
                         }
                         stream.write_all(&pong)?;
                     }

@@ -1,8 +1,8 @@
-//! The floor: the least that a single-threaded echo server on epoll can do. This file owns that
-//! server: it parses, unmasks in place and echoes, with one write for each read, copies no payload
-//! and checks nothing. What a server costs beyond it is the price of being correct.
+//! The floor: the least work a single-threaded echo server on epoll can get away with. It parses,
+//! unmasks in place and echoes with one write per read, copies no payload and validates nothing.
+//! Whatever a server costs beyond that is the price of being correct.
 //!
-//! The handshake is read and answered in blocking mode, since its only client sends it at once.
+//! The handshake is read and answered in blocking mode, since its only client sends it in one go.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,19 +15,19 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::frames::unmasked_header;
 
-/// What one read takes at most.
+/// The most that one read takes.
 const CAPACITY: usize = 512 * 1024;
-/// A frame up to this payload is echoed in one piece: a wake-up, a read and a write for each part
-/// of it that arrives would cost more than waiting. It stays in the buffer that it was read into,
-/// so nothing is copied for it.
+/// A payload of up to this size is echoed in one piece: a wake-up, a read and a write for each part
+/// that arrives would cost more than waiting. It waits in the buffer it was read into, so nothing
+/// is copied.
 const LARGEST_HELD: u64 = 64 * 1024;
-/// Buffers that are kept while no connection needs them.
+/// The most buffers kept while no connection needs them.
 const MOST_SPARE: usize = 8;
 
 pub fn serve(listener: &TcpListener) -> io::Result<()> {
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, listener, token(listener), EventFlags::IN)?;
-    // A connection stands at the place of its descriptor.
+    // Indexed by descriptor.
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut spare = Vec::new();
     let mut events = Vec::with_capacity(1024);
@@ -36,24 +36,24 @@ pub fn serve(listener: &TcpListener) -> io::Result<()> {
         for epoll::Event { data, .. } in events.drain(..) {
             if data == token(listener) {
                 let connection = Connection::accept(listener)?;
-                let place = connection.place();
+                let index = connection.index();
                 epoll::add(
                     &epoll,
                     &connection.stream,
                     token(&connection.stream),
-                    // Edges, so that the poller need not be told when a socket is full.
+                    // Edge-triggered, so that the poller need not be told when a socket is full.
                     EventFlags::IN | EventFlags::OUT | EventFlags::ET,
                 )?;
-                if connections.len() <= place {
-                    connections.resize_with(place + 1, || None);
+                if connections.len() <= index {
+                    connections.resize_with(index + 1, || None);
                 }
-                connections[place] = Some(connection);
+                connections[index] = Some(connection);
             } else {
-                let place = usize::try_from(data.u64()).expect("a descriptor is small");
-                let connection = connections[place].as_mut().expect("only open ones report");
-                // A client that breaks off is no reason to stop serving the others.
+                let index = usize::try_from(data.u64()).expect("a descriptor is small");
+                let connection = connections[index].as_mut().expect("only open ones report");
+                // A client that breaks off must not stop the others from being served.
                 if !connection.turn(&mut spare).unwrap_or(false) {
-                    connections[place] = None;
+                    connections[index] = None;
                 }
             }
         }
@@ -64,8 +64,7 @@ fn token(socket: &impl AsRawFd) -> EventData {
     EventData::new_u64(u64::try_from(socket.as_raw_fd()).expect("a descriptor is not negative"))
 }
 
-/// Bytes on their way through: what was read and is not parsed yet, and what is finished and not
-/// sent yet, which lies before it.
+/// Bytes in flight: input that is not parsed yet and, in front of it, output that is not sent yet.
 struct Buffer {
     bytes: Box<[u8]>,
     input: Range<usize>,
@@ -81,11 +80,11 @@ impl Buffer {
 
 struct Connection {
     stream: TcpStream,
-    /// The payload still to come of the frame that is being echoed, and its key, rotated.
+    /// How much payload of the current frame is still to come, and its key, rotated to match.
     left: u64,
     key: [u8; 4],
     closing: bool,
-    /// Only while an unfinished frame or unsent bytes are in it.
+    /// Only while it holds an unfinished frame or unsent bytes.
     buffer: Option<Buffer>,
 }
 
@@ -115,16 +114,16 @@ impl Connection {
         Ok(Self { stream, left: 0, key: [0; 4], closing: false, buffer: None })
     }
 
-    fn place(&self) -> usize {
+    fn index(&self) -> usize {
         usize::try_from(self.stream.as_raw_fd()).expect("a descriptor is not negative")
     }
 
-    /// Echoes what is there, and says whether there is more to come.
+    /// Echoes what has arrived, and says whether the connection goes on.
     fn turn(&mut self, spare: &mut Vec<Buffer>) -> io::Result<bool> {
         let mut buffer = self.buffer.take().or_else(|| spare.pop()).unwrap_or_else(Buffer::new);
         let mut drained = false;
         while self.send(&mut buffer)? && !self.closing && !drained {
-            // What remains is a small frame's beginning, which must have room for its end.
+            // What remains is the beginning of a small frame: make room for the rest.
             buffer.bytes.copy_within(buffer.input.clone(), 0);
             buffer.input = 0..buffer.input.len();
             let room = &mut buffer.bytes[buffer.input.end..];
@@ -135,7 +134,7 @@ impl Connection {
             if read == 0 {
                 return Ok(false);
             }
-            // A short read has emptied the socket: the poller reports what comes later.
+            // A short read has drained the socket: the poller reports what comes next.
             drained = read < room.len();
             buffer.input.end += read;
             self.echo(&mut buffer)?;
@@ -160,10 +159,10 @@ impl Connection {
         Ok(buffer.unsent.is_empty())
     }
 
-    /// Turns the frames in the buffer into their echo, within the same bytes.
+    /// Turns the frames in the buffer into their echoes, in place.
     ///
-    /// The first payload stays where it is and gets its header before it, into the space of its
-    /// longer request; only what follows in the same read is moved up.
+    /// The first payload stays where it is, and its header goes in front of it, where the longer
+    /// header of the request was; only what follows in the same read is moved up.
     fn echo(&mut self, buffer: &mut Buffer) -> io::Result<()> {
         let Buffer { bytes, input, unsent } = buffer;
         *unsent = input.start..input.start;
@@ -236,7 +235,7 @@ impl Frame {
     }
 }
 
-/// Written so that the compiler makes vector instructions of it.
+/// Written so that the compiler vectorizes it.
 fn unmask(payload: &mut [u8], key: [u8; 4]) {
     let wide: [u8; 64] = std::array::from_fn(|index| key[index % 4]);
     let mut blocks = payload.chunks_exact_mut(wide.len());

@@ -1,9 +1,8 @@
 //! The load generator: one thread on epoll that keeps a number of messages in flight on each
 //! connection, from frames made beforehand. This file owns that loop and its limits.
 //!
-//! Every header and every length that comes back is checked always; every byte of the payload when
-//! asked for, and otherwise the beginning of what each read brings, so that the generator does not
-//! become the bottleneck.
+//! Every header and length that comes back is checked. Of the payload, every byte is checked on
+//! request, otherwise only the start of each read, so that the generator is not the bottleneck.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,18 +15,18 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::wire::{Message, PATIENCE, Reply, wrong};
 
-/// What one read takes at most: small enough that no connection waits long for its turn.
+/// The most that one read takes: small enough that no connection waits long for its turn.
 const SCRATCH: usize = 256 * 1024;
-/// How much of each run of payload is compared when not all of it is.
+/// How much of each run of payload is compared unless every byte is.
 const SAMPLE: usize = 64;
 
-/// What one connection carries: the same message again and again.
+/// What one connection carries: the same message over and over.
 pub struct Traffic {
     message: Message,
     in_flight: usize,
     /// Whether each round trip is recorded.
     timed: bool,
-    /// As many frames as can be owed at once, so that any number of them is one write.
+    /// As many frames as may be due at once, so that any number of them takes one write.
     frames: Vec<u8>,
     frame: usize,
 }
@@ -52,14 +51,14 @@ impl Traffic {
     }
 }
 
-/// When to stop sending: at the first of both.
+/// When to stop sending: at whichever comes first.
 pub struct Limit {
     pub messages: u64,
     pub time: Duration,
     pub check_every_byte: bool,
 }
 
-/// What was done; everything that was sent has been echoed.
+/// What was done; everything sent has been echoed.
 pub struct Tally {
     pub messages: u64,
     pub time: Duration,
@@ -95,7 +94,7 @@ impl<'a> Load<'a> {
         Ok(Self { epoll, clients, scratch: vec![0; SCRATCH] })
     }
 
-    /// Sends until the limit, and returns when all of it has come back.
+    /// Sends up to the limit, and returns once everything has come back.
     pub fn run(&mut self, limit: &Limit) -> io::Result<Tally> {
         let begun = Instant::now();
         let (mut sent, mut echoed) = (0, 0);
@@ -107,7 +106,7 @@ impl<'a> Load<'a> {
             sent += messages;
         }
 
-        let patience = Timespec::try_from(PATIENCE).expect("some seconds fit");
+        let patience = Timespec::try_from(PATIENCE).expect("a few seconds fit");
         let mut events = Vec::with_capacity(self.clients.len());
         while echoed < sent {
             epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience))?;
@@ -116,9 +115,9 @@ impl<'a> Load<'a> {
             }
             let sending = begun.elapsed() < limit.time;
             for epoll::Event { flags, data } in events.drain(..) {
-                let index = usize::try_from(data.u64()).expect("it was made of one");
+                let index = usize::try_from(data.u64()).expect("it was an index");
                 let client = &mut self.clients[index];
-                // Also when it is broken: the read then says so.
+                // On errors too: the read then reports them.
                 if flags != EventFlags::OUT {
                     let done = client.receive(&mut self.scratch, limit.check_every_byte)?;
                     echoed += done;
@@ -149,9 +148,9 @@ struct Client<'a> {
     stream: &'a TcpStream,
     traffic: &'a Traffic,
     reply: Reply,
-    /// Bytes of frames that are due and that the socket has not taken.
+    /// Bytes of frames that are due but that the socket has not taken.
     unsent: usize,
-    /// Whether the poller has been asked about room for them.
+    /// Whether the poller reports when the socket has room for them.
     watching_room: bool,
     sent_at: Instant,
 }
@@ -177,7 +176,7 @@ impl<'a> Client<'a> {
         if self.unsent == 0 {
             return Ok(());
         }
-        // All frames are alike: only the place within the first unfinished one matters.
+        // All frames are alike: only the position in the first unfinished one matters.
         let start = (self.traffic.frame - self.unsent % self.traffic.frame) % self.traffic.frame;
         match self.stream.write(&self.traffic.frames[start..start + self.unsent]) {
             Ok(sent) => self.unsent -= sent,
@@ -187,7 +186,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Asks the poller about room exactly while there is something unsent.
+    /// Has the poller report room exactly while something is unsent.
     fn watch(&mut self, epoll: &OwnedFd, index: usize) -> io::Result<()> {
         let wanted = self.unsent > 0;
         if wanted != self.watching_room {

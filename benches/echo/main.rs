@@ -1,18 +1,18 @@
-//! `cargo bench --bench echo`: wsecho beside the floor and two servers of its kind, in one run.
+//! `cargo bench --bench echo`: wsecho beside the floor and two comparable servers, in one run.
 //!
-//! This file owns the command line, the choice of processors and the order of measurement. Every
-//! round takes each shape and, within it, every server in turn (the order rotates from round to
-//! round), so that figures which are compared lie seconds apart; every measurement gets a fresh
-//! server process, so that no chance of memory layout stays with one server for a whole run.
+//! This file owns the command line, the choice of CPUs and the order of measurement. Every round
+//! takes each shape and, within it, every server in turn (the order rotates from round to round),
+//! so that the figures being compared are seconds apart. Every measurement gets a fresh server
+//! process, so that no server keeps a lucky memory layout for the whole run.
 //!
-//! The other files: `floor` and `peers` are the servers wsecho is compared with, `process` runs one
-//! server as a process of its own and reads its CPU time and memory, `load` makes the traffic
-//! out of what `wire` knows of the protocol, `shape` says what is measured (`capacity` the largest of
-//! them) and `report` prints it.
+//! The other files: `floor` and `peers` are the servers wsecho is compared with, `process` runs a
+//! server and reads its CPU time and memory, `load` generates the traffic, `wire` speaks the
+//! client's side of the protocol, `shape` says what is measured (`capacity` is the largest shape)
+//! and `report` prints it.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "a benchmark has real clocks only and no session to drain"
+    reason = "a benchmark needs the real clock and has no session to drain"
 )]
 
 mod capacity;
@@ -37,7 +37,7 @@ use process::{Cpus, Process, Server};
 use report::Report;
 use shape::{Effort, Shape};
 
-/// No round begins that would end later than this.
+/// No round starts that would end after this.
 const LONGEST_RUN: Duration = Duration::from_secs(11 * 60);
 
 /// Compare wsecho's CPU time, latency and memory with other echo servers.
@@ -46,23 +46,22 @@ struct Options {
     /// Paired rounds; fewer than 11 decide nothing.
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// One short round, to see that everything runs.
+    /// One short round, to check that everything runs.
     #[arg(long)]
     quick: bool,
-    /// Only this shape (may be repeated).
+    /// Measure only this shape (may be repeated).
     #[arg(long)]
     shape: Vec<Shape>,
-    /// Only this server (may be repeated).
+    /// Measure only this server (may be repeated).
     #[arg(long)]
     server: Vec<Server>,
-    /// What `cargo bench` adds to the command line; without it, as under `cargo test --benches`,
-    /// the run is quick.
+    /// Added by `cargo bench`; without it, as under `cargo test --benches`, the run is quick.
     #[arg(long, hide = true)]
     bench: bool,
-    /// Be this server instead of the benchmark.
+    /// Run this server instead of the benchmark.
     #[arg(long, hide = true, requires = "cpus")]
     serve: Option<Server>,
-    /// The processors of that server.
+    /// The CPUs of that server.
     #[arg(long, hide = true, value_delimiter = ',')]
     cpus: Vec<usize>,
 }
@@ -122,12 +121,13 @@ fn compare(options: &Options) -> io::Result<Report> {
     Ok(report)
 }
 
-/// What was asked for, or everything.
+/// What was asked for, or else everything.
 fn chosen<T: ValueEnum>(asked: &[T]) -> Vec<T> {
     if asked.is_empty() { T::value_variants().to_vec() } else { asked.to_vec() }
 }
 
-/// Ten thousand connections need as many descriptors here and, by inheritance, in the server.
+/// Ten thousand connections need as many descriptors here and in the server, which inherits the
+/// limit.
 fn raise_descriptor_limit() -> io::Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)

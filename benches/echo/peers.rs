@@ -1,5 +1,5 @@
-//! The servers that one would otherwise write: hyper with tokio-tungstenite, and hyper with
-//! fastwebsockets, each as its documentation shows it. This file owns both.
+//! The servers one would write otherwise: hyper with tokio-tungstenite, and hyper with
+//! fastwebsockets, each the way its documentation shows.
 
 use std::convert::Infallible;
 use std::io;

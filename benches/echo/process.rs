@@ -1,9 +1,9 @@
-//! One server under test as a process of its own: this file owns how it is started, pinned and
-//! ended, how it says where it listens, and how its CPU time and memory are read.
+//! One server under test, in its own process. This file owns how it is started, pinned and
+//! stopped, how it reports its address, and how its CPU time and memory are read.
 //!
-//! All servers are started alike: this program starts itself again as a child that pins itself,
-//! asks to die with its parent and then serves or, for wsecho, replaces itself by the real program.
-//! All of them report readiness as a systemd service does, because wsecho does.
+//! All servers start the same way: this program runs itself again as a child that pins itself,
+//! asks to die with its parent, and then serves or, for wsecho, executes the real binary. All of
+//! them report readiness as systemd services do, because wsecho does.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,7 +22,7 @@ use crate::{floor, peers};
 
 const TIME_TO_START: Duration = Duration::from_secs(10);
 
-/// The servers that are compared.
+/// The servers being compared.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Server {
     Floor,
@@ -44,7 +44,7 @@ impl Server {
         }
     }
 
-    /// What the child process does: never returns unless it failed.
+    /// Becomes this server, in the child process; returns only on failure.
     pub fn become_it(self, cpus: &[usize]) -> io::Result<()> {
         pin(cpus)?;
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -58,7 +58,7 @@ impl Server {
     }
 }
 
-/// Sessions are not logged, since no other server here logs any.
+/// Sessions are not logged, since no other server here logs them.
 fn become_wsecho(workers: u32) -> io::Error {
     let config = format!(
         r#"
@@ -76,9 +76,9 @@ max_connections = 12000
 level = "warn"
 "#
     );
-    let file = Place::of_parent().0.join("wsecho.toml");
+    let file = Folder::of_parent().0.join("wsecho.toml");
     match fs::write(&file, config) {
-        // As its unit starts it.
+        // As its unit does.
         Ok(()) => Command::new(env!("CARGO_BIN_EXE_wsecho"))
             .env("MALLOC_MMAP_THRESHOLD_", "131072")
             .arg("--config")
@@ -88,18 +88,18 @@ level = "warn"
     }
 }
 
-/// A listener on a free port, whose address the parent has been told in wsecho's words.
+/// A listener on a free port, after telling the parent its address the way wsecho does.
 fn announced_listener() -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let words = format!("READY=1\nSTATUS=listening on {}; 0 sessions", listener.local_addr()?);
-    UnixDatagram::unbound()?.send_to(words.as_bytes(), Place::of_parent().notify_socket())?;
+    let state = format!("READY=1\nSTATUS=listening on {}; 0 sessions", listener.local_addr()?);
+    UnixDatagram::unbound()?.send_to(state.as_bytes(), Folder::of_parent().notify_socket())?;
     Ok(listener)
 }
 
-/// The processors of this run.
+/// The CPUs of this run.
 pub struct Cpus {
     pub server: usize,
-    /// For the second worker; the load generator's own when there is no third processor.
+    /// For the second worker; shared with the load generator when there is no third CPU.
     pub second: usize,
     pub load: usize,
 }
@@ -114,7 +114,7 @@ impl Cpus {
     }
 }
 
-/// Keeps the calling process on the given processors.
+/// Pins the calling process to the given CPUs.
 pub fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
@@ -123,10 +123,10 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// The directory that a server and its parent meet in. One server runs at a time.
-struct Place(PathBuf);
+/// The folder a server shares with its parent. One server runs at a time.
+struct Folder(PathBuf);
 
-impl Place {
+impl Folder {
     fn of(benchmark: u32) -> Self {
         Self(env::temp_dir().join(format!("wsecho-bench-{benchmark}")))
     }
@@ -140,20 +140,20 @@ impl Place {
     }
 }
 
-/// A running server, ended when dropped.
+/// A running server, killed when dropped.
 pub struct Process {
     child: Child,
-    place: Place,
+    folder: Folder,
     address: SocketAddr,
-    /// Kept open: wsecho goes on to report its sessions.
+    /// Kept open: wsecho goes on reporting its sessions.
     notify: UnixDatagram,
 }
 
 impl Process {
     pub fn start(server: Server, cpus: &Cpus) -> io::Result<Self> {
-        let place = Place::of(std::process::id());
-        fs::create_dir_all(&place.0)?;
-        let notify = UnixDatagram::bind(place.notify_socket())?;
+        let folder = Folder::of(std::process::id());
+        fs::create_dir_all(&folder.0)?;
+        let notify = UnixDatagram::bind(folder.notify_socket())?;
         notify.set_read_timeout(Some(TIME_TO_START))?;
 
         let pinned_to = match server {
@@ -163,11 +163,11 @@ impl Process {
         let name = server.to_possible_value().expect("no server is hidden");
         let child = Command::new(env::current_exe()?)
             .args(["--serve", name.get_name(), "--cpus", &pinned_to])
-            .env("NOTIFY_SOCKET", place.notify_socket())
+            .env("NOTIFY_SOCKET", folder.notify_socket())
             .spawn()?;
-        // From here on the child is ended whatever happens.
+        // From here on the child is killed whatever happens.
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let mut process = Self { child, place, address: nowhere, notify };
+        let mut process = Self { child, folder, address: nowhere, notify };
         process.address = process.wait_until_ready()?;
         Ok(process)
     }
@@ -186,15 +186,15 @@ impl Process {
                 }
             }
         }
-        address.ok_or_else(|| io::Error::other("the server named no address"))
+        address.ok_or_else(|| io::Error::other("the server reported no address"))
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The CPU time of all its threads. Exact only while the server sleeps: the kernel books a
-    /// running thread's time late.
+    /// The CPU time of all its threads. Exact only while the server sleeps: the kernel accounts for
+    /// a running thread late.
     pub fn cpu(&self) -> io::Result<Duration> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
@@ -208,7 +208,7 @@ impl Process {
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// A figure of its memory in bytes, such as `Rss:`. (`statm` is cheaper and wrong by some
+    /// One of its memory figures in bytes, such as `Rss:`. (`statm` is cheaper, but off by a few
     /// hundred KiB.)
     pub fn memory(&self, key: &str) -> io::Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
@@ -217,15 +217,15 @@ impl Process {
             .and_then(|value| value.trim().strip_suffix(" kB"))
             .and_then(|value| value.trim().parse::<u64>().ok())
             .map(|kibibytes| kibibytes * 1024)
-            .ok_or_else(|| io::Error::other(format!("smaps_rollup has no line {key}")))
+            .ok_or_else(|| io::Error::other(format!("no line {key} in smaps_rollup")))
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Errors would mean that it is gone already, which is what is wanted.
+        // An error means that it is gone already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.place.0);
+        let _ = fs::remove_dir_all(&self.folder.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The report: this file owns the collected figures and the Markdown they are printed as.
+//! The report: this file owns the figures collected and the Markdown they are printed as.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -7,7 +7,7 @@ use std::fs;
 use crate::process::{Cpus, Server};
 use crate::shape::{Figures, Shape};
 
-/// The figures of one server at one shape, by round.
+/// The figures of one server for one shape, by round.
 type Rounds = BTreeMap<u32, Figures>;
 
 pub struct Report {
@@ -50,7 +50,7 @@ fn machine(cpus: &Cpus) -> String {
     let Cpus { server, second, load } = cpus;
     format!(
         "{model}, {cores} cores, Linux {}, load average {busy} at the start. One server process at \
-         a time on CPU {server} (two workers: {server} and {second}), the load generator on CPU \
+         a time, on CPU {server} (two workers: {server} and {second}); the load generator on CPU \
          {load}. Each cell is min · **median** · max over the rounds; the ratio is the floor's \
          first figure divided by the server's, paired by round.",
         kernel.trim(),
@@ -89,7 +89,7 @@ fn table(f: &mut Formatter<'_>, shape: Shape, servers: &BTreeMap<Server, Rounds>
     Ok(())
 }
 
-/// The first figure of `above` divided by that of `below` in every round that has both.
+/// The first figure of `above` divided by that of `below`, for every round that has both.
 fn ratios(above: &Rounds, below: &Rounds) -> Spread {
     Spread::of(above.iter().filter_map(|(round, above)| Some(above[0] / below.get(round)?[0])))
 }
@@ -122,7 +122,7 @@ impl Display for Spread {
     }
 }
 
-/// A number with about three digits that matter, and its thousands apart.
+/// A number with about three significant digits and separated thousands.
 struct Figure(f64);
 
 impl Display for Figure {

@@ -1,8 +1,8 @@
-//! What is measured: this file owns the shapes of traffic, and how each becomes figures.
+//! What is measured: this file owns the shapes of traffic and how each is turned into figures.
 
 #![allow(
     clippy::cast_precision_loss,
-    reason = "figures have three digits, and no count or size here comes near 2^52"
+    reason = "three significant digits are enough, and no count or size here comes near 2^52"
 )]
 
 use std::io;
@@ -18,14 +18,14 @@ use crate::process::{Process, Server};
 use crate::wire;
 
 const MIB: usize = 1024 * 1024;
-/// Threads that open and close connections at the same time.
+/// Threads that open and close connections concurrently.
 const HANDSHAKERS: u64 = 8;
-/// Connections that echo at the same time before memory is read.
+/// Connections that echo concurrently before memory is read.
 const AT_ONCE: usize = 32;
-/// What a server may need to free what it no longer needs.
+/// Time for a server to free what it no longer needs.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// How much is measured at once.
+/// How long and how much to measure.
 pub struct Effort {
     warm_up: Duration,
     window: Duration,
@@ -107,22 +107,22 @@ impl Shape {
         }
     }
 
-    /// Whether the floor is what the first column is to be held against.
+    /// Whether the first column is compared with the floor's.
     pub fn is_a_race(self) -> bool {
         !matches!(self, Self::Memory | Self::Capacity)
     }
 
-    /// Whether it belongs to a run that was asked for nothing in particular.
+    /// Whether it runs when no shape is asked for.
     pub fn is_compared(self) -> bool {
         self != Self::Capacity
     }
 
-    /// Memory does not vary from round to round, and takes long; so do many sessions.
+    /// Memory hardly varies between rounds and takes long to measure; so do many sessions.
     pub fn most_rounds(self) -> u32 {
         if matches!(self, Self::Memory | Self::Capacity) { 3 } else { u32::MAX }
     }
 
-    /// A second worker matters where many connections carry messages.
+    /// A second worker only matters where many connections carry messages.
     pub fn is_for(self, server: Server) -> bool {
         let messages = matches!(self, Self::Single | Self::Pipelined | Self::Large | Self::Huge);
         match self {
@@ -152,13 +152,13 @@ fn open(server: &Process, connections: usize) -> io::Result<Vec<TcpStream>> {
     (0..connections).map(|_| wire::open(server.address())).collect()
 }
 
-/// Warms up while it checks every byte, then measures.
+/// Warms up, checking every byte, then measures.
 fn warm_and_run(load: &mut Load, effort: &Effort) -> io::Result<Tally> {
     load.run(&limit(effort.warm_up, true))?;
     load.run(&limit(effort.window, false))
 }
 
-/// Bounded by time; the count is only there so that nothing is without one.
+/// Bounded by time: the count is out of reach.
 fn limit(time: Duration, check_every_byte: bool) -> Limit {
     Limit { messages: 100_000_000, time, check_every_byte }
 }
@@ -177,7 +177,7 @@ fn messages(
     Ok(per_item(before, server.cpu()?, tally.time, tally.messages))
 }
 
-/// The CPU time of one of `count`, in microseconds, and how many there were in a second.
+/// The CPU time per item in microseconds, and items per second.
 fn per_item(cpu_before: Duration, cpu_after: Duration, time: Duration, count: u64) -> Figures {
     let (cpu, count) = (cpu_after.as_secs_f64() - cpu_before.as_secs_f64(), count as f64);
     vec![cpu * 1e6 / count, count / time.as_secs_f64()]
@@ -213,7 +213,7 @@ fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {
                     })
                 })
                 .collect();
-            threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+            threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
         })
     };
     open_and_close(20)?;
@@ -222,7 +222,7 @@ fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {
     let begun = Instant::now();
     open_and_close(each)?;
     let time = begun.elapsed();
-    // The last streams have ended for us before the server has dropped its side.
+    // The last streams end here before the server has dropped its side.
     thread::sleep(Duration::from_millis(20));
     Ok(per_item(before, server.cpu()?, time, each * HANDSHAKERS))
 }
@@ -233,7 +233,7 @@ fn memory(server: &Process, effort: &Effort) -> io::Result<Figures> {
         thread::sleep(SETTLE);
         server.memory("Rss:").map(|bytes| bytes as f64)
     };
-    // Whatever all connections share is there before the first is counted.
+    // Allocate what all connections share before the first reading.
     let first = wire::open(server.address())?;
     echo_once(std::slice::from_ref(&first), &huge)?;
     first.set_nonblocking(false)?;

@@ -1,5 +1,5 @@
-//! The client's side of the protocol: this file owns the handshake, the frames that are sent and
-//! the reading of those that come back. An echo may come in one frame or in several.
+//! The client's side of the protocol: this file owns the handshake, the messages sent and the
+//! parsing of what comes back. An echo may come in one frame or in several.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::frames;
 
-/// Longer than any server may make a client wait.
+/// Longer than any server may keep a client waiting.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -17,7 +17,7 @@ const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PONG: u8 = 10;
-/// A server's ping, which need not say anything.
+/// A server's ping, empty.
 pub const PING: [u8; 2] = [0x89, 0];
 
 /// Opens a connection and upgrades it.
@@ -25,7 +25,7 @@ pub fn open(address: SocketAddr) -> io::Result<TcpStream> {
     upgrade(TcpStream::connect(address)?, address)
 }
 
-/// The same, from a certain address.
+/// The same, from a given address.
 pub fn open_from(source: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
@@ -46,7 +46,7 @@ fn upgrade(mut stream: TcpStream, address: SocketAddr) -> io::Result<TcpStream> 
     let mut length = 0;
     while !head[..length].ends_with(b"\r\n\r\n") {
         match stream.read(&mut head[length..])? {
-            0 => return Err(wrong("the handshake was not answered")),
+            0 => return Err(wrong("no answer to the handshake")),
             more => length += more,
         }
     }
@@ -58,7 +58,7 @@ fn upgrade(mut stream: TcpStream, address: SocketAddr) -> io::Result<TcpStream> 
     }
 }
 
-/// Closes a connection that [`open`] returned as the protocol wants it: Close, Close, end of stream.
+/// Closes a connection from [`open`] by the book: Close, Close, end of stream.
 pub fn close(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(&Message::close().frame())?;
     let mut reply = Vec::new();
@@ -84,7 +84,7 @@ impl Message {
     }
 
     pub fn binary(size: usize) -> Self {
-        // A period that is no power of two, so that a lost or doubled block is noticed.
+        // The period is no power of two, so that a lost or repeated block shows.
         let payload = (0..=250).cycle().take(size).collect();
         Self { opcode: BINARY, payload }
     }
@@ -99,23 +99,23 @@ impl Message {
     }
 }
 
-/// How far the reading of the server's frames has come.
+/// Parses the server's frames, however they are split.
 #[derive(Default)]
 pub struct Reply {
     header: [u8; 10],
-    /// How many bytes of the header are there.
+    /// How many bytes of the header have come.
     known: usize,
-    /// The payload still to come of the frame whose header is complete.
+    /// How much payload of the current frame is still to come.
     left: usize,
     in_payload: bool,
-    /// The payload of the message that has come, and whether it has begun at all.
+    /// How much payload of the message has come, and whether the message has begun at all.
     message: usize,
     begun: bool,
 }
 
 impl Reply {
-    /// Takes what a read brought, compares the first `sample` bytes of each run of payload with
-    /// `expected`, and says how many messages were completed.
+    /// Takes what a read returned, compares the first `sample` bytes of each run of payload with
+    /// `expected`, and returns how many messages were completed.
     pub fn take(&mut self, mut input: &[u8], expected: &Message, sample: usize) -> io::Result<u64> {
         let mut done = 0;
         loop {
@@ -132,7 +132,7 @@ impl Reply {
                 let compared = payload.len().min(sample);
                 let due = expected.payload.get(self.message..self.message + payload.len());
                 if due.is_none_or(|due| due[..compared] != payload[..compared]) {
-                    return Err(wrong("an echo differs from its message"));
+                    return Err(wrong("an echo differs from the message"));
                 }
                 self.message += payload.len();
             }
@@ -143,7 +143,7 @@ impl Reply {
             self.known = 0;
             if !self.is_control() && self.header[0] & 0x80 != 0 {
                 if self.message != expected.payload.len() {
-                    return Err(wrong("an echo is shorter than its message"));
+                    return Err(wrong("an echo is shorter than the message"));
                 }
                 self.message = 0;
                 self.begun = false;
@@ -152,7 +152,7 @@ impl Reply {
         }
     }
 
-    /// Consumes what belongs to the header, and judges it once it is complete.
+    /// Consumes header bytes, and checks the header once it is complete.
     fn take_header<'b>(&mut self, input: &'b [u8], expected: &Message) -> io::Result<&'b [u8]> {
         let mut rest = input;
         while self.known < self.header_length() {
@@ -186,7 +186,7 @@ impl Reply {
         Ok(rest)
     }
 
-    /// The length of the header as far as it is known.
+    /// The length of the header, as far as it can be told.
     fn header_length(&self) -> usize {
         match (self.known, self.header[1]) {
             (0 | 1, _) => 2,
@@ -196,7 +196,7 @@ impl Reply {
         }
     }
 
-    /// A server may ping; it is not answered, as no run is long enough for that to matter.
+    /// Pings are not answered: no run is long enough for that to matter.
     fn is_control(&self) -> bool {
         self.header[0] & 0x08 != 0
     }
