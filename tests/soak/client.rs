@@ -1,8 +1,8 @@
-//! One client after the other: this file owns the kinds of clients, what each does, and which ends
-//! are right for it. At a restart the right end is always Close 1001 behind an exact prefix.
+//! One client after another. This file owns the kinds of clients, what each does, and how it may
+//! end. At a restart the only right end is Close 1001 after an exact prefix of the echoes.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -24,14 +24,14 @@ use crate::talk::{ENDPOINTS, Heard, LARGEST, NoTalk, PATIENCE, Talk, connect};
 const KIB: usize = 1024;
 const GOING_AWAY: Option<u16> = Some(1001);
 
-/// What all clients share.
+/// State shared by all clients.
 pub struct World {
     services: Vec<Arc<Service>>,
-    /// Set when it is time to go.
+    /// Set when it is time to leave.
     pub over: AtomicBool,
     sessions: AtomicUsize,
     echoes: AtomicU64,
-    /// Answered 503, which is right while a service stops.
+    /// Answered with 503, as they should be while a service stops.
     turned_away: AtomicU64,
     drained: AtomicU64,
     visits: Mutex<BTreeMap<Kind, u64>>,
@@ -60,37 +60,35 @@ impl World {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// How many WebSockets are open now.
+    /// The WebSockets open now.
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// How many echoes came, each of them checked.
+    /// The echoes received, each of them checked.
     pub fn echoes(&self) -> u64 {
         self.echoes.load(Ordering::Relaxed)
     }
 
     pub fn complain(&self, complaint: String) {
-        self.complaints.lock().expect("no thread panics with it").push(complaint);
+        self.complaints.lock().expect("not poisoned").push(complaint);
     }
 
     pub fn complaints(&self) -> Vec<String> {
-        self.complaints.lock().expect("no thread panics with it").clone()
+        self.complaints.lock().expect("not poisoned").clone()
     }
 
-    /// Who was there.
+    /// How many clients of which kinds there were, and what they saw.
     pub fn summary(&self) -> String {
-        let visits = self.visits.lock().expect("no thread panics with it");
+        let visits = self.visits.lock().expect("not poisoned");
         let mut text = format!(
-            "{} clients, {} echoes, {} sessions ended by a restart, {} requests told 503 by it;",
+            "{} clients, {} echoes, {} sessions ended by a restart, {} requests answered with 503;",
             visits.values().sum::<u64>(),
             self.echoes(),
             self.drained.load(Ordering::Relaxed),
             self.turned_away.load(Ordering::Relaxed),
         );
-        for (kind, count) in &*visits {
-            write!(text, " {kind:?} {count}").expect("a String takes all");
-        }
+        text.extend(visits.iter().map(|(kind, count)| format!(" {kind:?} {count}")));
         text
     }
 }
@@ -109,7 +107,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Each with its share of a hundred newcomers.
+    /// Each kind's share of a hundred clients.
     const SHARES: [(Self, u32); 9] = [
         (Self::Talking, 44),
         (Self::Large, 8),
@@ -130,13 +128,13 @@ impl Kind {
             }
             ticket -= share;
         }
-        unreachable!("the shares make a hundred")
+        unreachable!("the shares add up to a hundred")
     }
 }
 
 /// Why a client leaves early.
 enum Stop {
-    /// The service restarts, and has said so.
+    /// The service is restarting, and has said so.
     Drained,
     Wrong(String),
 }
@@ -153,15 +151,15 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// One client after the other, until it is over.
+/// One client after another, until the run is over.
 pub async fn live(world: Arc<World>, slot: usize, seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    // They do not all come at once.
+    // So that they do not all come at once.
     sleep(between(&mut rng, 0..2000)).await;
     let service = &world.services[slot % world.services.len()];
     while !world.is_over() {
         let kind = Kind::choose(&mut rng);
-        *world.visits.lock().expect("no thread panics with it").entry(kind).or_default() += 1;
+        *world.visits.lock().expect("not poisoned").entry(kind).or_default() += 1;
         let before = service.restarts();
         match visit(&world, service, kind, &mut rng).await {
             Ok(()) => {}
@@ -176,7 +174,7 @@ pub async fn live(world: Arc<World>, slot: usize, seed: u64) {
     }
 }
 
-/// A few large echoes, for what a service makes once only.
+/// A few large echoes, to have the service allocate what it allocates only once.
 pub fn greet(service: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let greet = async {
@@ -184,13 +182,13 @@ pub fn greet(service: SocketAddr) -> io::Result<()> {
             let stream = connect(service).await.map_err(|error| error.to_string())?;
             let mut talk = match Talk::open(stream, service, ENDPOINTS[1], id).await {
                 Ok(talk) => talk,
-                Err(NoTalk::Refused) => return Err("it answers 503".to_owned()),
+                Err(NoTalk::Refused) => return Err("it answered with 503".to_owned()),
                 Err(NoTalk::Failed(why)) => return Err(why),
             };
             let sent = talk.send(false, LARGEST - KIB).await;
             let heard = talk.hear().await?;
             if sent.is_err() || !matches!(heard, Heard::Echo) {
-                return Err(format!("no echo, but {heard:?}"));
+                return Err(format!("expected an echo, got {heard:?}"));
             }
             talk.close(None).await?;
         }
@@ -199,7 +197,7 @@ pub fn greet(service: SocketAddr) -> io::Result<()> {
     runtime.block_on(greet).map_err(io::Error::other)
 }
 
-/// Whether a service has been restarted since its number was `before`.
+/// Whether a service was or is being restarted since [`Service::restarts`] was `before`.
 fn was_restarted(service: &Service, before: u64) -> bool {
     before % 2 == 1 || service.restarts() != before
 }
@@ -220,7 +218,7 @@ async fn visit(world: &World, service: &Service, kind: Kind, rng: &mut Rng) -> R
         Some(fault) => fault_proxy::connect(addr, fault).await,
     };
     let stream = stream.map_err(|error| format!("connecting: {error}"))?;
-    let endpoint = *rng.choice(&ENDPOINTS).expect("there are two");
+    let endpoint = *rng.choice(&ENDPOINTS).expect("not empty");
     let talk = match Talk::open(stream, addr, endpoint, rng.u64(..1 << 32)).await {
         Ok(talk) => talk,
         Err(NoTalk::Refused) => return turned_away(world, service, before).await,
@@ -242,10 +240,10 @@ async fn visit(world: &World, service: &Service, kind: Kind, rng: &mut Rng) -> R
     }
 }
 
-/// Was told 503, which is right during a restart only.
+/// The answer was 503, which is right only during a restart.
 async fn turned_away(world: &World, service: &Service, before: u64) -> Result<(), Stop> {
     if !was_restarted(service, before) {
-        return Err(Stop::Wrong("503 while nothing restarts".to_owned()));
+        return Err(Stop::Wrong("503 outside of a restart".to_owned()));
     }
     world.turned_away.fetch_add(1, Ordering::Relaxed);
     sleep(Duration::from_millis(200)).await;
@@ -253,7 +251,7 @@ async fn turned_away(world: &World, service: &Service, before: u64) -> Result<()
 }
 
 fn choose_fault(rng: &mut Rng) -> Fault {
-    // Behind the request head, and before the last message.
+    // After the request head, and before the last message.
     let after = rng.usize(KIB..300 * KIB);
     match rng.u8(..5) {
         0 => {
@@ -267,7 +265,7 @@ fn choose_fault(rng: &mut Rng) -> Fault {
     }
 }
 
-/// A request that wants no WebSocket, or wants it wrongly.
+/// A plain request, or a broken handshake.
 async fn ask(world: &World, service: &Service, before: u64, rng: &mut Rng) -> Result<(), Stop> {
     let (request, status) = if rng.bool() {
         ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "200")
@@ -282,7 +280,7 @@ async fn ask(world: &World, service: &Service, before: u64, rng: &mut Rng) -> Re
     match answer.split(' ').nth(1) {
         Some("503") => turned_away(world, service, before).await,
         Some(found) if found == status => Ok(()),
-        _ => Err(Stop::Wrong(format!("{status} was due: {answer:?}"))),
+        _ => Err(Stop::Wrong(format!("expected {status}: {answer:?}"))),
     }
 }
 
@@ -290,7 +288,7 @@ async fn ask(world: &World, service: &Service, before: u64, rng: &mut Rng) -> Re
 struct Visit<'a> {
     world: &'a World,
     service: &'a Service,
-    /// The service's number of restarts before it was connected to.
+    /// [`Service::restarts`] before this client connected.
     before: u64,
     talk: Talk,
     rng: &'a mut Rng,
@@ -314,7 +312,7 @@ impl<'a> Visit<'a> {
         Self { world, service, before, talk, rng }
     }
 
-    /// Numbered messages, several at a time, and pauses.
+    /// Bursts of numbered messages, with pauses.
     async fn talk(mut self, milliseconds: Range<u64>) -> Result<(), Stop> {
         let end = Instant::now() + between(self.rng, milliseconds);
         while Instant::now() < end && !self.world.is_over() {
@@ -336,12 +334,12 @@ impl<'a> Visit<'a> {
         self.leave().await
     }
 
-    /// Sends at most what the service has room for, and only then begins to read.
+    /// Sends no more than the service has room for, and only then starts to read.
     async fn read_slowly(mut self) -> Result<(), Stop> {
         for _ in 0..self.rng.u32(2..=6) {
             self.send(KIB..160 * KIB).await?;
         }
-        // All of it takes less than timeouts.close: a restart may come in between.
+        // All of it takes less than timeouts.close, since a restart may come in between.
         sleep(between(self.rng, 500..2000)).await;
         while self.talk.owed() > 0 {
             let heard = self.talk.hear().await?;
@@ -351,7 +349,7 @@ impl<'a> Visit<'a> {
         self.leave().await
     }
 
-    /// A pong comes behind the echoes of what was sent before its ping.
+    /// A pong comes after the echoes of everything sent before its ping.
     async fn ping(mut self) -> Result<(), Stop> {
         for _ in 0..self.rng.u32(3..12) {
             self.send(0..5000).await?;
@@ -379,7 +377,7 @@ impl<'a> Visit<'a> {
         self.leave().await
     }
 
-    /// Breaks off amid a message, by a reset.
+    /// Resets the connection in the middle of a message.
     async fn abort(mut self) -> Result<(), Stop> {
         for _ in 0..self.rng.u32(1..20) {
             self.send(0..20_000).await?;
@@ -390,12 +388,12 @@ impl<'a> Visit<'a> {
         self.think(0..3000).await?;
         let stream = self.talk.stream();
         let half_a_frame = [0x82, 0xfe, 0x10, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-        // If it is full, it is reset within another frame.
+        // If the socket is full, the reset cuts an earlier frame instead.
         let _ = stream.try_write(&half_a_frame[..self.rng.usize(..half_a_frame.len())]);
         Ok(SockRef::from(&*stream).set_linger(Some(Duration::ZERO))?)
     }
 
-    /// Has nothing more to say, and still gets what it is owed.
+    /// Sends nothing more, but still gets every echo it is owed.
     async fn half_close(mut self) -> Result<(), Stop> {
         for _ in 0..self.rng.u32(1..20) {
             self.send(0..20_000).await?;
@@ -410,11 +408,11 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// Whatever happens is right, except for an echo that is wrong.
+    /// Anything may happen, except a wrong echo.
     async fn talk_until_it_fails(mut self) -> Result<(), Stop> {
-        // Some wait for longer than the service does.
+        // Some wait longer than the service does.
         let patience = between(self.rng, 1000..30_000);
-        // More than any fault lets through.
+        // More messages than any fault lets through.
         for _ in 0..1000 {
             let (text, size) = (self.rng.bool(), self.rng.usize(..20_000));
             if self.talk.send(text, size).await.is_err() {
@@ -444,7 +442,7 @@ impl<'a> Visit<'a> {
         Ok(())
     }
 
-    /// Says nothing for a while; nothing but the end of the service may be heard.
+    /// Says nothing for a while; nothing may come but the end of the service.
     async fn think(&mut self, milliseconds: Range<u64>) -> Result<(), Stop> {
         let end = Instant::now() + between(self.rng, milliseconds);
         loop {
@@ -459,12 +457,12 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// Closes as one of many programs may.
+    /// Closes with one of the codes that clients use.
     async fn leave(mut self) -> Result<(), Stop> {
         let code = *self
             .rng
             .choice([None, Some(1000), GOING_AWAY, Some(3000), Some(4999)].iter())
-            .expect("some");
+            .expect("not empty");
         let frame = code.map(|code: u16| CloseFrame { code: code.into(), reason: "bye".into() });
         match self.talk.close(frame).await? {
             Heard::Closed(answer) if answer == code && self.talk.owed() == 0 => Ok(()),
@@ -480,11 +478,11 @@ impl<'a> Visit<'a> {
         self.expect_drain(heard)
     }
 
-    /// Nothing but Close 1001 may have come, and only from a service that restarts.
+    /// Only Close 1001 may have come, and only from a service that is being restarted.
     fn expect_drain(&self, heard: &Heard) -> Result<(), Stop> {
         if matches!(heard, Heard::Closed(GOING_AWAY)) && was_restarted(self.service, self.before) {
             return Err(Stop::Drained);
         }
-        Err(Stop::Wrong(format!("{heard:?} with {} echoes due", self.talk.owed())))
+        Err(Stop::Wrong(format!("{heard:?} with {} echoes missing", self.talk.owed())))
     }
 }

@@ -1,6 +1,4 @@
-//! The picture of a run: four panels over one axis of time, as SVG.
-
-use std::fmt::Write as _;
+//! The graph of a run: four panels over one time axis, as SVG.
 
 use crate::samples::{OfService, Samples};
 
@@ -10,7 +8,7 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 34.0;
 const PANEL: f64 = 120.0;
 const GAP: f64 = 44.0;
-/// Told apart also without colours: the second one is dashed.
+/// The second one is dashed, so that they can be told apart without colours.
 const STROKES: [&str; 2] = ["#0b6fb8", "#c2410c\" stroke-dasharray=\"5 2"];
 
 struct Line {
@@ -59,7 +57,7 @@ fn panel(svg: &mut String, samples: &Samples, end: f64, top: f64, title: &str, l
     let x = |second: f64| LEFT + second / end * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| top + PANEL * (1.0 - value / most);
 
-    let mut add = |element: String| writeln!(svg, "{element}").expect("a String takes all");
+    let mut add = |element: String| *svg += &(element + "\n");
     add(format!("<text x=\"{LEFT}\" y=\"{}\" font-weight=\"bold\">{title}</text>", top - 8.0));
     for mark in 0..=4 {
         let value = f64::from(mark) * step;
@@ -82,7 +80,7 @@ fn panel(svg: &mut String, samples: &Samples, end: f64, top: f64, title: &str, l
             top + PANEL + 16.0
         ));
     }
-    // Restarts, where one was begun since the last second.
+    // A line for each second in which a restart began.
     for pair in samples.all().windows(2) {
         let restarts = |index: usize| {
             pair[index].services.iter().filter_map(|it| it.1).map(|it| it.restarts).max()
@@ -117,7 +115,7 @@ fn panel(svg: &mut String, samples: &Samples, end: f64, top: f64, title: &str, l
     }
 }
 
-/// The next number above that people like to read: 1, 2 or 5, and zeros.
+/// The next round number above: 1, 2 or 5 times a power of ten.
 fn nice(value: f64) -> f64 {
     let power = 10_f64.powf(value.log10().floor());
     let factors = [1.0, 2.0, 5.0, 10.0];

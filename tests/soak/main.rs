@@ -1,19 +1,19 @@
-//! `cargo test --test soak`: thousands of clients of all kinds, on paths that fail, while the
-//! service is reloaded and restarted; nothing may be lost, refused or kept.
+//! `cargo test --test soak`: thousands of clients of all kinds, on failing paths, while the service
+//! is reloaded and restarted. Nothing may be lost, refused or leaked.
 //!
-//! Two services share the clients. One is restarted every period through its listening socket, as
-//! systemd does; the other stays for the whole time, so that its memory says something. Both are
+//! Two services share the clients. One is restarted every period on the same listening socket, as
+//! systemd does it; the other runs the whole time, so that its memory means something. Both are
 //! reloaded every period.
 //!
-//! This file owns the command line and the verdict. `service` runs a service, `client` is one
-//! client after the other, `talk` a client's conversation and what it may see, `samples` the
-//! figures over time and `graph` their picture.
+//! This file owns the command line and the verdict. `service` runs a service, `client` runs one
+//! client after another, `talk` is a client's conversation and what it may see, `samples` holds the
+//! figures over time and `graph` plots them.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "clients are no tasks of the service, and the clock is real"
+    reason = "clients are not tasks of the service, and the clock is real"
 )]
-#![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
+#![allow(clippy::cast_precision_loss, reason = "three significant digits are enough")]
 
 mod client;
 #[path = "../suite/fault_proxy.rs"]
@@ -42,29 +42,29 @@ use client::World;
 use samples::{Sample, Samples};
 use service::Service;
 
-/// Without arguments the run is short, to see that everything works.
+/// Run wsecho under load for a while; without arguments, just long enough to see that it works.
 #[derive(Parser)]
 struct Options {
     /// How long clients come and go.
     #[arg(long, default_value_t = 15)]
     seconds: u64,
-    /// How many of them at the same time.
+    /// How many clients there are at a time.
     #[arg(long, default_value_t = 100)]
     sessions: usize,
-    /// The seconds between two reloads, and between two restarts.
+    /// Seconds between reloads, and between restarts.
     #[arg(long, default_value_t = 6)]
     period: u64,
-    /// Repeats the choices of an earlier run, as far as the clients' are concerned.
+    /// Repeat the clients' choices of an earlier run.
     #[arg(long)]
     seed: Option<u64>,
 }
 
-/// How long anything may take once the clients have been told to end.
+/// How long anything may take once the clients have been told to leave.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How sessions of these clients end: by their Close, half-close or reset, by the faults of their
-/// paths, or by a restart.
+/// How sessions of these clients may end: by their Close, half-close or reset, by a fault of their
+/// path, or by a restart.
 const ENDS: [&str; 6] = ["peer", "eof", "broken", "pong_timeout", "write_timeout", "draining"];
-/// What memory may be above its beginning in the end, for what a busy allocator does not give back.
+/// How much memory may have grown in the end: a busy allocator does not give everything back.
 const KEPT: usize = 8 << 20;
 
 fn main() -> ExitCode {
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         Ok(complaints) if complaints.is_empty() => ExitCode::SUCCESS,
         Ok(complaints) => {
             eprintln!("soak: {} complaints", complaints.len());
-            // What was found in the end says most.
+            // The last findings say the most.
             for complaint in complaints.iter().rev().take(50) {
                 eprintln!("soak: {complaint}");
             }
@@ -94,7 +94,7 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
 
     let services = [Service::start("stays")?, Service::start("restarts")?].map(Arc::new);
     let [stays, restarts] = &services;
-    // Once used, so that what is made for the first client is there before any are counted.
+    // Use each once, so that what is allocated for the first client does not count.
     for service in &services {
         client::greet(service.addr())?;
     }
@@ -121,7 +121,7 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
         }
         world.over.store(true, Ordering::Relaxed);
         for administrator in administrators {
-            let outcome = administrator.join().expect("it does not panic");
+            let outcome = administrator.join().expect("no panic");
             if let Err(error) = outcome {
                 world.complain(error.to_string());
             }
@@ -130,13 +130,13 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
     let ended = runtime.block_on(async {
         tokio::time::timeout(PATIENCE, async {
             for client in clients {
-                client.await.expect("it does not panic");
+                client.await.expect("no panic");
             }
         })
         .await
     });
     if ended.is_err() {
-        world.complain(format!("a client still waits {PATIENCE:?} after the end"));
+        world.complain(format!("a client is still waiting {PATIENCE:?} after the end"));
     }
 
     for (service, before) in services.iter().zip(before) {
@@ -155,7 +155,7 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
             world.complain(format!("{}: a session ended by {label}", service.name));
         }
         for line in &log.loud {
-            world.complain(format!("{}: not explained: {line}", service.name));
+            world.complain(format!("{}: unexplained: {line}", service.name));
         }
     }
     println!("{}", samples.summary());
@@ -168,13 +168,13 @@ fn run(options: &Options) -> io::Result<Vec<String>> {
     Ok(world.complaints())
 }
 
-/// What an idle service has: descriptors, and bytes of memory.
+/// The descriptors of an idle service, and its memory in bytes.
 fn idle(service: &Service) -> io::Result<(usize, usize)> {
     let pid = service.pid();
     Ok((proc::descriptors(pid)?, proc::bytes(pid, "status", "VmRSS")?))
 }
 
-/// Waits until a service without clients has what it had before.
+/// Waits until a service without clients is back to where it was before.
 fn settle(service: &Service, before: (usize, usize)) -> Result<(), String> {
     let begun = Instant::now();
     loop {
@@ -182,7 +182,7 @@ fn settle(service: &Service, before: (usize, usize)) -> Result<(), String> {
         if now.0 <= before.0 && now.1 <= before.1 + KEPT {
             let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
             println!(
-                "{}: before the clients {} descriptors, {:.1} MiB; after them {}, {:.1} MiB",
+                "{}: {} descriptors and {:.1} MiB before the clients; {} and {:.1} MiB after",
                 service.name,
                 before.0,
                 mib(before.1),
@@ -192,13 +192,13 @@ fn settle(service: &Service, before: (usize, usize)) -> Result<(), String> {
             return Ok(());
         }
         if begun.elapsed() > PATIENCE {
-            return Err(format!("descriptors and memory were {before:?} and stay {now:?}"));
+            return Err(format!("descriptors and memory were {before:?} and are still {now:?}"));
         }
         sleep(Duration::from_millis(100));
     }
 }
 
-/// Reloads in the middle of each period, and restarts at its end.
+/// Reloads in the middle of each period, and perhaps restarts at its end.
 fn administer(
     world: &World,
     service: &Service,

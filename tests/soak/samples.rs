@@ -1,6 +1,4 @@
-//! The figures of a run, second by second: this file owns how they are taken, judged and written.
-
-use std::fmt::Write as _;
+//! The figures of a run, second by second. This file owns how they are taken, judged and written.
 
 use crate::client::World;
 use crate::proc;
@@ -38,7 +36,7 @@ impl Sample {
                     restarts: service.restarts().div_ceil(2),
                 })
             };
-            // There is no figure of a process that is just being replaced.
+            // A process that is just being replaced has no figures.
             (service.name, figures())
         });
         Self {
@@ -80,12 +78,12 @@ impl Samples {
         pairs.map(|it| (it[1].second as f64, (it[1].echoes - it[0].echoes) as f64)).collect()
     }
 
-    /// What is left out at the beginning: until then the mixture of clients is still changing.
+    /// How many seconds to leave out at the start, while the mix of clients is still settling.
     fn warm_up(&self) -> f64 {
         (self.0.len() as f64 / 5.0).min(60.0)
     }
 
-    /// The medians of the first and the last third behind the warm-up.
+    /// The medians of the first and the last third after the warm-up.
     fn thirds(&self, points: &[(f64, f64)]) -> (f64, f64) {
         let warm: Vec<f64> =
             points.iter().filter(|it| it.0 >= self.warm_up()).map(|it| it.1).collect();
@@ -93,16 +91,16 @@ impl Samples {
         (median(&warm[..third]), median(&warm[warm.len() - third..]))
     }
 
-    /// Complaints about what is not flat in the service that stays, the first one.
+    /// Complaints about what is not flat in the first service, the one that stays.
     pub fn judge(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         if self.0.len() < 60 {
-            println!("too short to say whether anything grows");
+            println!("too short to tell whether anything grows");
             return complaints;
         }
         let mut flat = |what: &str, figure: fn(&OfService) -> f64, tenth_and: f64| {
             let (first, last) = self.thirds(&self.of(0, figure));
-            println!("{what}: median of the first third {first:.1}, of the last {last:.1}");
+            println!("{what}: median {first:.1} in the first third, {last:.1} in the last");
             if last > 1.1 * first + tenth_and {
                 complaints.push(format!("{what} grew from {first:.1} to {last:.1}"));
             }
@@ -116,18 +114,17 @@ impl Samples {
         let rates: Vec<f64> = self.rates().iter().map(|it| it.1).collect();
         let sessions: Vec<f64> = self.0.iter().map(|it| it.sessions).collect();
         let mut text = format!(
-            "sessions: {:.0} at most, median {:.0}; echoes a second: median {:.0}",
+            "sessions: {:.0} at most, median {:.0}; echoes per second: median {:.0}",
             sessions.iter().copied().fold(0.0, f64::max),
             median(&sessions),
             median(&rates),
         );
-        for (index, name) in self.names().into_iter().enumerate() {
+        text.extend(self.names().into_iter().enumerate().map(|(index, name)| {
             let memory: Vec<f64> = self.of(index, |it| it.memory).iter().map(|it| it.1).collect();
             let cpu = self.of(index, |it| it.cpu);
             let last = self.0.iter().rev().find_map(|it| it.services[index].1);
             let last = last.unwrap_or_default();
-            write!(
-                text,
+            format!(
                 "\n{name}: {} reloads, {} restarts, memory {:.1} MiB at most, median {:.1}; \
                  {:.1} s of CPU in its last process",
                 last.reloads,
@@ -136,32 +133,27 @@ impl Samples {
                 median(&memory),
                 cpu.last().map_or(0.0, |it| it.1),
             )
-            .expect("a String takes all");
-        }
+        }));
         text
     }
 
     pub fn csv(&self) -> String {
+        const COLUMNS: [&str; 5] =
+            ["memory_mib", "descriptors", "cpu_seconds", "reloads", "restarts"];
         let mut text = "second,sessions,echoes".to_owned();
         for name in self.names() {
-            for column in ["memory_mib", "descriptors", "cpu_seconds", "reloads", "restarts"] {
-                write!(text, ",{name}_{column}").expect("a String takes all");
-            }
+            text.extend(COLUMNS.map(|column| format!(",{name}_{column}")));
         }
-        for sample in &self.0 {
-            write!(text, "\n{},{},{}", sample.second, sample.sessions, sample.echoes)
-                .expect("a String takes all");
-            for (_, figures) in &sample.services {
-                match figures {
-                    Some(it) => write!(
-                        text,
+        for Sample { second, sessions, echoes, services } in &self.0 {
+            text.extend([format!("\n{second},{sessions},{echoes}")]);
+            text.extend(services.iter().map(|(_, figures)| {
+                figures.map_or(",,,,,".to_owned(), |it| {
+                    format!(
                         ",{:.2},{},{:.2},{},{}",
                         it.memory, it.descriptors, it.cpu, it.reloads, it.restarts
-                    ),
-                    None => write!(text, ",,,,,"),
-                }
-                .expect("a String takes all");
-            }
+                    )
+                })
+            }));
         }
         text + "\n"
     }

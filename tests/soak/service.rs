@@ -1,5 +1,5 @@
-//! A service as systemd runs it: this file owns its listening socket, which outlives it, its
-//! configuration, its readiness and its log.
+//! A service run the way systemd runs it. This file owns its listening socket, which outlives it,
+//! its configuration, its readiness and its log.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use crate::launch::inherit;
 
-/// How long starting, reloading and stopping may take; a drain takes 30 seconds at most.
+/// How long a start, reload or stop may take; a drain takes 30 seconds at most.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The backlog of wsecho.socket.
 const BACKLOG: i32 = 4096;
@@ -26,9 +26,9 @@ const BACKLOG: i32 = 4096;
 /// What the service logged.
 #[derive(Default)]
 pub struct Log {
-    /// How many sessions ended in which way.
+    /// How many sessions ended, by how.
     pub ended: BTreeMap<String, u64>,
-    /// Lines above info, and those that are no records.
+    /// Lines that are not at level info, or are no records at all.
     pub loud: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ impl Service {
         self.pid.load(Ordering::Relaxed)
     }
 
-    /// Odd while it is being restarted, and another number after each time.
+    /// Odd while it is being restarted, and a different number after each restart.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Acquire)
     }
@@ -106,11 +106,11 @@ impl Service {
     }
 
     pub fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().expect("no thread panics with it")
+        self.log.lock().expect("not poisoned")
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().expect("no thread panics with it")
+        self.child.lock().expect("not poisoned")
     }
 
     pub fn reload(&self) -> io::Result<()> {
@@ -136,7 +136,7 @@ impl Service {
         Ok(())
     }
 
-    /// Stops it; every session must end by itself in time.
+    /// Stops it; every session must end on its own in time.
     pub fn stop(&self) -> io::Result<()> {
         self.signal(Signal::TERM)?;
         let status = self.child().wait()?;
@@ -151,7 +151,7 @@ impl Service {
         Ok(kill_process(Pid::from_child(&self.child()), signal)?)
     }
 
-    /// Reads what the service manager is told up to this.
+    /// Reads notifications up to this one.
     fn wait_for(&self, state: &str) -> io::Result<String> {
         let mut buffer = [0; 4096];
         loop {
@@ -168,13 +168,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It has ended by itself, unless this run failed.
+        // It has ended on its own, unless this run failed.
         let _ = self.child().kill();
         let _ = self.child().wait();
     }
 }
 
-/// Timers that a run meets many times; each reload changes one.
+/// Timers short enough to fire many times in a run; each reload changes one.
 fn configure(dir: &TempDir, reload: u64) -> io::Result<()> {
     let text = format!(
         r#"
@@ -206,7 +206,7 @@ fn launch(dir: &TempDir, listener: &TcpListener, log: &Arc<Mutex<Log>>) -> io::R
     let log = Arc::clone(log);
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            log.lock().expect("no thread panics with it").add(line);
+            log.lock().expect("not poisoned").add(line);
         }
     });
     Ok(child)

@@ -1,5 +1,5 @@
-//! One conversation: this file owns what a client has said, what must come back, byte by byte and in
-//! order, and how a conversation may end.
+//! One conversation. This file owns what a client has said, what must come back, byte for byte and
+//! in order, and how a conversation may end.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-/// How long an answer may take on two busy cores.
+/// How long an answer may take, with two busy cores in mind.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// The largest reply that the service gives at its defaults.
+/// The largest reply with the default configuration.
 pub const LARGEST: usize = 1 << 20;
 
 /// Characters of one to four bytes, twelve bytes in all.
@@ -41,7 +41,7 @@ pub struct Endpoint {
 pub const ENDPOINTS: [Endpoint; 2] =
     [Endpoint { path: "/socket", prefix: "server: " }, Endpoint { path: "/echo", prefix: "" }];
 
-/// A message that was sent, from which its echo can be made again.
+/// A message that was sent: enough to reconstruct its echo.
 #[derive(Clone, Copy)]
 struct Said {
     number: u64,
@@ -54,9 +54,9 @@ struct Said {
 pub enum Heard {
     Echo,
     Pong(Bytes),
-    /// A Close frame, and behind it the end of the connection.
+    /// A Close frame, followed by the end of the connection.
     Closed(Option<u16>),
-    /// The end of the connection without a Close frame.
+    /// The connection ended without a Close frame.
     Eof,
     /// The connection was reset.
     Reset,
@@ -65,9 +65,9 @@ pub enum Heard {
 /// A Close frame's code.
 struct Close(Option<u16>);
 
-/// Why there is no conversation.
+/// Why a conversation did not start.
 pub enum NoTalk {
-    /// 503
+    /// 503.
     Refused,
     Failed(String),
 }
@@ -78,7 +78,7 @@ pub struct Talk {
     id: u64,
     number: u64,
     owed: VecDeque<Said>,
-    /// The Close that came, while the end behind it has not.
+    /// The Close that came, while the end of the stream has not come yet.
     closing: Option<Close>,
 }
 
@@ -90,7 +90,7 @@ impl Talk {
         endpoint: Endpoint,
         id: u64,
     ) -> Result<Self, NoTalk> {
-        // Two thousand clients share one process.
+        // Small buffers: two thousand clients share this process.
         let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(0);
         let url = format!("ws://{service}{}", endpoint.path);
         let opening = client_async_with_config(url, stream, Some(config));
@@ -111,14 +111,14 @@ impl Talk {
         self.owed.len()
     }
 
-    /// The payload of a message: its number, and then bytes that no other message of this size has
-    /// at the same place.
+    /// The payload of a message: its number, then bytes that differ from those of any other message
+    /// of the same size.
     fn payload(&self, said: Said) -> Vec<u8> {
         let mut payload = format!("{} {} ", self.id, said.number).into_bytes();
-        let place =
+        let offset =
             usize::try_from(self.id.wrapping_mul(31).wrapping_add(said.number * 7) % 65_536)
                 .expect("small");
-        let (start, size) = (place * STEP, said.size / STEP * STEP);
+        let (start, size) = (offset * STEP, said.size / STEP * STEP);
         let source = if said.text { TEXT.as_bytes() } else { &BINARY };
         payload.extend_from_slice(&source[start..start + size]);
         payload
@@ -138,7 +138,7 @@ impl Talk {
 
     /// Sends a message of about this size; its echo is owed from now on.
     ///
-    /// An error only says that this is no way to reach the service any more: why is to be heard.
+    /// An error only says that the service can no longer be reached: [`Talk::hear`] says why.
     pub async fn send(&mut self, text: bool, size: usize) -> Result<(), Heard> {
         let message = self.say(text, size);
         self.send_message(message).await
@@ -152,20 +152,22 @@ impl Talk {
         match timeout(PATIENCE, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(heard_end(&error)),
-            // A service that takes no byte for so long might as well be gone.
+            // A service that takes no byte for this long might as well be gone.
             Err(_) => Err(Heard::Reset),
         }
     }
 
-    /// The next thing that comes; it is an error if it is wrong.
+    /// The next thing to come; an error if it is wrong.
     pub async fn hear(&mut self) -> Result<Heard, String> {
         match timeout(PATIENCE, self.next()).await {
             Ok(heard) => heard,
-            Err(_) => Err(format!("nothing came in {PATIENCE:?}, {} echoes due", self.owed.len())),
+            Err(_) => {
+                Err(format!("nothing came in {PATIENCE:?}, {} echoes missing", self.owed.len()))
+            }
         }
     }
 
-    /// The same, but silence may last: `None` when nothing came in that time.
+    /// The same, but silence is fine: `None` if nothing came in that time.
     pub async fn hear_for(&mut self, time: Duration) -> Result<Option<Heard>, String> {
         match timeout(time, self.next()).await {
             Ok(heard) => heard.map(Some),
@@ -175,7 +177,7 @@ impl Talk {
     }
 
     async fn next(&mut self) -> Result<Heard, String> {
-        // Nobody may have waited until the end behind a Close.
+        // A Close may have been read earlier, without waiting for the end of the stream.
         while self.closing.is_none() {
             let message = match self.socket.next().await {
                 None => return Ok(Heard::Eof),
@@ -196,34 +198,34 @@ impl Talk {
                 }
                 Message::Pong(payload) => return Ok(Heard::Pong(payload)),
                 Message::Close(frame) => self.closing = Some(Close(frame.map(|it| it.code.into()))),
-                // A ping is answered by the library.
+                // tungstenite answers pings.
                 _ => {}
             }
         }
-        self.end_behind_close().await
+        self.end_after_close().await
     }
 
     fn check(&mut self, text: bool, payload: Option<&[u8]>) -> Result<(), String> {
-        let said = self.owed.pop_front().ok_or("an echo of nothing")?;
+        let said = self.owed.pop_front().ok_or("an echo of a message never sent")?;
         if payload == Some(&self.payload(said)) && text == said.text {
             Ok(())
         } else {
-            Err(format!("echo {} of {} bytes is altered", said.number, said.size))
+            Err(format!("echo {} of {} bytes was altered", said.number, said.size))
         }
     }
 
-    /// Behind a Close comes a FIN: a reset could overtake the Close.
-    async fn end_behind_close(&mut self) -> Result<Heard, String> {
+    /// After a Close comes a FIN: a reset could overtake the Close.
+    async fn end_after_close(&mut self) -> Result<Heard, String> {
         match self.socket.next().await {
             None | Some(Err(Error::ConnectionClosed)) => {}
-            // Ours cannot be sent once this side has half-closed.
+            // Our own Close cannot be sent once this side has half-closed.
             Some(Err(Error::Io(error))) if error.kind() == ErrorKind::BrokenPipe => {}
-            Some(other) => return Err(format!("behind a Close: {other:?}")),
+            Some(other) => return Err(format!("after a Close: {other:?}")),
         }
         Ok(Heard::Closed(self.closing.as_ref().and_then(|close| close.0)))
     }
 
-    /// Closes in good order, and reads what comes up to the end.
+    /// Closes cleanly, and reads to the end.
     pub async fn close(&mut self, frame: Option<CloseFrame>) -> Result<Heard, String> {
         if let Err(end) = self.send_message(Message::Close(frame)).await {
             return Ok(end);
@@ -249,7 +251,7 @@ fn heard_end(error: &Error) -> Heard {
     }
 }
 
-/// Connects to a service that must never refuse.
+/// Connects to a service, which must never refuse.
 pub async fn connect(service: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(service).await?;
     stream.set_nodelay(true)?;
