@@ -1,4 +1,4 @@
-//! Forwarding headers: the bodies are those of the property tests.
+//! Forwarding headers; the bodies are those of the property tests.
 //!
 //! `cargo +nightly fuzz run client_addr -- -max_total_time=60`
 

@@ -1,4 +1,4 @@
-//! Configuration files: the body is that of the property test.
+//! Configuration files; the body is that of the property test.
 //!
 //! `cargo +nightly fuzz run config -- -max_total_time=60`
 

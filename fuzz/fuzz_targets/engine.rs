@@ -1,9 +1,9 @@
-//! The engine against tungstenite: the body is the one of the differential test.
+//! The engine against tungstenite; the bodies are those of the property tests.
 //!
 //! `cargo +nightly fuzz run engine -- -max_total_time=60`
 
 #![no_main]
-// The tests use more of their support than this target does.
+// The tests use more of the support than this target does.
 #![allow(dead_code)]
 
 #[path = "../../tests/suite/engine/frames.rs"]

@@ -1,4 +1,4 @@
-//! Requests: the body is that of the property test.
+//! Requests; the body is that of the property test.
 //!
 //! `cargo +nightly fuzz run handshake -- -max_total_time=60`
 

@@ -1,4 +1,4 @@
-//! PROXY headers: the bodies are those of the property tests.
+//! PROXY headers; the bodies are those of the property tests.
 //!
 //! `cargo +nightly fuzz run proxy_protocol -- -max_total_time=60`
 

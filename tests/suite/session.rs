@@ -1,4 +1,4 @@
-//! A session on a duplex pair and a paused clock: its times, its back-pressure, its memory.
+//! A session on a duplex pair and a paused clock: its timers, backpressure and memory.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use wsecho::ws::session::{self, Budget, Ended, Report, Shared, Timeouts};
 
 use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Seen, TEXT, frame, noise};
 
-/// What all sessions of a test share.
+/// State shared by all sessions of a test.
 struct Server {
     echo: Arc<Echo>,
     timeouts: Timeouts,
@@ -31,7 +31,7 @@ impl Server {
         Self { echo, timeouts, shared: Shared { budget: Budget::new(16 << 20), drain, metrics } }
     }
 
-    /// A client with this much room in each direction, and the session it speaks with.
+    /// A client with this much room in each direction, and its session.
     fn connect(&self, room: usize, pings: bool) -> (DuplexStream, impl Future<Output = Report>) {
         let (client, stream) = duplex(room);
         let (echo, shared) = (Arc::clone(&self.echo), &self.shared);
@@ -65,7 +65,7 @@ async fn a_silent_client_is_pinged_and_one_that_answers_stays() {
             let heard = Instant::now();
             assert_eq!(next_frame(&mut client).await, (FIN | PING, vec![]));
             let silence = heard.elapsed().as_secs_f64();
-            assert!((22.4..27.6).contains(&silence), "25 s give or take a tenth, not {silence}");
+            assert!((22.4..27.6).contains(&silence), "25 s ± 10%, not {silence}");
             send(&mut client, &frame(FIN | PONG, b"")).await;
         }
         send(&mut client, &frame(FIN | CLOSE, &1000_u16.to_be_bytes())).await;
@@ -75,7 +75,7 @@ async fn a_silent_client_is_pinged_and_one_that_answers_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_byte_counts_as_life_also_one_inside_a_frame() {
+async fn any_byte_is_a_sign_of_life_even_inside_a_frame() {
     let server = Server::new(1 << 20);
     let (mut client, session) = server.connect(1024, true);
     let script = async {
@@ -83,7 +83,11 @@ async fn any_byte_counts_as_life_also_one_inside_a_frame() {
             sleep(Duration::from_secs(20)).await;
             send(&mut client, &[byte]).await;
         }
-        assert_eq!(next_frame(&mut client).await, (FIN | BINARY, noise(20)), "and no ping before");
+        assert_eq!(
+            next_frame(&mut client).await,
+            (FIN | BINARY, noise(20)),
+            "and no ping before it"
+        );
     };
     tokio::select! {
         report = session => panic!("{report:?}"),
@@ -103,12 +107,12 @@ async fn a_pinged_client_that_sends_no_byte_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_was_slept_over_gives_one_more_round() {
+async fn a_client_gets_another_chance_when_its_deadline_passed_while_we_slept() {
     let server = Server::new(1 << 20);
     let (mut client, session) = server.connect(1024, true);
     let script = async {
         next_frame(&mut client).await;
-        // As after SIGSTOP: time has passed, and nobody could have answered in it.
+        // As after SIGSTOP: time has passed, but nobody could have answered.
         advance(Duration::from_secs(3600)).await;
         assert_eq!(next_frame(&mut client).await, (FIN | PING, vec![]), "another chance");
         send(&mut client, &frame(FIN | TEXT, b"here")).await;
@@ -136,7 +140,7 @@ async fn a_session_without_pings_is_silent_and_ends_after_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_no_byte_is_dropped_and_a_trickling_one_is_not() {
+async fn a_client_that_stops_reading_is_dropped_and_one_that_trickles_is_not() {
     let server = Server::new(1 << 20);
     let message = frame(FIN | BINARY, &noise(1 << 20));
     let (mut client, session) = server.connect(4096, true);
@@ -177,7 +181,7 @@ async fn a_client_may_write_the_largest_message_before_it_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reading_stops_when_more_than_the_largest_message_is_unsent() {
+async fn reading_stops_once_more_than_the_largest_message_is_unsent() {
     let server = Server::new(64 * 1024);
     let (mut client, session) = server.connect(4096, true);
     let message = frame(FIN | BINARY, &noise(32 * 1024));
@@ -212,7 +216,7 @@ async fn a_client_that_half_closes_gets_all_it_is_owed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_the_message_that_has_begun() {
+async fn a_drain_waits_for_the_message_in_progress() {
     let server = Server::new(1 << 20);
     let (mut client, session) = server.connect(4096, true);
     let script = async {
@@ -226,14 +230,14 @@ async fn a_drain_waits_for_the_message_that_has_begun() {
         let (first, payload) = next_frame(&mut client).await;
         assert_eq!((first, &payload[..2]), (FIN | CLOSE, &1001_u16.to_be_bytes()[..]));
         send(&mut client, &frame(FIN | CLOSE, &payload)).await;
-        assert_eq!(client.read(&mut [0]).await.expect("a clean end"), 0, "nothing after Close");
+        assert_eq!(client.read(&mut [0]).await.expect("a clean end"), 0, "nothing after the Close");
     };
     let (report, ()) = tokio::join!(session, script);
     assert_eq!(report.ended, Ended::Draining);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_cuts_a_message_that_does_not_end() {
+async fn a_drain_cuts_off_a_message_that_does_not_end() {
     let server = Server::new(1 << 20);
     let (mut client, session) = server.connect(4096, true);
     let script = async {
@@ -257,7 +261,7 @@ async fn a_drain_cuts_a_message_that_does_not_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_our_close_a_talking_client_is_heard_out_but_not_for_ever() {
+async fn after_our_close_a_client_may_go_on_sending_but_not_for_ever() {
     let server = Server::new(1 << 20);
     let (client, session) = server.connect(4096, true);
     let (mut reader, mut writer) = tokio::io::split(client);
@@ -277,7 +281,7 @@ async fn after_our_close_a_talking_client_is_heard_out_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_has_its_time_to_answer_our_close() {
+async fn a_slow_reader_gets_its_time_to_answer_our_close() {
     let server = Server::new(1 << 20);
     let (mut client, session) = server.connect(4096, true);
     let script = async {
@@ -296,7 +300,7 @@ async fn a_slow_reader_has_its_time_to_answer_our_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pong_that_waited_is_sent_also_to_a_client_that_half_closed() {
+async fn a_pending_pong_is_sent_even_to_a_client_that_has_half_closed() {
     let server = Server::new(1 << 20);
     let (mut client, session) = server.connect(4096, true);
     let script = async {
@@ -312,7 +316,7 @@ async fn the_pong_that_waited_is_sent_also_to_a_client_that_half_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_budget_is_spent_reading_waits_for_writing() {
+async fn once_the_budget_is_spent_reading_waits_for_writing() {
     let mut server = Server::new(1 << 20);
     server.shared.budget = Budget::new(256 * 1024);
     let message = frame(FIN | BINARY, &noise(1 << 20));
@@ -336,7 +340,7 @@ async fn when_the_budget_is_spent_reading_waits_for_writing() {
     drop(clients);
 }
 
-/// One step of a client that does as it likes.
+/// One step of a client that does as it pleases.
 #[derive(Clone, Debug)]
 enum Step {
     Write(usize),
@@ -348,7 +352,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (1_usize..40_000).prop_map(Step::Write),
         (1_usize..40_000).prop_map(Step::Read),
-        // All of them together stay below every timeout.
+        // Added up, they stay below every timeout.
         (1_u64..400).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 0..60)
@@ -375,10 +379,10 @@ fn stream(messages: &[Vec<usize>]) -> (Vec<u8>, Vec<Message>) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..Default::default() })]
 
-    /// Whatever a client does, the echoes are a prefix of what it sent, memory stays within the
-    /// bound, and all of it returns.
+    /// Whatever a client does, the echoes are a prefix of what it sent, memory stays within its
+    /// bound, and all of it is given back.
     #[test]
-    fn echoes_are_an_exact_prefix_and_memory_returns(
+    fn echoes_are_an_exact_prefix_and_all_memory_is_given_back(
         messages in proptest::collection::vec(
             proptest::collection::vec(0_usize..90_000, 1..4), 1..8),
         steps in steps(),
@@ -398,7 +402,7 @@ proptest! {
             let (mut client, session) = server.connect(room, true);
             let used = || {
                 let used = server.shared.budget.used();
-                assert!(used <= MOST, "{used} bytes are held");
+                assert!(used <= MOST, "{used} bytes held");
             };
             let script = async {
                 let mut echoed = Vec::new();

@@ -1,4 +1,4 @@
-//! What the peer means does not depend on how its bytes arrive.
+//! How the peer's bytes are split between reads makes no difference.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..Default::default() })]
 
     #[test]
-    fn any_bytes_in_pieces_mean_what_they_mean_whole(
+    fn any_bytes_mean_the_same_in_pieces_and_whole(
         data in proptest::collection::vec(any::<u8>(), 0..1000),
     ) {
         cut(&data);
@@ -17,7 +17,7 @@ proptest! {
 }
 
 #[test]
-fn every_split_in_two_of_a_stream_gives_the_same_echo() {
+fn a_stream_gives_the_same_echo_wherever_it_is_split() {
     let stream = [
         frame(FIN | TEXT, "naïve 😀".as_bytes()),
         frame(TEXT, &"€".as_bytes()[..2]),

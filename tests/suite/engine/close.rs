@@ -1,4 +1,4 @@
-//! Closing, pings and pongs: who speaks last, and what may come between.
+//! Closing, pings and pongs: who has the last word, and what may come in between.
 
 use tokio_tungstenite::tungstenite::protocol::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -13,7 +13,7 @@ fn messages_before_a_close_in_the_same_read_are_echoed_first() {
         frame(FIN | PING, b"two"),
         frame(FIN | BINARY, &noise(70_000)),
         frame(FIN | CLOSE, b"\x03\xe9bye"),
-        frame(FIN | TEXT, b"after the close nothing counts"),
+        frame(FIN | TEXT, b"after a close nothing counts"),
     ];
     let mut peer = Peer::verbatim();
     peer.read(&stream.concat());
@@ -73,7 +73,7 @@ fn our_close_may_cut_a_frame_of_the_peer_anywhere() {
 }
 
 #[test]
-fn close_after_message_waits_for_the_message_and_not_for_the_next() {
+fn close_after_message_waits_for_the_current_message_only() {
     let away = |peer: &mut Peer| {
         peer.say(|engine, out| engine.close_after_message(CloseCode::Away, "wsecho: bye", out));
     };
@@ -101,7 +101,7 @@ fn close_after_message_waits_for_the_message_and_not_for_the_next() {
 }
 
 #[test]
-fn every_ping_has_its_pong_while_nothing_is_unsent() {
+fn every_ping_gets_its_pong_while_nothing_is_unsent() {
     let stream: Vec<u8> = (0..=125).flat_map(|len| frame(FIN | PING, &noise(len))).collect();
     for size in [1, 2, 7, 100, stream.len()] {
         let mut peer = Peer::verbatim();
@@ -113,7 +113,7 @@ fn every_ping_has_its_pong_while_nothing_is_unsent() {
 }
 
 #[test]
-fn while_output_is_unsent_only_the_newest_pong_is_kept_and_goes_before_the_next_frame() {
+fn while_output_is_unsent_only_the_newest_pong_is_kept_and_sent_before_the_next_frame() {
     let mut peer = Peer::verbatim();
     peer.pressure = Pressure { unsent: true, ..Pressure::default() };
     for i in 0..1000_u32 {
@@ -136,7 +136,7 @@ fn while_output_is_unsent_only_the_newest_pong_is_kept_and_goes_before_the_next_
 }
 
 #[test]
-fn pings_of_the_server_go_between_frames_and_pongs_are_taken_silently() {
+fn our_pings_go_between_frames_and_pongs_are_swallowed() {
     let mut peer = Peer::verbatim();
     peer.read(&[header(FIN | BINARY, 100_000), noise(70_000)].concat());
     peer.say(|engine, out| engine.ping(b"keepalive", out));

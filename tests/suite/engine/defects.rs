@@ -1,4 +1,4 @@
-//! Every defect, in pieces of every kind of size: the right Close, and nothing lost before it.
+//! Every protocol error, split in every way: the right Close, and nothing before it is lost.
 
 use tokio_tungstenite::tungstenite::protocol::Message;
 use wsecho::ws::engine::{End, Phase};
@@ -6,7 +6,7 @@ use wsecho::ws::frame::{FrameHeader, Violation};
 
 use super::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Peer, TEXT, frame, header};
 
-/// The bytes of a defect, the end it must lead to, its code, and the phase after it.
+/// The bytes of a defect, the end it must lead to, the close code, and the phase afterwards.
 fn table() -> Vec<(Vec<u8>, End, u16, Phase)> {
     use Phase::{Closed, Closing};
     let protocol = |bytes, violation, phase| (bytes, End::Protocol(violation), 1002, phase);
@@ -63,7 +63,7 @@ fn table() -> Vec<(Vec<u8>, End, u16, Phase)> {
 }
 
 #[test]
-fn every_defect_gets_its_close_in_pieces_of_any_size_and_costs_no_earlier_message() {
+fn every_defect_gets_its_close_however_it_is_split_and_costs_no_earlier_message() {
     for (defect, end, code, phase) in table() {
         let before = [
             frame(FIN | TEXT, "first €".as_bytes()),
@@ -87,9 +87,9 @@ fn every_defect_gets_its_close_in_pieces_of_any_size_and_costs_no_earlier_messag
 }
 
 #[test]
-fn after_a_defect_only_the_close_of_the_peer_counts() {
+fn after_a_defect_only_the_peers_close_counts() {
     for (defect, end, code, phase) in table() {
-        // A declared payload that never comes hides everything behind it.
+        // A declared payload that never comes swallows everything after it.
         let endless = matches!(FrameHeader::parse(&defect), Some((header, _)) if header.len > 1000);
         if phase == Phase::Closed || endless {
             continue;
@@ -114,7 +114,7 @@ fn after_a_defect_only_the_close_of_the_peer_counts() {
 }
 
 #[test]
-fn an_impossible_byte_is_refused_before_its_frame_is_complete() {
+fn an_invalid_byte_of_text_is_rejected_before_its_frame_is_complete() {
     let mut stream = header(FIN | TEXT, 1000);
     stream.extend(frame(FIN | TEXT, b"fine so far\xc0").split_off(6));
     let mut peer = Peer::verbatim();
@@ -125,7 +125,7 @@ fn an_impossible_byte_is_refused_before_its_frame_is_complete() {
 }
 
 #[test]
-fn what_a_header_forbids_is_refused_before_its_payload_comes() {
+fn an_invalid_header_is_rejected_before_its_payload_comes() {
     for (first, len, code) in [
         (FIN | BINARY | 0x40, 5, 1002),
         (FIN | 4, 5, 1002),

@@ -1,4 +1,4 @@
-//! The same bytes to the engine and to tungstenite.
+//! The same bytes for the engine and for tungstenite.
 
 use proptest::prelude::*;
 

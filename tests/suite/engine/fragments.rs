@@ -1,4 +1,4 @@
-//! How payloads travel: whole, held, cut, from where they were read; and what that costs.
+//! How payloads travel: whole, held, cut, or straight from the window; and what that costs.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn lengths(frames: &[Sent]) -> Vec<usize> {
     frames.iter().map(|it| it.payload.len()).collect()
 }
 
-/// The rules for fragments that the engine cut from one frame.
+/// The rules for fragments the engine cuts from one frame.
 fn assert_well_cut(frames: &[Sent], shortest: usize, what: &str) {
     let (last, others) = frames.split_last().expect("at least one frame");
     assert!(last.fin && others.iter().all(|it| !it.fin), "{what}");
@@ -53,7 +53,7 @@ fn larger_replies_are_cut_into_fragments_of_16_to_64_kib() {
 }
 
 #[test]
-fn the_prefix_counts_when_a_reply_is_cut() {
+fn the_prefix_counts_towards_the_size_at_which_a_reply_is_cut() {
     let text = prose(64 * KIB - 7);
     let mut peer = Peer::new("server:", 1 << 20);
     peer.read(&frame(FIN | TEXT, text.as_bytes()));
@@ -66,7 +66,7 @@ fn the_prefix_counts_when_a_reply_is_cut() {
 }
 
 #[test]
-fn our_cuts_in_text_fall_between_characters() {
+fn text_is_cut_between_characters() {
     for shift in 0..4 {
         let text = ".".repeat(shift) + &"😀€é".repeat(30_000);
         let stream = frame(FIN | TEXT, text.as_bytes());
@@ -82,7 +82,7 @@ fn our_cuts_in_text_fall_between_characters() {
 }
 
 #[test]
-fn a_cut_that_spares_a_character_makes_no_fragment_too_long() {
+fn moving_a_cut_between_characters_makes_no_fragment_too_long() {
     for shift in 0..4 {
         let mut text = ".".repeat(shift) + &"😀".repeat(32 * KIB - 1);
         text.push_str(&".".repeat(128 * KIB - text.len()));
@@ -94,7 +94,7 @@ fn a_cut_that_spares_a_character_makes_no_fragment_too_long() {
 }
 
 #[test]
-fn fragments_of_the_client_are_echoed_one_by_one_even_where_they_divide_a_character() {
+fn fragments_of_the_client_are_echoed_one_by_one_even_if_they_split_a_character() {
     let euro = "€".as_bytes();
     let mut peer = Peer::verbatim();
     for part in [frame(TEXT, &euro[..1]), frame(CONTINUE, b""), frame(CONTINUE, &euro[1..2])] {
@@ -108,7 +108,7 @@ fn fragments_of_the_client_are_echoed_one_by_one_even_where_they_divide_a_charac
 }
 
 #[test]
-fn a_control_frame_goes_between_the_fragments_that_it_came_between() {
+fn a_control_frame_is_answered_between_the_same_fragments() {
     let stream = [frame(BINARY, b"a"), frame(FIN | PING, b"p"), frame(FIN | CONTINUE, b"b")];
     let mut peer = Peer::verbatim();
     peer.read(&stream.concat());
@@ -117,7 +117,7 @@ fn a_control_frame_goes_between_the_fragments_that_it_came_between() {
 }
 
 #[test]
-fn the_prefix_goes_before_each_text_and_no_binary_message() {
+fn text_messages_get_the_prefix_and_binary_ones_do_not() {
     let stream = [
         frame(FIN | TEXT, b"hello"),
         frame(FIN | TEXT, b""),
@@ -146,7 +146,7 @@ fn the_prefix_goes_before_each_text_and_no_binary_message() {
 }
 
 #[test]
-fn the_limit_counts_the_reply() {
+fn the_limit_applies_to_the_reply() {
     let table = [
         ("", TEXT, 100, true),
         ("", TEXT, 101, false),
@@ -168,7 +168,7 @@ fn the_limit_counts_the_reply() {
     }
 }
 
-/// Whether the slice lies in the window, so that its bytes were not copied.
+/// Whether the slice lies in the window, that is, was not copied.
 fn in_place(window: &[u8], slice: &[u8]) -> bool {
     window.as_ptr_range().contains(&slice.as_ptr())
 }
@@ -208,7 +208,7 @@ fn the_rest_of_a_held_frame_is_sent_from_where_it_was_read() {
 }
 
 #[test]
-fn what_is_held_follows_what_came_and_never_what_was_declared() {
+fn memory_follows_the_bytes_that_came_and_not_the_declared_length() {
     for declared in [65_536, 1 << 20, 16 << 20] {
         let mut peer = Peer::verbatim();
         peer.read(&header(FIN | BINARY, declared));
@@ -238,7 +238,7 @@ fn with_no_memory_left_frames_over_4_kib_are_streamed() {
 }
 
 #[test]
-fn what_was_held_is_let_go_when_memory_runs_out() {
+fn held_bytes_are_sent_when_memory_runs_out() {
     let text = "€".repeat(20_000);
     let stream = frame(FIN | TEXT, text.as_bytes());
     let mut peer = Peer::verbatim();
@@ -253,7 +253,7 @@ fn what_was_held_is_let_go_when_memory_runs_out() {
 }
 
 #[test]
-fn a_message_of_one_byte_fragments_is_echoed_and_holds_nothing() {
+fn a_message_in_one_byte_fragments_is_echoed_and_costs_no_memory() {
     let payload = noise(10 * KIB);
     let mut stream = frame(BINARY, &payload[..1]);
     for byte in &payload[1..payload.len() - 1] {
@@ -270,7 +270,7 @@ fn a_message_of_one_byte_fragments_is_echoed_and_holds_nothing() {
 }
 
 #[test]
-fn only_empty_fragments_are_counted_and_anew_in_each_message() {
+fn only_empty_fragments_are_counted_and_the_count_restarts_with_each_message() {
     let empty = frame(CONTINUE, b"");
     let most = [frame(BINARY, b""), empty.repeat(1021), frame(FIN | CONTINUE, b"")].concat();
     let mut peer = Peer::verbatim();
@@ -286,7 +286,7 @@ fn only_empty_fragments_are_counted_and_anew_in_each_message() {
 }
 
 #[test]
-fn a_flood_that_a_prefix_multiplies_is_taken_in_several_turns() {
+fn a_flood_that_a_prefix_amplifies_is_taken_in_several_turns() {
     let prefix = "x".repeat(100);
     let settings = Echo { prefix: prefix.into(), max_message_size: 1000 };
     let mut engine = Engine::new(Arc::new(settings));

@@ -1,6 +1,6 @@
-//! The engine from outside: by its rules, against another implementation, and in any pieces.
+//! The engine from outside: against the rules, against another implementation, in any pieces.
 
-// Test data is small and the tables are as long as what they list.
+// Test data is small, and tables are as long as they need to be.
 #![allow(clippy::cast_possible_truncation, clippy::option_option, clippy::too_many_lines)]
 
 mod chunks;

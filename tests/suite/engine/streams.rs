@@ -1,6 +1,6 @@
 //! Arbitrary streams of frames with at most one defect, and the comparison with tungstenite.
 //!
-//! Both the proptest and the fuzzer call [`compare`] with raw bytes.
+//! The property tests and the fuzzer call [`compare`] and [`cut`] with raw bytes.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
@@ -10,33 +10,33 @@ use super::support::{
     BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Peer, Seen, TEXT, frame, header, noise, prose,
 };
 
-/// The limit of the endpoint without a prefix.
+/// The message limit of the endpoint without a prefix.
 const LIMIT: usize = 160 * 1024;
 
-/// The limit of the endpoint with a prefix: never reached, because for tungstenite it would count
-/// the message and not the reply.
+/// The message limit of the endpoint with a prefix: never reached, because tungstenite would apply
+/// it to the message rather than the reply.
 const AMPLE: usize = 16 << 20;
 
 const PREFIX: &str = "server: ";
 
-/// Where the engine means to differ from tungstenite 0.30, by the sections of RFC 6455.
+/// Where the engine differs from tungstenite 0.30 on purpose, by section of RFC 6455.
 ///
-/// Two more differences do not show in this comparison: tungstenite sends no Close frame after an
-/// error (7.1.7), and answers pings that came while its output was blocked differently (5.5.3).
+/// Two more differences do not show here: tungstenite sends no Close frame after an error (7.1.7),
+/// and treats pings that come while its output is blocked differently (5.5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Difference {
-    /// 5.2: "the minimal number of bytes MUST be used"; tungstenite takes any form.
+    /// 5.2: "the minimal number of bytes MUST be used"; tungstenite accepts any form.
     NonMinimalLength,
-    /// 5.2: the top bit of a 64-bit length "MUST be 0": 1002. For tungstenite it is too big.
+    /// 5.2: the top bit of a 64-bit length "MUST be 0": 1002. tungstenite calls it too big.
     LengthOverflow,
-    /// 7.4.2: 1014 was registered after the RFC. For tungstenite it may not be sent.
+    /// 7.4.2: 1014 was registered after the RFC. tungstenite rejects it.
     BadGateway,
-    /// 5.4 has no bound on empty fragments; the engine takes 1,023 in a message, then 1008.
+    /// 5.4 does not limit empty fragments; the engine takes 1,023 per message, then sends 1008.
     EmptyFragments,
-    /// 5.1, 5.2, 5.4, 5.5, 7.4.1: what a header alone forbids is refused before its payload came;
-    /// tungstenite waits for all of it.
+    /// 5.1, 5.2, 5.4, 5.5, 7.4.1: an invalid header is rejected before its payload comes;
+    /// tungstenite waits for the whole frame.
     JudgedOnTheHeader,
-    /// 8.1: an impossible byte is refused when it comes; tungstenite waits for the frame's end.
+    /// 8.1: an invalid byte is rejected as it comes; tungstenite waits for the end of the frame.
     JudgedAtTheByte,
 }
 
@@ -49,11 +49,11 @@ pub struct Case {
     messages: usize,
     /// The difference that the defect is about, and the close code that the engine must send.
     difference: Option<(Difference, u16)>,
-    /// Sizes of the reads, used in turn, and the pressure under which each is taken.
+    /// Sizes of the reads, cycled through, and the pressure during each.
     reads: Vec<(usize, Pressure)>,
 }
 
-/// A length with a taste for the places where something changes.
+/// A length, with a preference for those around which something changes.
 fn length(u: &mut Unstructured<'_>) -> Result<usize> {
     Ok(match u.int_in_range(0..=15)? {
         0 => 0,
@@ -75,7 +75,7 @@ impl Case {
         Ok(())
     }
 
-    /// The fragments of one message, pings between them; `fin` says whether the last one is final.
+    /// The fragments of one message, with pings in between; `fin` says whether the last is final.
     fn fragments(
         &mut self,
         u: &mut Unstructured<'_>,
@@ -85,7 +85,7 @@ impl Case {
     ) -> Result<()> {
         let mut opcode = opcode;
         let mut rest = payload;
-        // When `data` runs out, every ratio is met: the loop ends.
+        // Once the data has run out, `ratio` is always true, so the loop ends.
         while !u.ratio(2, 3)? {
             let cut = match u.int_in_range(0..=3)? {
                 0 => 0,
@@ -114,12 +114,12 @@ impl Case {
         Ok(())
     }
 
-    /// Notes that the engine is to end otherwise than tungstenite would.
+    /// Notes that the engine must end differently from tungstenite.
     fn differs(&mut self, difference: Difference, code: u16) {
         self.difference = Some((difference, code));
     }
 
-    /// One thing that ends the stream, legally or not; says whether anything may follow.
+    /// Something that ends the stream, legally or not; returns whether anything may follow it.
     fn last(&mut self, u: &mut Unstructured<'_>) -> Result<bool> {
         let start = self.bytes.len();
         let payload = noise(length(u)?);
@@ -218,7 +218,7 @@ impl Case {
                 return Ok(false);
             }
             _ => {
-                // The header says enough, and nothing follows it.
+                // The header is enough, and nothing follows it.
                 let (first, len) = *u.choose(&[
                     (FIN | BINARY | 0x40, 5),
                     (FIN | 3, 5),
@@ -238,7 +238,7 @@ impl Case {
         self.reads.iter().copied().cycle()
     }
 
-    /// The engine after reading all of it as the case says.
+    /// The engine after it has read everything the way the case says.
     pub fn echo(&self) -> Peer {
         let mut peer = self.peer();
         let mut rest = &self.bytes[..];
@@ -288,7 +288,7 @@ impl Arbitrary<'_> for Case {
             }
             case.messages = counted;
         }
-        // Reads of a few bytes are for short streams: time is better spent on more of these.
+        // Tiny reads of long streams would take time better spent on more cases.
         if case.bytes.len() > 20_000 {
             case.reads.iter_mut().for_each(|(size, _)| *size = (*size).max(1000));
         }
@@ -296,7 +296,7 @@ impl Arbitrary<'_> for Case {
     }
 }
 
-/// What the client of an endpoint with this prefix should get back for what the server reads.
+/// What a client should get back for what the server reads, given the endpoint's prefix.
 fn reply(event: &Message, prefix: &str) -> Option<Message> {
     match event {
         Message::Text(text) => Some(Message::text(format!("{prefix}{text}"))),
@@ -306,8 +306,8 @@ fn reply(event: &Message, prefix: &str) -> Option<Message> {
     }
 }
 
-/// Reads the stream that `data` stands for with the engine and with tungstenite, and panics if
-/// they do not see the same messages and the same class of end.
+/// Reads the stream that `data` encodes with the engine and with tungstenite, and panics unless
+/// both see the same messages and the same kind of end.
 pub fn compare(data: &[u8]) {
     let Ok(case) = Case::arbitrary(&mut Unstructured::new(data)) else {
         return;
@@ -337,7 +337,7 @@ pub fn compare(data: &[u8]) {
         } else {
             left.by_ref().find(|it| !(collapsing && it.is_pong())) == Some(event)
         };
-        assert!(found, "echoed out of order, or altered");
+        assert!(found, "an echo is altered or out of order");
     }
     if actual.close.is_none() {
         let last = |events: &[Message]| events.iter().rev().find(|it| it.is_pong()).cloned();
@@ -349,8 +349,8 @@ pub fn compare(data: &[u8]) {
     }
 }
 
-/// Reads the stream that `data` stands for whole, in pieces, and with one byte altered, and panics
-/// if the pieces make a difference.
+/// Reads the stream that `data` encodes, with one byte altered, whole and in pieces, and panics if
+/// that makes a difference.
 pub fn cut(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let Ok(mut case) = Case::arbitrary(&mut u) else {

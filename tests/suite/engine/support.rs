@@ -1,5 +1,5 @@
-//! A client for the engine: builds frames, feeds them in pieces, and reads the answers with
-//! tungstenite's client, so that no test judges the engine by its own code.
+//! A client for the engine: feeds it frames in pieces, and reads the answers with tungstenite's
+//! client, so that no test judges the engine by its own code.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -30,12 +30,12 @@ pub fn header(first: u8, len: u64) -> Vec<u8> {
     frames::header(first, len, KEY)
 }
 
-/// A payload that tells its bytes apart over more than one page.
+/// A payload without a short period, so that misplaced bytes show.
 pub fn noise(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// Text of exactly `len` bytes with characters of one to four bytes.
+/// Exactly `len` bytes of text, with characters of one to four bytes.
 pub fn prose(len: usize) -> String {
     let mut text: String = "aé€😀 b".chars().cycle().take(len).collect();
     while text.len() > len {
@@ -53,13 +53,13 @@ pub struct Sent {
     pub payload: Vec<u8>,
 }
 
-/// An engine, and all that it sent.
+/// An engine and everything it sent.
 pub struct Peer {
     pub engine: Engine,
     pub out: Out,
     pub pressure: Pressure,
     pub sent: Vec<u8>,
-    /// The largest memory that the engine held between two reads, in bytes.
+    /// The most memory the engine held between two reads, in bytes.
     pub most_held: usize,
 }
 
@@ -75,7 +75,7 @@ impl Peer {
         }
     }
 
-    /// An endpoint without a prefix that takes messages of 16 MiB.
+    /// An endpoint without a prefix, for messages of up to 16 MiB.
     pub fn verbatim() -> Self {
         Self::new("", 16 << 20)
     }
@@ -104,14 +104,14 @@ impl Peer {
         }
     }
 
-    /// What the engine says on its own account.
+    /// Has the engine say something of its own accord.
     pub fn say(&mut self, speak: impl FnOnce(&mut Engine, &mut Out)) {
         speak(&mut self.engine, &mut self.out);
         self.sent.extend(self.out.slices(&[]).flatten());
         self.out.clear();
     }
 
-    /// The frames that were sent; panics unless they are whole, unmasked and shortest in length.
+    /// The frames sent; panics unless they are whole, unmasked and minimal in their lengths.
     pub fn frames(&self) -> Vec<Sent> {
         let mut frames = Vec::new();
         let mut rest = &self.sent[..];
@@ -139,10 +139,10 @@ impl Peer {
         frames
     }
 
-    /// What a client sees of it.
+    /// What a client sees of them.
     pub fn seen(&self) -> Seen {
         let mut seen = Seen::by(Role::Client, &self.sent, None);
-        // tungstenite reports 1014 as 1002; what stands in the frame counts.
+        // tungstenite reports 1014 as 1002: trust the frame instead.
         if let Some(Sent { opcode: CLOSE, payload, .. }) = self.frames().last() {
             seen.close = Some(payload.first_chunk().map(|code| u16::from_be_bytes(*code)));
         }
@@ -150,13 +150,13 @@ impl Peer {
     }
 }
 
-/// What one end makes of a byte stream, by tungstenite.
+/// What one end sees in a byte stream, according to tungstenite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Messages, pings and pongs in their order.
+    /// Messages, pings and pongs in order.
     pub events: Vec<Message>,
-    /// The code of the Close that ends it, sent or received: `None` if the stream goes on,
-    /// `Some(None)` if the Close is empty.
+    /// The code of the Close that ends it, sent or received: `None` without a Close, `Some(None)`
+    /// for an empty one.
     pub close: Option<Option<u16>>,
     pub reason: String,
 }
@@ -188,11 +188,13 @@ impl Seen {
                     Error::ConnectionClosed
                     | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
                 ) => return seen,
-                Err(error) if role == Role::Client => panic!("sent what no client takes: {error}"),
+                Err(error) if role == Role::Client => {
+                    panic!("sent something no client accepts: {error}")
+                }
                 Err(Error::Protocol(_)) => 1002,
                 Err(Error::Utf8(_)) => 1007,
                 Err(Error::Capacity(_)) => 1009,
-                Err(error) => panic!("the oracle fails: {error}"),
+                Err(error) => panic!("the oracle failed: {error}"),
             }));
             return seen;
         }
@@ -204,7 +206,7 @@ impl Seen {
     }
 }
 
-/// Bytes to read; what is written is lost.
+/// Reads from these bytes, and discards what is written.
 struct Pipe<'a>(&'a [u8]);
 
 impl Read for Pipe<'_> {

@@ -1,4 +1,4 @@
-//! The engine behind a socket that takes what it likes: nothing is lost, doubled or reordered.
+//! The engine on a socket with partial writes: nothing is lost, duplicated or reordered.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use wsecho::ws::engine::{Out, Pressure};
 use super::streams::Case;
 use super::support::{Peer, Seen};
 
-/// A socket that takes the given numbers of bytes in turn, and what waits for it.
+/// A socket that takes the given numbers of bytes in turn, and what is waiting to be written to it.
 struct Socket<'a> {
     takes: std::iter::Cycle<std::slice::Iter<'a, u16>>,
     taken: Vec<u8>,
@@ -18,7 +18,7 @@ struct Socket<'a> {
 }
 
 impl Socket<'_> {
-    /// One write: how many of the bytes were taken.
+    /// One write; returns how many bytes were taken.
     fn write<'b>(&mut self, slices: impl Iterator<Item = &'b [u8]>) -> usize {
         let room = usize::from(*self.takes.next().expect("cycles"));
         let before = self.taken.len();
@@ -42,7 +42,7 @@ impl Socket<'_> {
         }
     }
 
-    /// Sends what a turn made, behind what waits, and keeps what the socket does not take.
+    /// Sends the output of a turn after what is waiting, and keeps what the socket does not take.
     fn send(&mut self, out: &mut Out, window: &[u8]) {
         self.write_waiting();
         let sent = if self.waiting.is_empty() { self.write(out.slices(window)) } else { 0 };
