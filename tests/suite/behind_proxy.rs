@@ -1,4 +1,4 @@
-//! Behind a proxy: who the client is, what is believed, and what is said about the wrong protocol.
+//! Behind a proxy: who the client is, what is trusted, and what the wrong protocol is told.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ fn with(headers: &[&str]) -> String {
     handshake("/socket").replace("Upgrade: websocket", &lines.join("\r\n"))
 }
 
-/// The status that a peer gets for some bytes.
+/// The status a peer gets for these bytes.
 async fn status(inside: &Inside, from: PeerAddr, bytes: &[u8]) -> u16 {
     let (mut client, _) = inside.connect_from(from, 1 << 20, false);
     client.write_all(bytes).await.unwrap();
@@ -30,7 +30,7 @@ async fn status(inside: &Inside, from: PeerAddr, bytes: &[u8]) -> u16 {
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap()
 }
 
-/// The whole answer, from the machine itself.
+/// The whole answer to a local peer.
 async fn answer(inside: &Inside, bytes: &[u8]) -> String {
     let mut client = inside.connect();
     client.write_all(bytes).await.unwrap();
@@ -59,7 +59,7 @@ async fn the_wrong_protocol_is_named_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_required_proxy_header_is_read_in_any_pieces_and_never_guessed() {
+async fn a_required_proxy_header_may_come_in_pieces_and_may_not_be_missing() {
     let inside = Inside::new("proxy.proxy_protocol = \"required\"");
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec();
     let request = handshake("/socket");
@@ -90,7 +90,7 @@ async fn a_required_proxy_header_is_read_in_any_pieces_and_never_guessed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_proxy_header_has_the_deadline_of_the_whole_request() {
+async fn half_a_proxy_header_does_not_extend_the_deadline_of_the_request() {
     let config = "proxy.proxy_protocol = \"required\"\ntimeouts.handshake = \"3s\"";
     let inside = Inside::new(config);
     let start = tokio::time::Instant::now();
@@ -107,7 +107,7 @@ async fn half_a_proxy_header_has_the_deadline_of_the_whole_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_of_other_sites_are_refused_by_the_host_the_client_called() {
+async fn pages_of_other_sites_are_refused_by_the_host_the_client_asked_for() {
     let inside = Inside::new("origins = \"same-host\"");
     let local = peer("127.0.0.1:5");
     let forwarded = "X-Forwarded-Host: echo.example";
@@ -123,11 +123,15 @@ async fn pages_of_other_sites_are_refused_by_the_host_the_client_called() {
     }
     let stranger = peer("198.51.100.1:5");
     let spoofed = with(&["Origin: https://evil.example", "X-Forwarded-Host: evil.example"]);
-    assert_eq!(status(&inside, stranger, spoofed.as_bytes()).await, 403, "nobody believes it");
+    assert_eq!(
+        status(&inside, stranger, spoofed.as_bytes()).await,
+        403,
+        "the header is not trusted"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_the_proxy_lost_is_named_where_origins_are_checked() {
+async fn a_host_lost_by_the_proxy_is_diagnosed_where_origins_are_checked() {
     let inside = Inside::new("origins = \"same-host\"");
     let lost = with(&["Origin: https://echo.example", "X-Forwarded-For: 192.0.2.1"])
         .replace("server.example.com", "127.0.0.1:8888");
@@ -137,11 +141,11 @@ async fn a_host_that_the_proxy_lost_is_named_where_origins_are_checked() {
     assert!(said.contains("(host_lost)"), "{said}");
     let direct = lost.replace("X-Forwarded-For: 192.0.2.1\r\n", "");
     let said = answer(&inside, direct.as_bytes()).await;
-    assert!(!said.contains("proxy"), "without a proxy none is blamed: {said}");
+    assert!(!said.contains("proxy"), "no proxy to blame: {said}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_must_name_its_page_where_that_is_required() {
+async fn a_client_must_send_an_origin_where_one_is_required() {
     let inside = Inside::new("require_origin = true");
     assert_eq!(status(&inside, PeerAddr::Unix, with(&[]).as_bytes()).await, 403);
     let named = with(&["Origin: https://anything.example"]);
@@ -149,7 +153,7 @@ async fn a_client_must_name_its_page_where_that_is_required() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_client_gets_its_connections_and_leaves_the_others_theirs() {
+async fn a_client_at_its_quota_does_not_affect_other_clients() {
     let inside = Inside::new("limits.max_connections_per_client = 2");
     let open = async |from: PeerAddr, client: &str| {
         let (mut stream, end) = inside.connect_from(from, 1 << 20, false);
@@ -169,18 +173,22 @@ async fn one_client_gets_its_connections_and_leaves_the_others_theirs() {
     while inside.metric("wsecho_sessions") > 1 {
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
-    assert_eq!(open(proxy, "192.0.2.1").await.0, "101", "its place is free again");
+    assert_eq!(open(proxy, "192.0.2.1").await.0, "101", "its quota is free again");
 
     let direct = peer("198.51.100.1:5");
     let silent =
         [inside.connect_from(direct, 1024, false), inside.connect_from(direct, 1024, false)];
     tokio::task::yield_now().await;
-    assert_eq!(open(direct, "192.0.2.9").await.0, "429", "a direct client counts from accept on");
+    assert_eq!(
+        open(direct, "192.0.2.9").await.0,
+        "429",
+        "a direct client counts as soon as it is accepted"
+    );
     drop(silent);
 }
 
 #[test]
-fn the_log_names_the_believed_client_and_the_peer_that_named_it() {
+fn the_log_names_the_client_and_the_trusted_peer_that_reported_it() {
     let mut service = Service::start("log.level = \"debug\"");
     let mut stream = service.connect();
     stream.write_all(with(&["X-Forwarded-For: 198.51.100.7, 192.0.2.1"]).as_bytes()).unwrap();
@@ -194,7 +202,7 @@ fn the_log_names_the_believed_client_and_the_peer_that_named_it() {
 }
 
 #[test]
-fn a_refused_origin_stands_escaped_in_the_log() {
+fn a_refused_origin_is_escaped_in_the_log() {
     let mut service = Service::start("origins = []");
     service.ask(&with(&["Origin: https://evil.example/\t<3>x"]));
     let line = service.log_line("reason=origin");
@@ -202,7 +210,7 @@ fn a_refused_origin_stands_escaped_in_the_log() {
 }
 
 #[test]
-fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
+fn a_peer_causes_one_line_of_each_kind_and_the_rest_are_counted() {
     let mut service = Service::start_with_admin("", |_| ());
     for _ in 0..5 {
         service.ask("GET /socket HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -221,7 +229,7 @@ fn a_peer_causes_one_line_of_a_kind_and_the_rest_is_counted() {
 }
 
 #[test]
-fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
+fn the_admin_listener_serves_metrics_and_health_to_the_end_and_no_endpoints() {
     let service = Service::start_with_admin("shutdown.drain_spread = \"5s\"", |_| ());
     let mut session = service.open("/echo");
     let metrics = service.admin("/metrics");
@@ -238,7 +246,7 @@ fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
     assert_eq!(service.metric(bytes), 5);
     service.reload();
     assert_eq!(service.metric("wsecho_config_reloads_total{result=\"ok\"}"), 1);
-    // A message that has begun holds up the drain.
+    // A message in progress holds up the drain.
     let stream = session.get_mut();
     stream.write_all(&[0x01, 0x81, 0, 0, 0, 0, b'x']).unwrap();
     service.signal(rustix::process::Signal::TERM);
@@ -251,7 +259,7 @@ fn the_admin_listener_has_metrics_and_health_until_the_end_and_no_endpoints() {
 }
 
 #[test]
-fn a_unix_socket_belongs_to_trusted_peers() {
+fn peers_on_a_unix_socket_are_trusted() {
     let service = Service::start_in(|dir| format!("bind = \"unix:{}/w.sock\"", dir.display()));
     let stream = crate::service::connect_unix(&service.dir.path().join("w.sock"));
     upgrade(stream, "/echo");

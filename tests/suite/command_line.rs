@@ -3,7 +3,7 @@
 use crate::service::{Outcome, wsecho};
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn the_version_is_the_packages() {
     let outcome = Outcome::of(wsecho().arg("--version"));
     assert_eq!(outcome.code(), 0);
     let expected = concat!("wsecho ", env!("CARGO_PKG_VERSION"));
@@ -22,7 +22,7 @@ fn help_names_every_option_and_the_exit_codes() {
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
+fn an_invalid_command_line_exits_with_2_and_says_what_is_wrong() {
     for (args, sentence) in [
         (&["--bnd", "x"][..], "--bind"),
         (&["--bind", "localhost:80"], "host names are not resolved"),
@@ -37,7 +37,7 @@ fn a_wrong_command_line_exits_with_2_and_says_what_is_wrong() {
 }
 
 #[test]
-fn a_config_that_is_named_must_exist() {
+fn an_explicit_config_must_exist() {
     for command in ["serve", "check"] {
         let outcome = Outcome::of(wsecho().args([command, "--config", "/nonexistent/wsecho.toml"]));
         assert_eq!(outcome.code(), 78, "{command}");
@@ -47,7 +47,7 @@ fn a_config_that_is_named_must_exist() {
 }
 
 #[test]
-fn a_config_that_cannot_be_read_is_not_taken_for_defaults() {
+fn an_unreadable_config_does_not_fall_back_to_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let outcome = Outcome::of(wsecho().arg("--config").arg(dir.path()));
     assert_eq!(outcome.code(), 78, "{}", outcome.stderr);
@@ -58,7 +58,7 @@ fn a_config_that_cannot_be_read_is_not_taken_for_defaults() {
 }
 
 #[test]
-fn the_configuration_of_a_proxy_is_printed_for_the_addresses_and_paths_of_this_service() {
+fn a_snippet_is_printed_for_the_addresses_and_paths_of_this_service() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wsecho.toml");
     std::fs::write(&file, "bind = \"0.0.0.0:8000\"\n[[endpoint]]\npath = \"/ws\"\n").unwrap();
@@ -82,7 +82,7 @@ fn the_configuration_of_a_proxy_is_printed_for_the_addresses_and_paths_of_this_s
 }
 
 #[test]
-fn no_configuration_of_a_proxy_is_printed_for_a_service_that_would_not_start() {
+fn no_snippet_is_printed_for_a_service_that_would_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wsecho.toml");
     std::fs::write(&file, "bnd = \"0.0.0.0:8000\"\n").unwrap();

@@ -1,5 +1,5 @@
-//! One connection: deadlines, limits, what follows a handshake, how it ends. All on a paused
-//! clock, so that times are exact.
+//! One connection: deadlines, limits, what follows a handshake, how it ends. On a paused clock, so
+//! that times are exact.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::inside::{Inside, handshake, read_head, read_to_end};
 
-/// A text frame `hello` with a mask of zeros.
+/// The text frame `hello`, with a zero mask.
 const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
 
 #[tokio::test(start_paused = true)]
@@ -50,7 +50,7 @@ async fn a_handshake_may_come_byte_by_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_nobody_reads_is_given_up_after_the_close_timeout() {
+async fn an_answer_that_nobody_reads_is_dropped_after_the_close_timeout() {
     let inside = Inside::new("timeouts.close = \"3s\"");
     let (mut client, ended) = inside.connect_with(64, false);
     let begun = Instant::now();
@@ -60,7 +60,7 @@ async fn an_answer_that_nobody_reads_is_given_up_after_the_close_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_that_keeps_sending_reads_the_whole_answer_and_two_seconds_later_is_cut() {
+async fn a_refused_client_that_keeps_sending_gets_the_whole_answer_and_two_seconds() {
     let inside = Inside::new("");
     let (client, ended) = inside.connect_with(1 << 16, false);
     let (mut reader, mut writer) = tokio::io::split(client);
@@ -75,7 +75,7 @@ async fn a_refused_client_that_keeps_sending_reads_the_whole_answer_and_two_seco
     let read = async {
         let mut answer = String::new();
         reader.read_to_string(&mut answer).await.unwrap();
-        assert!(begun.elapsed().as_secs() < 1, "the answer does not wait for the lingering");
+        assert!(begun.elapsed().as_secs() < 1, "the answer does not wait for the linger");
         answer
     };
     let (answer, (), _) = tokio::join!(read, send, ended);
@@ -99,7 +99,7 @@ async fn a_head_over_16_kib_or_100_fields_gets_431() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_behind_a_refused_handshake_is_taken_for_a_request() {
+async fn nothing_after_a_refused_handshake_is_taken_for_a_request() {
     let inside = Inside::new("");
     let smuggled = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
     for bad in [
@@ -159,7 +159,7 @@ async fn a_message_over_the_limit_is_refused_with_1009() {
     let inside = Inside::new("limits.max_message_size = \"1 KiB\"");
     let mut socket = inside.open("/echo").await;
     socket.send(Message::binary(vec![7; 1024])).await.unwrap();
-    assert_eq!(socket.next().await.unwrap().unwrap().len(), 1024, "the limit itself is allowed");
+    assert_eq!(socket.next().await.unwrap().unwrap().len(), 1024, "exactly at the limit");
     socket.send(Message::binary(vec![7; 1025])).await.unwrap();
     let Some(Ok(Message::Close(Some(close)))) = socket.next().await else { panic!("no Close") };
     assert_eq!(close.code, CloseCode::Size);
@@ -183,7 +183,7 @@ async fn draining_closes_sessions_with_1001_and_refuses_new_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mute_client_is_left_after_the_close_timeout_when_draining() {
+async fn draining_drops_a_mute_client_after_the_close_timeout() {
     let inside = Inside::new("timeouts.close = \"1s\"");
     let mut client = inside.connect();
     client.write_all(handshake("/socket").as_bytes()).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_mute_client_is_left_after_the_close_timeout_when_draining() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_too_many_is_told_so_but_may_ask_for_health() {
+async fn a_connection_over_the_limit_gets_503_but_may_ask_for_health() {
     let inside = Inside::new("");
     for (request, status) in [
         (handshake("/socket"), "503"),
@@ -211,5 +211,5 @@ async fn a_connection_too_many_is_told_so_but_may_ask_for_health() {
     let (_silent, ended) = inside.connect_with(1 << 20, true);
     let begun = Instant::now();
     ended.await;
-    assert_eq!(begun.elapsed().as_secs(), 2, "it may not hold its place for long");
+    assert_eq!(begun.elapsed().as_secs(), 2, "it may not hold its permit for long");
 }

@@ -1,8 +1,8 @@
-//! A path that fails: carries one connection to the service and does to it what a network or a
-//! middlebox may do.
+//! A failing path: carries one connection to the service, and does to it what a network or a
+//! middlebox might.
 //!
-//! Owns the faults and nothing else; the bytes mean nothing to it. Each connection has a proxy of
-//! its own, so that no fault can meet the wrong one.
+//! Owns the faults and nothing else; the bytes mean nothing to it. Each connection has its own
+//! proxy, so that no fault can hit the wrong one.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,59 +13,59 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// What one piece holds at most, and about what each buffer on the way does.
-const ON_THE_WAY: usize = 64 * 1024;
-/// How long a path that was cut reads what is still sent, so that its end is a FIN, no reset.
+/// The most that one piece holds, and roughly what each buffer along the path does.
+const IN_FLIGHT: usize = 64 * 1024;
+/// How long a cut path goes on reading, so that it ends with a FIN and not a reset.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What the path does. Those that count do so in bytes from the client, its request head included.
+/// What the path does. `after` counts bytes from the client, its request head included.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// Each piece, of at most this size, is passed on this much later, in both directions.
+    /// Each piece, of at most this size, is delayed by this much, in both directions.
     Slow { piece: usize, delay: Duration },
-    /// Both sides get a FIN, and nothing is passed on any more.
+    /// Both sides get a FIN, and nothing more is passed on.
     Cut { after: usize },
     /// Both sides get a RST.
     Reset { after: usize },
-    /// The service gets a FIN; its own bytes are passed on further.
+    /// The service gets a FIN; its own bytes are still passed on.
     HalfClose { after: usize },
-    /// Nothing is passed on any more, and nobody is told.
+    /// Nothing more is passed on, and nobody is told.
     Stall { after: usize },
 }
 
 impl Fault {
-    /// How many of the client's bytes are passed on, and in which pieces and after which time.
+    /// How many of the client's bytes are passed on, in pieces of what size, after what delay.
     fn terms(self) -> (usize, usize, Duration) {
         match self {
-            Self::Slow { piece, delay } => (usize::MAX, piece.min(ON_THE_WAY), delay),
+            Self::Slow { piece, delay } => (usize::MAX, piece.min(IN_FLIGHT), delay),
             Self::Cut { after }
             | Self::Reset { after }
             | Self::HalfClose { after }
-            | Self::Stall { after } => (after, ON_THE_WAY, Duration::ZERO),
+            | Self::Stall { after } => (after, IN_FLIGHT, Duration::ZERO),
         }
     }
 }
 
-/// Connects to `service` along such a path.
+/// Connects to `service` through such a path.
 ///
-/// The path is a task of the runtime that this is called on; it ends with its connections.
+/// The path is a task on the current runtime, and ends with its connections.
 pub async fn connect(service: SocketAddr, fault: Fault) -> io::Result<TcpStream> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let client = TcpStream::connect(listener.local_addr()?).await?;
     let (near, _) = listener.accept().await?;
-    // Whoever waits must feel it: what the kernel keeps for the path is bounded.
-    SockRef::from(&near).set_send_buffer_size(ON_THE_WAY)?;
+    // Small kernel buffers, so that a stalled path pushes back.
+    SockRef::from(&near).set_send_buffer_size(IN_FLIGHT)?;
     let socket = if service.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_recv_buffer_size(u32::try_from(ON_THE_WAY).expect("small"))?;
+    socket.set_recv_buffer_size(u32::try_from(IN_FLIGHT).expect("small"))?;
     let far = socket.connect(service).await?;
     for stream in [&client, &near, &far] {
         stream.set_nodelay(true)?;
     }
-    #[expect(clippy::disallowed_methods, reason = "it is no task of the service")]
+    #[expect(clippy::disallowed_methods, reason = "not a task of the service")]
     tokio::spawn(async move {
         let (mut near, mut far) = (near, far);
         if carry(&mut near, &mut far, fault).await.is_err() {
-            // One side was reset: a path without faults of its own tells the other.
+            // One side was reset: pass that on to the other.
             reset(&near);
             reset(&far);
         }
@@ -73,9 +73,9 @@ pub async fn connect(service: SocketAddr, fault: Fault) -> io::Result<TcpStream>
     Ok(client)
 }
 
-/// Why the carrying stopped before both sides had ended.
+/// Why a path stopped before both sides had ended.
 enum Stop {
-    /// So many bytes had passed.
+    /// It is time for the fault.
     Fault,
     Broken(io::Error),
 }
@@ -86,7 +86,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// Passes bytes on until both sides have ended, or the fault has.
+/// Passes bytes on until both sides have ended or the fault is over.
 async fn carry(client: &mut TcpStream, service: &mut TcpStream, fault: Fault) -> io::Result<()> {
     let (after, piece, delay) = fault.terms();
     let (mut from_client, mut to_client) = client.split();
@@ -106,7 +106,7 @@ async fn carry(client: &mut TcpStream, service: &mut TcpStream, fault: Fault) ->
         (Err(Stop::Broken(error)), _) => Err(error),
         (Err(Stop::Fault), Fault::Reset { .. }) => Err(io::ErrorKind::ConnectionReset.into()),
         (Err(Stop::Fault), Fault::Stall { .. }) => {
-            // Held open until the client has had enough.
+            // Held open until the client gives up.
             copy(&mut from_client, &mut sink()).await.map(drop)
         }
         (Err(Stop::Fault), _) => {
@@ -116,14 +116,14 @@ async fn carry(client: &mut TcpStream, service: &mut TcpStream, fault: Fault) ->
             let drained = async {
                 tokio::join!(copy(&mut from_client, &mut one), copy(&mut from_service, &mut other))
             };
-            // Whoever sends for longer than that has been told.
+            // A side that goes on sending after that has been told often enough.
             let _ = timeout(LINGER, drained).await;
             Ok(())
         }
     }
 }
 
-/// Passes bytes on to the end, and then the end, unless `limit` bytes come before it.
+/// Passes bytes on up to and including the end of the stream, or stops after `limit` bytes.
 async fn pass(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -148,8 +148,8 @@ async fn pass(
     Err(Stop::Fault)
 }
 
-/// Makes the coming close of a connection a RST.
+/// Makes closing the connection send a RST.
 fn reset(stream: &TcpStream) {
-    // It may have been reset by its peer: then there is nobody left to tell.
+    // Fails if the peer has reset it already: nobody is left to tell.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

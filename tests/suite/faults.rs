@@ -1,10 +1,10 @@
 //! Clients that do harm, on purpose or not, against the real binary: what they cost in memory and
-//! CPU time, how they are told, and that nobody else notices.
+//! CPU time, what they are told, and that nobody else notices.
 //!
-//! Memory and CPU time are the kernel's figures for the process. Tests of memory run one worker:
-//! each keeps one buffer for all its sessions, which is there after the first read.
+//! Memory and CPU time are the kernel's figures for the process. Tests of memory run one worker,
+//! since each worker keeps one read buffer for all its sessions, allocated at the first read.
 
-// Sizes of test data are small.
+// Test data is small.
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
 mod broken_frames;

@@ -1,4 +1,4 @@
-//! Every answer that is not a WebSocket: status, headers, sentence.
+//! Every answer that is not a WebSocket: status, headers, text.
 
 use tokio::io::AsyncWriteExt;
 
@@ -17,7 +17,7 @@ fn get(path: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_blogs_exchange_is_answered_as_tornado_answers_it() {
+async fn the_exchange_from_the_blog_is_answered_the_way_tornado_does() {
     let mut client = Inside::new("").connect();
     client.write_all(handshake("/socket").as_bytes()).await.unwrap();
     let head = read_head(&mut client).await;
@@ -32,7 +32,7 @@ async fn the_blogs_exchange_is_answered_as_tornado_answers_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_refusal_has_its_status_its_headers_and_its_sentence() {
+async fn every_refusal_has_its_status_headers_and_text() {
     let good = handshake("/socket");
     let without = |line: &str| good.replace(&format!("{line}\r\n"), "");
     let cases = [
@@ -82,7 +82,7 @@ async fn every_refusal_has_its_status_its_headers_and_its_sentence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_json_where_the_client_asks_for_it() {
+async fn a_refusal_is_json_if_the_client_asks_for_it() {
     let broken = handshake("/socket").replace("Connection: Upgrade\r\n", "Connection: close\r\n");
     let asks = broken.replace("Host: ", "Accept: text/html;q=0.1, application/json\r\nHost: ");
     let (status, head, body) = ask(&Inside::new(""), &asks).await;
@@ -111,7 +111,7 @@ async fn nothing_of_a_request_is_reflected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn health_is_answered_also_without_host_and_to_head() {
+async fn health_checks_need_no_host_and_may_use_head() {
     let inside = Inside::new("");
     for request in ["GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"] {
         let (status, _, body) = ask(&inside, request).await;
@@ -133,16 +133,16 @@ async fn the_root_lists_the_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_on_the_root_takes_websockets_and_leaves_the_list_to_browsers() {
+async fn an_endpoint_at_the_root_takes_websockets_and_shows_browsers_the_list() {
     let inside = Inside::new("[[endpoint]]\npath = \"/\"\nprefix = \"\"");
     let (status, _, body) = ask(&inside, &get("/")).await;
     assert_eq!(status, 200, "{body}");
     let broken = handshake("/").replace("Connection: Upgrade\r\n", "");
-    assert_eq!(ask(&inside, &broken).await.0, 426, "an attempt is told what is missing");
+    assert_eq!(ask(&inside, &broken).await.0, 426, "a broken handshake is told what is missing");
     inside.open("/").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_query_belongs_to_the_client_and_does_not_hide_the_endpoint() {
+async fn a_query_string_does_not_hide_the_endpoint() {
     Inside::new("").open("/socket?token=1").await;
 }

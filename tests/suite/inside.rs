@@ -26,23 +26,23 @@ pub fn handshake(path: &str) -> String {
     )
 }
 
-/// One policy, and as many connections under it as a test wants.
+/// One policy, and any number of connections under it.
 pub struct Inside {
     pub drain: Drain,
     router: Arc<Router>,
 }
 
 impl Inside {
-    /// Takes the text of a configuration file.
+    /// Takes the contents of a configuration file.
     pub fn new(config: &str) -> Self {
-        let config = wsecho::config::parse(config).expect("the test's configuration is right");
+        let config = wsecho::config::parse(config).expect("the test's configuration is valid");
         let budget = Budget::new(config.boot.buffer_budget);
         let service = Arc::new(Service::new(budget, Lost::default(), Lane::new(256)));
         let drain = service.drain().clone();
         Self { drain, router: Arc::new(Router::new(config.policy, service)) }
     }
 
-    /// The value of a metric, 0 where it has never been counted.
+    /// The value of a metric, 0 if it was never counted.
     pub fn metric(&self, name: &str) -> u64 {
         let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
         let text = self.router.service().metrics().text(now);
@@ -90,7 +90,7 @@ impl Inside {
         read_to_end(&mut client).await
     }
 
-    /// Opens a WebSocket, and hands it to a client that nobody here wrote.
+    /// Opens a WebSocket, and hands it to tungstenite's client.
     pub async fn open(&self, path: &str) -> WebSocketStream<DuplexStream> {
         let mut client = self.connect();
         client.write_all(handshake(path).as_bytes()).await.expect("there is room");
@@ -107,7 +107,7 @@ pub async fn read_to_end(client: &mut DuplexStream) -> String {
     answer
 }
 
-/// Reads a response head and nothing behind it.
+/// Reads a response head and nothing after it.
 pub async fn read_head(client: &mut DuplexStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

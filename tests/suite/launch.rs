@@ -1,10 +1,10 @@
-//! Starting the service through a shell, which can do to its process what std cannot: limits, a
-//! umask, and sockets that it finds open, as from systemd.
+//! Starting the service through a shell, which can set up what std cannot: limits, a umask, and
+//! inherited sockets like those from systemd.
 
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
-/// Has a shell do something before it becomes the service.
+/// Has a shell run a command before it executes the service.
 pub fn through_shell(command: &mut Command, first: &str) {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
@@ -21,7 +21,7 @@ pub fn through_shell(command: &mut Command, first: &str) {
 
 /// Passes descriptors to the service as systemd does.
 pub fn inherit(fds: &[&dyn AsFd], command: &mut Command) {
-    // std can place standard streams only: they carry the sockets as far as the shell.
+    // std can only set the standard streams: they carry the sockets to the shell.
     let first = format!(
         "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS={} LISTEN_PID=$$",
         fds.len()

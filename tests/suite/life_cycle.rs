@@ -1,4 +1,4 @@
-//! From READY to exit: readiness, reload, drain.
+//! From readiness through reloads to the drain and the exit.
 
 use std::io::{Read, Write};
 
@@ -9,23 +9,23 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::service::{Service, echo};
 
 #[test]
-fn readiness_is_told_with_the_bound_addresses() {
+fn readiness_is_reported_with_the_bound_addresses() {
     let service = Service::start("");
     assert_ne!(service.addrs[0], "127.0.0.1:0");
     assert_eq!(echo(&mut service.open("/socket"), "Hello world"), "server: Hello world");
 }
 
 #[test]
-fn an_abstract_notification_socket_is_reached_too() {
+fn the_notification_socket_may_be_abstract() {
     let name = format!("wsecho-test-{}", std::process::id());
     let service = Service::start_abstract(&name);
     assert_eq!(service.stop().0, 0);
 }
 
 #[test]
-fn without_a_notification_socket_the_service_runs_all_the_same() {
+fn the_service_runs_without_a_notification_socket() {
     let mut service = Service::start_with("", |command| {
-        // The harness learns of readiness through a copy that the service does not see.
+        // The harness waits for readiness on a socket that the service does not know of.
         let path = command.get_envs().find(|(name, _)| *name == "NOTIFY_SOCKET");
         let path = path.and_then(|(_, path)| path.map(ToOwned::to_owned)).expect("set above");
         command.env_remove("NOTIFY_SOCKET");
@@ -48,7 +48,7 @@ fn the_status_counts_the_sessions() {
 }
 
 #[test]
-fn a_reload_holds_for_new_connections_and_names_what_needs_a_restart() {
+fn a_reload_applies_to_new_connections_and_names_what_needs_a_restart() {
     let mut service = Service::start("");
     let mut old = service.open("/socket");
     service.rewrite("workers = 3\n[[endpoint]]\npath = \"/socket\"\nprefix = \"new: \"\n");
@@ -72,7 +72,7 @@ fn a_bad_reload_changes_nothing_and_says_why() {
     service.log_line(":4:10: endpoint.prefix: ");
     service.log_line(":6:9: log.level: ");
     service.rewrite("");
-    assert!(!service.reload()[1].contains("refused"), "and a good one mends it");
+    assert!(!service.reload()[1].contains("refused"), "a valid file clears it");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_log_level_can_be_changed_by_a_reload() {
 }
 
 #[test]
-fn a_file_that_vanishes_is_no_reason_to_fall_back_to_defaults() {
+fn a_missing_file_at_a_reload_does_not_fall_back_to_defaults() {
     let mut service = Service::start("[[endpoint]]\npath = \"/only\"\n");
     std::fs::remove_file(service.config_path()).unwrap();
     service.reload();
@@ -94,7 +94,7 @@ fn a_file_that_vanishes_is_no_reason_to_fall_back_to_defaults() {
 }
 
 #[test]
-fn sigterm_closes_every_session_with_1001_and_exits_with_0() {
+fn a_stop_closes_every_session_with_1001_and_exits_with_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut service = Service::start("shutdown.drain_spread = \"100ms\"");
         let mut sockets: Vec<_> = (0..5).map(|_| service.open("/socket")).collect();
@@ -135,7 +135,7 @@ fn sighup_during_a_drain_is_ignored_and_a_second_sigterm_aborts() {
 }
 
 #[test]
-fn a_drain_ends_at_its_timeout_whoever_does_not_answer() {
+fn a_drain_ends_at_its_timeout_even_if_a_client_does_not_answer() {
     let mut service = Service::start(
         "timeouts.close = \"20s\"\n[shutdown]\ndrain_timeout = \"300ms\"\ndrain_spread = \"0s\"",
     );
@@ -146,7 +146,7 @@ fn a_drain_ends_at_its_timeout_whoever_does_not_answer() {
 }
 
 #[test]
-fn beyond_max_connections_a_client_gets_503_and_a_freed_place_is_taken() {
+fn beyond_max_connections_a_client_gets_503_until_a_connection_ends() {
     let service = Service::start("limits.max_connections = 2");
     let [mut first, mut second] = [service.open("/echo"), service.open("/echo")];
     let refused = service.ask("GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -155,7 +155,7 @@ fn beyond_max_connections_a_client_gets_503_and_a_freed_place_is_taken() {
     first.close(None).unwrap();
     while first.read().is_ok() {}
     drop(first);
-    // The place is free once the service has seen the end, which it may tell in its own time.
+    // The permit is free once the service has seen the end, which may take a moment.
     loop {
         let mut stream = service.connect();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! Listening: several at once, Unix sockets, inherited sockets, addresses that cannot be had.
+//! Listening: several addresses, Unix sockets, inherited sockets, addresses that cannot be bound.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::faults::measure::cpu;
 use crate::launch::{inherit, through_shell};
 use crate::service::{Outcome, Service, connect_unix, echo, upgrade, wsecho};
 
-/// Starts in vain, and returns the exit code and what was said.
+/// Fails to start, and returns the exit code and the messages.
 fn refused(bind: &str) -> (i32, String) {
     let outcome = Outcome::of(wsecho().args(["--bind", bind]));
     let said = outcome.stderr.lines().filter(|line| line.starts_with("wsecho: "));
@@ -36,7 +36,7 @@ fn several_addresses_are_served_at_once() {
 }
 
 #[test]
-fn a_unix_socket_has_its_mode_whatever_the_umask_and_goes_with_the_service() {
+fn a_unix_socket_has_its_mode_whatever_the_umask_and_is_removed_at_exit() {
     for (mode, umask) in [("0660", "077"), ("0666", "022"), ("0600", "000")] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w.sock");
@@ -68,7 +68,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
 }
 
 #[test]
-fn what_is_no_stream_socket_is_never_removed() {
+fn nothing_but_a_stream_socket_is_ever_removed() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::write(at("file"), "precious").unwrap();
@@ -93,11 +93,11 @@ fn a_socket_that_was_replaced_is_not_removed_at_exit() {
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     assert_eq!(service.stop().0, 0);
-    assert!(path.exists(), "it belongs to somebody else now");
+    assert!(path.exists(), "it belongs to another process now");
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_named_with_the_remedy() {
+fn an_address_that_cannot_be_bound_is_named_with_the_fix() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (bind, sentence) in [
@@ -114,7 +114,7 @@ fn an_address_that_cannot_be_had_is_named_with_the_remedy() {
 
 #[test]
 fn a_port_below_1024_points_to_the_socket_unit() {
-    // Root may bind it: drop that right, or skip loudly where setpriv cannot.
+    // Root may bind it, so drop that capability.
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--bounding-set", "-net_bind_service", "--inh-caps", "-net_bind_service", "--"]);
     setpriv.arg(env!("CARGO_BIN_EXE_wsecho")).args(["--bind", "127.0.0.1:1"]);
@@ -122,7 +122,7 @@ fn a_port_below_1024_points_to_the_socket_unit() {
     if fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         .is_ok_and(|n| n.trim() == "0")
     {
-        eprintln!("SKIPPED: every port may be bound by anybody on this machine");
+        eprintln!("SKIPPED: anyone may bind any port on this machine");
         return;
     }
     assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
@@ -144,18 +144,18 @@ fn inherited_sockets_are_served_and_their_paths_are_left_to_systemd() {
     assert_eq!(echo(&mut upgrade(connect_unix(&path), "/socket"), "b"), "server: b");
     let (code, log) = service.stop();
     assert_eq!(code, 0, "{log}");
-    assert!(path.exists(), "systemd listens on it further");
+    assert!(path.exists(), "systemd still listens on it");
 }
 
 #[test]
-fn systemd_without_a_passed_socket_is_a_mistake_in_the_configuration() {
+fn systemd_without_a_passed_socket_is_a_configuration_error() {
     let (code, said) = refused("systemd");
     assert_eq!(code, 78, "{said}");
     assert!(said.contains("start wsecho.socket"), "{said}");
 }
 
 #[test]
-fn a_passed_connection_is_refused_with_the_remedy() {
+fn a_passed_connection_is_refused_with_the_fix() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let mut command = wsecho();
@@ -167,7 +167,7 @@ fn a_passed_connection_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_passed_datagram_socket_is_refused_with_the_remedy() {
+fn a_passed_datagram_socket_is_refused_with_the_fix() {
     let socket = UnixDatagram::unbound().unwrap();
     let mut command = wsecho();
     command.args(["--bind", "systemd"]);
@@ -186,7 +186,7 @@ fn a_second_instance_on_the_same_port_is_refused() {
 }
 
 #[test]
-fn a_socket_path_longer_than_the_kernel_takes_is_said_so() {
+fn a_socket_path_too_long_for_the_kernel_is_refused() {
     let long = format!("unix:/{}", "x".repeat(200));
     let outcome = Outcome::of(wsecho().args(["--bind", &long]));
     assert_eq!(outcome.code(), 2);
@@ -195,28 +195,32 @@ fn a_socket_path_longer_than_the_kernel_takes_is_said_so() {
 }
 
 #[test]
-fn out_of_descriptors_the_service_waits_serves_on_and_recovers() {
+fn out_of_descriptors_the_service_waits_keeps_serving_and_recovers() {
     let mut service = Service::start("limits.max_connections = 1000");
     let mut session = service.open("/echo");
-    // Lowered behind its back: at the start it would have refused to serve.
+    // Lowered behind its back: at startup it would refuse such a limit.
     let few = Rlimit { current: Some(64), maximum: Some(64) };
-    prlimit(Some(service.process()), Resource::Nofile, few).expect("it is our child");
+    prlimit(Some(service.process()), Resource::Nofile, few).expect("our own child");
     let crowd: Vec<_> = (0..100).map(|_| service.connect()).collect();
     service.log_line("no connection can be accepted");
     for _ in 0..100 {
         assert_eq!(echo(&mut session, "unharmed"), "unharmed");
     }
     let before = cpu(&service);
-    // Not waited for: it is the time of which the service may use little.
+    // Not a wait: the time over which CPU time is measured.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let spent = cpu(&service).saturating_sub(before);
     assert!(spent.as_millis() < 100, "{spent:?} of CPU time in two seconds of waiting");
     let begun = tokio::time::Instant::now();
     drop(crowd);
     service.log_line("connections are accepted again");
-    assert!(begun.elapsed().as_secs() < 10, "ten times the longest pause: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed().as_secs() < 10,
+        "longer than ten of the longest pauses: {:?}",
+        begun.elapsed()
+    );
     assert_eq!(echo(&mut service.open("/echo"), "served"), "served");
     let (_, log) = service.stop();
     let told = log.matches("no connection can be accepted").count();
-    assert!(told <= 3, "once for each change, not {told} times");
+    assert!(told <= 3, "once per change, not {told} times");
 }

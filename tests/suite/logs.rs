@@ -1,4 +1,4 @@
-//! The log: its forms, one line per session, and nothing that a client could forge.
+//! The log: its formats, one line per session, and nothing that a client could forge.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ fn session_line(service: &mut Service, reason: &str) -> String {
 }
 
 #[test]
-fn a_session_is_one_line_at_its_end() {
+fn a_session_is_logged_as_one_line_when_it_ends() {
     let mut service = Service::start("");
     let line = session_line(&mut service, "bye");
     for field in [
@@ -34,14 +34,14 @@ fn a_session_is_one_line_at_its_end() {
 }
 
 #[test]
-fn the_journal_form_has_a_priority_and_no_time() {
+fn the_journal_format_has_a_priority_and_no_time() {
     let mut service = Service::start("log.format = \"journal\"");
     let line = session_line(&mut service, "bye");
     assert!(line.starts_with("<6>session ended: "), "{line}");
 }
 
 #[test]
-fn the_json_form_is_one_object_a_line() {
+fn the_json_format_is_one_object_per_line() {
     let mut service = Service::start("log.format = \"json\"");
     let line = session_line(&mut service, "a \"quoted\" \\ reason");
     let record: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -61,7 +61,7 @@ fn a_client_cannot_forge_a_line_or_a_field() {
 }
 
 #[test]
-fn a_line_stays_below_2_kib_whatever_a_client_says() {
+fn a_line_stays_below_2_kib_whatever_a_client_sends() {
     let path = format!("/{}", "p".repeat(255));
     for format in ["text", "journal", "json"] {
         let config = format!("log.format = \"{format}\"\n[[endpoint]]\npath = \"{path}\"");
@@ -92,7 +92,7 @@ fn health_checks_and_bare_connections_are_not_logged_at_info() {
 }
 
 #[test]
-fn what_hypers_parser_refuses_is_named_in_the_log() {
+fn what_hypers_parser_rejects_is_logged() {
     let mut service = Service::start("timeouts.handshake = \"300ms\"");
     for (request, reason) in [
         ("\x7f hello\r\n\r\n".to_owned(), "not an HTTP/1.1 request"),
@@ -105,14 +105,14 @@ fn what_hypers_parser_refuses_is_named_in_the_log() {
 }
 
 #[test]
-fn a_missing_default_file_is_said_in_one_line() {
+fn a_missing_default_file_is_logged_in_one_line() {
     if std::path::Path::new("/etc/wsecho.toml").exists() {
         eprintln!("SKIPPED: this machine has an /etc/wsecho.toml");
         return;
     }
     let mut service = Service::start_with("", |command| {
         let path = command.get_envs().find(|(name, _)| *name == "NOTIFY_SOCKET");
-        let path = path.and_then(|(_, path)| path.map(ToOwned::to_owned)).expect("set");
+        let path = path.and_then(|(_, path)| path.map(ToOwned::to_owned)).expect("set above");
         *command = crate::service::wsecho();
         command.args(["--bind", "127.0.0.1:0"]).env("NOTIFY_SOCKET", path);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -121,11 +121,12 @@ fn a_missing_default_file_is_said_in_one_line() {
     assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
 }
 
-/// systemd 219 sets no JOURNAL_STREAM: the peer's name is what tells. A namespace lends the name.
+/// systemd 219 does not set JOURNAL_STREAM, so the peer's name must do. A mount namespace provides
+/// a socket of that name.
 #[test]
-fn the_journal_is_known_by_the_name_of_stderrs_peer() {
+fn the_journal_is_recognized_by_the_name_of_stderrs_peer() {
     const INSIDE: &str = "WSECHO_TEST_IN_NAMESPACE";
-    let name = "logs::the_journal_is_known_by_the_name_of_stderrs_peer";
+    let name = "logs::the_journal_is_recognized_by_the_name_of_stderrs_peer";
     if std::env::var_os(INSIDE).is_none() {
         let this = std::env::current_exe().unwrap();
         let script =

@@ -1,7 +1,7 @@
 //! All integration tests, in one binary.
 //!
-//! Two harnesses: [`inside`] runs one connection in this process on a paused clock, [`service`]
-//! runs the real binary.
+//! There are two harnesses: [`inside`] runs one connection in this process on a paused clock,
+//! [`service`] runs the real binary.
 
 mod fault_proxy;
 mod inside;

@@ -1,4 +1,4 @@
-//! docs/operations.md and the alert rules agree with the running service and with these tests.
+//! docs/operations.md and the alert rules match the running service and these tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,7 +27,7 @@ fn table(heading: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// What stands between backticks.
+/// Everything between backticks.
 fn quoted(cell: &str) -> Names {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -37,7 +37,7 @@ fn named(heading: &str) -> Names {
     table(heading).iter().flat_map(|row| quoted(&row[0])).collect()
 }
 
-/// The values that source files give to labels: what `fn label` returns.
+/// The label values in source files: what `fn label` returns.
 fn labels(files: &[&str]) -> Names {
     let mut found = Names::new();
     for file in files {
@@ -51,14 +51,14 @@ fn labels(files: &[&str]) -> Names {
 }
 
 #[test]
-fn operations_md_has_the_metrics_of_a_used_service_and_no_others() {
+fn operations_md_lists_exactly_the_metrics_of_a_service_in_use() {
     let mut service = Service::start_with_admin("", |_| ());
     let mut socket = service.open("/echo");
     echo(&mut socket, "counted");
     socket.close(None).unwrap();
     while socket.read().is_ok() {}
     service.log_line("session ended");
-    // The second one causes no log line, which is counted too.
+    // The second one is not logged, which is counted as well.
     for _ in 0..2 {
         service.ask("GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
     }
@@ -70,7 +70,7 @@ fn operations_md_has_the_metrics_of_a_used_service_and_no_others() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|it| it.split_once(' ')) {
             running.insert(name.to_owned(), (kind.to_owned(), Names::new()));
         } else if let Some((name, labels)) = line.split_once('{') {
-            // The names of a histogram's samples have suffixes, and their label is its own.
+            // A histogram's samples are named with suffixes and have a label of their own.
             if let Some((_, known)) = running.get_mut(name) {
                 known.extend(labels.split('=').next().map(str::to_owned));
             }
@@ -87,9 +87,9 @@ fn operations_md_has_the_metrics_of_a_used_service_and_no_others() {
 }
 
 #[test]
-fn operations_md_has_every_reason_of_a_refusal_and_every_end_of_a_session() {
+fn operations_md_lists_every_reason_of_a_refusal_and_every_end_of_a_session() {
     let mut reasons = labels(&["src/http/conn.rs", "src/ws/handshake.rs", "src/ws/diagnosis.rs"]);
-    // In its place stands the diagnosis.
+    // The diagnosis replaces it.
     assert!(reasons.remove("upgrade"), "{reasons:?}");
     assert_eq!(named("Refusals, by `reason`"), reasons);
     let ends = ["src/ws/frame.rs", "src/ws/echo/close.rs", "src/ws/session/ended.rs"];
@@ -104,7 +104,7 @@ fn the_alert_rules_name_metrics_and_labels_that_exist() {
     let mut asked = 0;
     for word in rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
         if word.starts_with("wsecho_") || word.starts_with("process_") {
-            assert!(metrics.contains(word), "no metric is called {word}");
+            assert!(metrics.contains(word), "no metric {word}");
             asked += 1;
         }
     }
@@ -120,7 +120,7 @@ fn the_alert_rules_name_metrics_and_labels_that_exist() {
             }
         }
     }
-    assert!(asked > 20, "the rules were read");
+    assert!(asked > 20, "too few names were found in the rules");
     let alerts: Names = rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- alert: "))
@@ -130,7 +130,7 @@ fn the_alert_rules_name_metrics_and_labels_that_exist() {
 }
 
 #[test]
-fn what_the_alerts_compare_is_what_the_service_was_told() {
+fn the_alerts_compare_with_the_configured_limits() {
     let service = Service::start_with_admin(
         "limits.max_connections = 7\nlimits.buffer_budget = \"3 MiB\"",
         |_| (),
@@ -138,7 +138,7 @@ fn what_the_alerts_compare_is_what_the_service_was_told() {
     assert_eq!(service.metric("wsecho_connections_limit"), 7);
     assert_eq!(service.metric("wsecho_buffer_budget_bytes"), 3 << 20);
     let successful = || service.metric("wsecho_config_last_reload_successful");
-    assert_eq!(successful(), 1, "what it started with is good");
+    assert_eq!(successful(), 1, "the initial configuration is valid");
     let good = fs::read(service.config_path()).unwrap();
     fs::write(service.config_path(), "bind = 5").unwrap();
     service.reload();
@@ -149,7 +149,7 @@ fn what_the_alerts_compare_is_what_the_service_was_told() {
     assert_eq!(successful(), 1);
 }
 
-/// All tests that are written down in a folder of sources.
+/// Appends all Rust sources in a folder.
 fn tests_in(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -162,7 +162,7 @@ fn tests_in(folder: &Path, found: &mut String) {
 }
 
 #[test]
-fn every_test_that_stands_beside_a_threat_exists() {
+fn every_test_named_for_a_threat_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = String::new();
     for folder in ["src", "tests/suite"] {

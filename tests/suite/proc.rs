@@ -1,4 +1,4 @@
-//! What the kernel says of a process, in /proc; see proc(5).
+//! What the kernel says about a process, in /proc; see proc(5).
 
 use std::time::Duration;
 use std::{fs, io};
@@ -7,7 +7,7 @@ fn file(pid: u32, name: &str) -> io::Result<String> {
     fs::read_to_string(format!("/proc/{pid}/{name}"))
 }
 
-/// A figure that a file gives in kilobytes, in bytes.
+/// A figure that a file gives in kB, converted to bytes.
 pub fn bytes(pid: u32, name: &str, key: &str) -> io::Result<usize> {
     let text = file(pid, name)?;
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -18,7 +18,7 @@ pub fn bytes(pid: u32, name: &str, key: &str) -> io::Result<usize> {
 /// The CPU time of all threads, in steps of 10 ms.
 pub fn cpu(pid: u32) -> io::Result<Duration> {
     let stat = file(pid, "stat")?;
-    // The name in parentheses may hold spaces; utime and stime are the fields 14 and 15.
+    // The name in parentheses may contain spaces; utime and stime are fields 14 and 15.
     let (_, fields) = stat.rsplit_once(") ").expect("a name");
     let ticks: u64 = fields.split(' ').skip(11).take(2).map(|it| it.parse::<u64>().unwrap()).sum();
     Ok(Duration::from_millis(10 * ticks))

@@ -1,5 +1,5 @@
-//! The real binary: started with a configuration, a notification socket of its own and port 0,
-//! and known to be ready only when it says so.
+//! The real binary: started with a configuration, its own notification socket and port 0, and used
+//! only once it has reported that it is ready.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,22 +13,22 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
-/// How long anything may take before a test fails; far above what it takes.
+/// How long anything may take before a test fails; far longer than it should.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The command, with nothing of the environment that could change what it does.
+/// The command, without the environment variables that could change what it does.
 pub fn wsecho() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wsecho"));
     for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM"] {
         command.env_remove(name);
     }
-    // As the unit sets it.
+    // As the unit does.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072");
     command.stdin(Stdio::null());
     command
 }
 
-/// What a command that has ended left behind.
+/// What a command returned and printed.
 pub struct Outcome {
     pub status: ExitStatus,
     pub stdout: String,
@@ -36,7 +36,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Runs a command to its end.
+    /// Runs a command to completion.
     pub fn of(command: &mut Command) -> Self {
         let output = command.output().expect("the binary is built");
         let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
@@ -55,7 +55,7 @@ pub struct Service {
     log: Receiver<String>,
     seen: Vec<String>,
     pub dir: TempDir,
-    /// What the service was told to listen on, with the ports it got.
+    /// What the service listens on, with the actual ports.
     pub addrs: Vec<String>,
 }
 
@@ -65,7 +65,7 @@ impl Service {
         Self::start_with(config, |_| ())
     }
 
-    /// The same, after `change` had its way with the command.
+    /// The same, with `change` applied to the command.
     pub fn start_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
         let (dir, notify, command) = Self::prepare();
         Self::launch(dir, notify, command, config, change)
@@ -80,12 +80,12 @@ impl Service {
         (dir, notify, command)
     }
 
-    /// Starts with a configuration that names files in the service's own folder.
+    /// Starts with a configuration that refers to files in the service's own folder.
     pub fn start_in(config: impl FnOnce(&Path) -> String) -> Self {
         Self::start_in_with(config, |_| ())
     }
 
-    /// The same, after `change` had its way with the command.
+    /// The same, with `change` applied to the command.
     pub fn start_in_with(
         config: impl FnOnce(&Path) -> String,
         change: impl FnOnce(&mut Command),
@@ -104,7 +104,7 @@ impl Service {
         Self::start_in_with(with_admin, change)
     }
 
-    /// Starts with a notification socket that is not a path.
+    /// Starts with an abstract notification socket.
     pub fn start_abstract(name: &str) -> Self {
         use std::os::linux::net::SocketAddrExt;
         let addr = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a short name");
@@ -152,7 +152,7 @@ impl Service {
         self.receive().expect("a notification in time")
     }
 
-    /// The next datagram to the service manager, if one comes in this time.
+    /// The next datagram to the service manager, if one comes within this time.
     pub fn state_within(&self, time: Duration) -> Option<String> {
         self.notify.set_read_timeout(Some(time)).expect("a timeout");
         let received = self.receive();
@@ -164,7 +164,7 @@ impl Service {
         let mut buffer = [0; 4096];
         loop {
             match self.notify.recv(&mut buffer) {
-                // A wait with a limit is not resumed after the process was stopped, signal(7).
+                // A receive with a timeout is not resumed after SIGCONT, signal(7).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 received => {
                     let text = |length| String::from_utf8_lossy(&buffer[..length]).into_owned();
@@ -178,7 +178,7 @@ impl Service {
         self.dir.path().join("wsecho.toml")
     }
 
-    /// Replaces the configuration, with the address it is bound to.
+    /// Replaces the configuration, except for the address.
     pub fn rewrite(&self, config: &str) {
         let text = format!("bind = \"127.0.0.1:0\"\n{config}");
         std::fs::write(self.config_path(), text).expect("a file");
@@ -196,10 +196,10 @@ impl Service {
         kill_process(self.process(), signal).expect("it runs");
     }
 
-    /// Reloads, and returns what the service manager is told.
+    /// Reloads, and returns what the service manager was told.
     pub fn reload(&self) -> [String; 2] {
         self.signal(Signal::HUP);
-        // A new status may come in between.
+        // A status update may come in between.
         ["RELOADING=1\n", "READY=1\n"].map(|due| {
             loop {
                 let state = self.state();
@@ -210,14 +210,15 @@ impl Service {
         })
     }
 
-    /// What the admin listener says of a metric, labels included: 0 where it was never counted.
+    /// The value of a metric, its name including labels, from the admin listener: 0 if it was never
+    /// counted.
     pub fn metric(&self, name: &str) -> u64 {
         let text = self.admin("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
     }
 
-    /// Asks the admin listener `admin.sock` in the service's folder, and returns its answer.
+    /// Sends a GET to the admin listener, `admin.sock` in the service's folder.
     pub fn admin(&self, path: &str) -> String {
         let mut stream = connect_unix(&self.dir.path().join("admin.sock"));
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -227,7 +228,7 @@ impl Service {
         answer
     }
 
-    /// Waits for a log line with this text.
+    /// Waits for a log line that contains this text.
     pub fn log_line(&mut self, text: &str) -> String {
         if let Some(line) = self.seen.iter().find(|line| line.contains(text)) {
             return line.clone();
@@ -243,19 +244,19 @@ impl Service {
         }
     }
 
-    /// Lines that were seen are not found again.
+    /// Forgets the lines seen so far, so that they are not found again.
     pub fn forget_log(&mut self) {
         self.seen.clear();
     }
 
-    /// Waits for the end, and returns the exit code and the whole log.
+    /// Waits for the exit, and returns the exit code and the whole log.
     pub fn wait(mut self) -> (i32, String) {
         let begun = tokio::time::Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 break status;
             }
-            assert!(begun.elapsed() < 2 * PATIENCE, "the service does not end");
+            assert!(begun.elapsed() < 2 * PATIENCE, "the service does not exit");
             std::thread::sleep(Duration::from_millis(2));
         };
         while let Ok(line) = self.log.recv_timeout(PATIENCE) {
@@ -264,7 +265,7 @@ impl Service {
         (status.code().expect("not killed by a signal"), self.seen.join("\n"))
     }
 
-    /// Asks to stop, and waits for the end.
+    /// Asks it to stop, and waits for the exit.
     pub fn stop(self) -> (i32, String) {
         self.signal(Signal::TERM);
         self.wait()
@@ -277,7 +278,7 @@ impl Service {
         stream
     }
 
-    /// Opens a WebSocket on the first address; its session runs when this returns.
+    /// Opens a WebSocket on the first address; its session is running when this returns.
     pub fn open(&self, path: &str) -> WebSocket<TcpStream> {
         let mut socket = upgrade(self.connect(), path);
         socket.send(Message::Ping("are you there?".into())).expect("it reads");
@@ -297,7 +298,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended by itself, as many tests want it to.
+        // In many tests it has exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,11 +1,11 @@
-//! Configuration files of any content.
+//! Arbitrary configuration files.
 //!
-//! Both the proptest and the fuzzer call [`any_text`] with raw bytes.
+//! Both the property test and the fuzzer call [`any_text`] with raw bytes.
 
 use arbitrary::{Result, Unstructured};
 use wsecho::config::{Config, parse};
 
-/// What such files are made of, so that chance makes some that are good.
+/// The pieces such files are made of, so that some turn out valid by chance.
 const PIECES: [&str; 40] = [
     "\n",
     "\n",
@@ -49,10 +49,10 @@ const PIECES: [&str; 40] = [
     "#",
 ];
 
-/// Any text: nothing panics, every finding lies inside it, and what is good changes nothing when it
-/// is compared with itself.
+/// Any text: nothing panics, every finding points into the text, and a valid configuration does not
+/// differ from itself.
 pub fn any_text(data: &[u8]) {
-    // Without bytes left everything is the first choice, so this cannot fail.
+    // Once the bytes have run out, every choice is the first one, so this cannot fail.
     let _ = try_any_text(&mut Unstructured::new(data));
 }
 

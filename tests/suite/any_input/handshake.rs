@@ -1,6 +1,6 @@
-//! Requests of any content, as the router answers them.
+//! Arbitrary requests, as the router answers them.
 //!
-//! Both the proptest and the fuzzer call [`any_request`] with raw bytes.
+//! Both the property test and the fuzzer call [`any_request`] with raw bytes.
 
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -19,11 +19,11 @@ use wsecho::net::listen::PeerAddr;
 use wsecho::ops::logging::Lost;
 use wsecho::ws::session::Budget;
 
-/// Stands in everything that a request can say, and must stand in no answer.
+/// Part of everything a request can say, and must not be part of any answer.
 const MARK: &str = "mArK";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// The headers that are read, with the values that they should have.
+/// The headers that are read, with valid values.
 const HEADERS: [(&str, &str); 14] = [
     ("host", "server.example.com"),
     ("upgrade", "websocket"),
@@ -40,21 +40,21 @@ const HEADERS: [(&str, &str); 14] = [
     ("content-length", "0"),
     ("transfer-encoding", "chunked"),
 ];
-/// The first of them make a handshake.
+/// How many of them make a handshake: the first ones.
 const NEEDED: usize = 5;
 
 static ROUTER: LazyLock<Router> = LazyLock::new(|| {
-    let config = wsecho::config::parse("origins = \"same-host\"").expect("it is right");
+    let config = wsecho::config::parse("origins = \"same-host\"").expect("it is valid");
     Router::new(
         config.policy,
         Arc::new(Service::new(Budget::new(1 << 20), Lost::default(), Lane::new(256))),
     )
 });
 
-/// Any request: nothing panics, nothing of it stands in the answer, and what is upgraded was asked
-/// for in every part.
+/// Any request: nothing panics, none of it is reflected in the answer, and only a complete
+/// handshake is upgraded.
 pub fn any_request(data: &[u8]) {
-    // Without bytes left everything is the first choice, so this cannot fail.
+    // Once the bytes have run out, every choice is the first one, so this cannot fail.
     let _ = try_any_request(&mut Unstructured::new(data));
 }
 
@@ -68,7 +68,7 @@ fn try_any_request(u: &mut Unstructured<'_>) -> Result<()> {
         *request.version_mut() = *u.choose(&[Version::HTTP_10, Version::HTTP_2])?;
     }
     for (index, (name, good)) in HEADERS.into_iter().enumerate() {
-        // Mostly a handshake with a fault or two.
+        // Mostly a handshake with a defect or two.
         let lines = match u.int_in_range(0..=15)? {
             0 => usize::from(index >= NEEDED),
             1 => 2,
@@ -106,7 +106,7 @@ fn try_any_request(u: &mut Unstructured<'_>) -> Result<()> {
     let accepted = response.status() == 101;
     let (head, mut body) = response.into_parts();
     for (name, value) in &head.headers {
-        // The one thing that is given back: a token that the client offered.
+        // The only thing that is reflected: a token the client offered.
         if name != "sec-websocket-protocol" || !accepted {
             assert!(!contains(value.as_bytes()), "{name}: {value:?}");
         }
@@ -119,7 +119,7 @@ fn try_any_request(u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A value that is not the good one, with the mark.
+/// An invalid value, with the mark.
 fn bad(u: &mut Unstructured<'_>, good: &str) -> Result<Vec<u8>> {
     let mut value = Vec::new();
     for _ in 0..u.int_in_range(1..=4)? {

@@ -1,4 +1,4 @@
-//! Requests and configurations of any content, by chance here and by the fuzzer in `fuzz/`.
+//! Arbitrary requests and configurations: random ones here, and those of the fuzzer in `fuzz/`.
 
 use proptest::prelude::*;
 
@@ -9,14 +9,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..Default::default() })]
 
     #[test]
-    fn no_request_is_reflected_and_none_is_upgraded_that_should_not_be(
+    fn no_request_is_reflected_and_only_complete_handshakes_are_upgraded(
         data in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
         handshake::any_request(&data);
     }
 
     #[test]
-    fn every_finding_of_a_configuration_lies_in_its_text(
+    fn every_finding_points_into_the_configuration(
         data in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
         config::any_text(&data);

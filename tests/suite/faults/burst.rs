@@ -10,7 +10,7 @@ use crate::engine::support::{BINARY, FIN, PING, TEXT, frame, header, noise};
 use crate::service::Service;
 
 #[test]
-fn ten_seconds_after_a_burst_memory_is_back_and_nothing_is_charged() {
+fn ten_seconds_after_a_burst_memory_is_given_back_and_the_budget_is_unused() {
     let config = "workers = 1\nlimits.buffer_budget = \"64 MiB\"";
     let service = Service::start_with_admin(config, |_| ());
     let mut other = Client::open(&service, "/echo");
@@ -19,7 +19,7 @@ fn ten_seconds_after_a_burst_memory_is_back_and_nothing_is_charged() {
     let peak = Peak::new(&service);
     let whole = frame(FIN | BINARY, &noise(MIB));
     let streams: [Vec<u8>; 5] = [
-        // Read by nobody, unfinished, only declared, in tiny fragments, pings.
+        // Never read, unfinished, only declared, in tiny fragments, pings.
         frame(FIN | BINARY, &noise(64 * KIB)).repeat(64),
         whole[..whole.len() - 1].to_vec(),
         [header(FIN | BINARY, MIB as u64), vec![7; 10]].concat(),
@@ -33,17 +33,17 @@ fn ten_seconds_after_a_burst_memory_is_back_and_nothing_is_charged() {
         other.echo(TEXT, b"unharmed");
         crowd.extend(clients);
     }
-    assert!(peak.growth() > 32 * MIB, "{} bytes: it proves nothing", peak.growth());
+    assert!(peak.growth() > 32 * MIB, "{} bytes: this proves nothing", peak.growth());
     assert!(peak.growth() < 80 * MIB, "{} bytes are over the budget", peak.growth());
-    // What the allocator may keep in holes between what lives on; the burst's shape decides.
+    // The allocator may keep holes between live allocations, depending on the burst's shape.
     let holes = peak.growth() / 6;
     drop(crowd);
     let begun = Instant::now();
-    wait_for("all are gone", || descriptors(&service) <= open);
+    wait_for("all have been dropped", || descriptors(&service) <= open);
     assert_eq!(service.metric("wsecho_buffer_used_bytes"), 0);
     while memory(&service).saturating_sub(before) > holes {
         let over = memory(&service).saturating_sub(before);
-        assert!(begun.elapsed() < Duration::from_secs(10), "{over} bytes are not given back");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{over} bytes were not given back");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,4 +1,4 @@
-//! A client that keeps to no rule but the test's: bare frames on a bare socket.
+//! A client that follows no rules but the test's: raw frames on a raw socket.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,9 +12,8 @@ use crate::inside::handshake;
 use crate::launch::inherit;
 use crate::service::{PATIENCE, Service};
 
-/// Writes without waiting, each client its bytes from where it is, until nobody takes any more.
-///
-/// Where a client is, in bytes, is moved on. What was dropped by the service takes no more either.
+/// Writes `bytes` to every client without blocking, until no socket takes any more. `sent` says how
+/// far each client is, and is updated. A client that the service dropped takes no more either.
 pub fn write_what_is_taken(clients: &[Client], bytes: &[u8], sent: &mut [usize]) {
     for client in clients {
         client.stream().set_nonblocking(true).expect("a socket");
@@ -43,7 +42,7 @@ pub fn write_what_is_taken(clients: &[Client], bytes: &[u8], sent: &mut [usize])
     }
 }
 
-/// The size of a clamped socket buffer; the kernel doubles it.
+/// The size of a clamped socket buffer, which the kernel doubles.
 const CLAMP: usize = 8 * 1024;
 
 /// A WebSocket client after its handshake.
@@ -54,15 +53,15 @@ impl Client {
         Self::upgrade(service.connect(), path)
     }
 
-    /// A client for which the kernel keeps little in either direction.
+    /// A client with small kernel buffers in both directions.
     pub fn open_clamped(service: &Service, path: &str) -> Self {
         Self::connect(clamped_socket(), &service.addrs[0], path)
     }
 
-    /// A client with an address of its own.
+    /// A client with its own source address.
     pub fn open_from(source: Ipv4Addr, addr: &str, path: &str) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of the loopback");
+        socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
         Self::connect(socket, addr, path)
     }
 
@@ -81,7 +80,7 @@ impl Client {
         Self::adopt(stream)
     }
 
-    /// Reads the answer to a handshake that was sent.
+    /// Reads the answer to a handshake already sent.
     pub fn adopt(stream: TcpStream) -> Self {
         let mut client = Self::unanswered(stream);
         let head = client.read_head();
@@ -89,9 +88,9 @@ impl Client {
         client
     }
 
-    /// A client that has not read what its handshake led to.
+    /// A client that has not read the answer to its handshake.
     pub fn unanswered(stream: TcpStream) -> Self {
-        // Larger reads pass the buffer by; ten thousand clients have one each.
+        // Small, because ten thousand clients have one each; larger reads bypass it.
         Self(BufReader::with_capacity(512, stream))
     }
 
@@ -99,8 +98,8 @@ impl Client {
     pub fn read_head(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            let read = self.0.read_line(&mut head).expect("an answer, no reset");
-            assert!(read > 0, "the end in the middle of {head:?}");
+            let read = self.0.read_line(&mut head).expect("an answer, not a reset");
+            assert!(read > 0, "EOF in the middle of {head:?}");
         }
         head
     }
@@ -113,7 +112,7 @@ impl Client {
         self.stream().local_addr().expect("it is connected")
     }
 
-    /// Writes bytes as they are.
+    /// Writes raw bytes.
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         self.stream().write_all(bytes)
     }
@@ -122,7 +121,7 @@ impl Client {
         self.write(&frame(first, payload)).expect("it reads");
     }
 
-    /// Reads bytes as they are.
+    /// Reads raw bytes.
     pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.0.read(bytes)
     }
@@ -165,10 +164,10 @@ impl Client {
         assert!(self.read_message().expect("an echo") == payload, "the echo is another message");
     }
 
-    /// Reads up to a Close frame, and returns its code and reason.
+    /// Reads to a Close frame, and returns its code and reason.
     pub fn read_close(&mut self) -> (u16, String) {
         loop {
-            let Sent { opcode, payload, .. } = self.read_frame().expect("a Close, no reset");
+            let Sent { opcode, payload, .. } = self.read_frame().expect("a Close, not a reset");
             if opcode == CLOSE {
                 let (code, reason) = payload.split_first_chunk().expect("a code");
                 let reason = String::from_utf8(reason.to_vec()).expect("UTF-8");
@@ -177,12 +176,12 @@ impl Client {
         }
     }
 
-    /// Reads up to the end, which is to be a FIN, no reset; returns how much came.
+    /// Reads to the end, which must be a FIN and not a reset; returns how much came.
     pub fn read_to_end(&mut self) -> usize {
-        self.0.read_to_end(&mut Vec::new()).expect("a FIN, no reset")
+        self.0.read_to_end(&mut Vec::new()).expect("a FIN, not a reset")
     }
 
-    /// Whether neither a byte nor the end has come.
+    /// Whether neither data nor a FIN has come.
     pub fn has_nothing_to_read(&self) -> bool {
         self.stream().set_nonblocking(true).expect("a socket");
         let peeked = self.stream().peek(&mut [0]);
@@ -190,7 +189,7 @@ impl Client {
         self.0.buffer().is_empty() && peeked.is_err_and(|it| it.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Reads until the connection ends, whichever way it does.
+    /// Reads until the connection ends, one way or another.
     pub fn read_until_cut(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -211,8 +210,8 @@ fn clamped_socket() -> Socket {
     socket
 }
 
-/// A service whose sockets are clamped too: it inherits a listener, whose buffer sizes the kernel
-/// hands down to every connection.
+/// A service whose sockets are clamped as well: connections take their buffer sizes from the
+/// listener it inherits.
 pub fn clamped_service(config: &str) -> Service {
     let socket = clamped_socket();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");

@@ -1,4 +1,4 @@
-//! Peers that are gone without a word, and what the kernel is told to find them.
+//! Peers that vanish without a word, and the socket options that make the kernel find them.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,37 +11,37 @@ use crate::engine::support::{BINARY, FIN, PING, PONG, TEXT, noise};
 use crate::service::Service;
 
 #[test]
-fn a_mute_client_is_pinged_and_then_left_and_one_that_answers_stays() {
+fn a_mute_client_is_pinged_and_then_dropped_and_one_that_answers_stays() {
     let mut service = Service::start("timeouts.ping_interval = \"200ms\"\ntimeouts.pong = \"1s\"");
     let mut mute = Client::open(&service, "/echo");
     let mut alive = Client::open(&service, "/echo");
     let mut silent = Client::open(&service, "/echo?ping=off");
     let ping = mute.read_frame().unwrap();
     assert_eq!((ping.opcode, ping.payload.len()), (PING, 0));
-    // As many as would have ended it, had they not been answered.
+    // Enough to have ended the session, had they not been answered.
     for _ in 0..10 {
         assert_eq!(alive.read_frame().unwrap().opcode, PING);
         alive.send(FIN | PONG, b"");
     }
     let end = mute.read_frame().expect_err("no second ping, but the end");
-    assert_eq!(end.kind(), ErrorKind::UnexpectedEof, "a FIN, no reset");
+    assert_eq!(end.kind(), ErrorKind::UnexpectedEof, "a FIN, not a reset");
     let line = service.log_line("no byte came within timeouts.pong after a ping");
     assert!(line.contains(&mute.addr().to_string()), "{line}");
     alive.send(FIN | TEXT, b"alive");
     while alive.read_frame().unwrap().payload != b"alive" {}
-    // The first that it reads is its echo: no ping came before.
+    // The first thing it reads is its echo, so no ping came before.
     silent.echo(TEXT, b"silence");
 }
 
 #[test]
-fn the_kernel_is_told_to_look_for_dead_peers_and_to_keep_little_unsent() {
+fn the_kernel_is_told_to_look_for_dead_peers_and_to_buffer_little() {
     let service = Service::start("timeouts.write = \"7s\"");
     for (path, keepalive) in [("/echo", true), ("/echo?ping=off", false)] {
         let mut client = Client::open(&service, path);
-        client.echo(TEXT, b"the session runs");
+        client.echo(TEXT, b"the session is running");
         let socket = server_side(&service, client.addr());
         let socket = SockRef::from(&socket);
-        // Ten seconds after our own timer.
+        // Ten seconds more than our own timer.
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(17)), "{path}");
         assert_eq!(socket.keepalive().unwrap(), keepalive, "{path}");
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
@@ -52,6 +52,6 @@ fn the_kernel_is_told_to_look_for_dead_peers_and_to_keep_little_unsent() {
         for _ in 0..5 {
             client.echo(BINARY, &noise(MIB));
         }
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 512 * 1024, "this one reads fast");
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 512 * 1024, "this client reads fast");
     }
 }

@@ -1,4 +1,4 @@
-//! SIGTERM with many sessions at all stages: each is told, none is reset, none loses an echo.
+//! SIGTERM with many sessions in every stage: each is told, none is reset, none loses an echo.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,23 +14,23 @@ use crate::service::Service;
 
 const CLIENTS: usize = 200;
 
-/// A message that says which one it is, of a size of its own, up to a few fragments.
+/// A message that carries its number, of varying size, up to a few fragments.
 fn numbered(number: u32) -> Vec<u8> {
     let len = if number % 50 == 49 { 100 * KIB } else { number as usize * 37 % 2000 };
     number.to_be_bytes().into_iter().cycle().take(4 + len).collect()
 }
 
-/// Reads echoes up to the Close, which has to be 1001, and returns how many came; they are the
-/// first messages, each whole and in its order. `told` is set at the end.
+/// Reads echoes up to the Close, which must be 1001, and returns how many came; they must be the
+/// first messages, whole and in order. Sets `told` at the end.
 fn read_prefix(client: &mut Client, seen: &AtomicU32, told: &AtomicBool) -> u32 {
     let _told = SetOnDrop(told);
     let mut number = 0;
     let mut message = Vec::new();
     loop {
-        let frame = client.read_frame().expect("an echo or a Close, no reset");
+        let frame = client.read_frame().expect("an echo or a Close, not a reset");
         if frame.opcode == CLOSE {
             assert_eq!(frame.payload[..2], 1001_u16.to_be_bytes());
-            assert!(message.is_empty(), "an echo was cut");
+            assert!(message.is_empty(), "an echo was cut off");
             return number;
         }
         message.extend(frame.payload);
@@ -43,14 +43,14 @@ fn read_prefix(client: &mut Client, seen: &AtomicU32, told: &AtomicBool) -> u32 
     }
 }
 
-/// The Close of a client that keeps to the rules, and what has to follow it.
+/// The Close of a well-behaved client, and what must follow it.
 fn leave(client: &mut Client) {
     client.send(FIN | CLOSE, &1001_u16.to_be_bytes());
-    assert_eq!(client.read_to_end(), 0, "a FIN behind the Close");
+    assert_eq!(client.read_to_end(), 0, "a FIN after the Close");
 }
 
 #[test]
-fn two_hundred_sessions_idle_or_amid_a_message_all_end_with_1001_and_a_fin() {
+fn two_hundred_sessions_idle_or_in_the_middle_of_a_message_all_end_with_1001_and_a_fin() {
     let mut service = Service::start("shutdown.drain_spread = \"200ms\"");
     let mut idle: Vec<_> = (0..100).map(|_| Client::open(&service, "/echo")).collect();
     let mut amid: Vec<_> = (0..100).map(|_| Client::open(&service, "/echo")).collect();
@@ -68,17 +68,21 @@ fn two_hundred_sessions_idle_or_amid_a_message_all_end_with_1001_and_a_fin() {
         assert_eq!((code, reason.as_str()), (1001, "wsecho: the service is stopping"));
     };
     let answers = |client: &mut Client| {
-        // A FIN right behind our Close makes proxies reset the client.
-        assert!(client.has_nothing_to_read(), "the service waits for the client's Close");
+        // A FIN right after our Close makes proxies reset the client.
+        assert!(client.has_nothing_to_read(), "the service must wait for the client's Close");
         client.send(FIN | CLOSE, &1001_u16.to_be_bytes());
-        assert_eq!(client.read_to_end(), 0, "a FIN behind the Close");
+        assert_eq!(client.read_to_end(), 0, "a FIN after the Close");
     };
     idle.iter_mut().for_each(told);
     idle.iter_mut().for_each(answers);
     for client in &mut amid {
         client.send(FIN | CONTINUE, b"a message");
-        client.send(FIN | TEXT, b"one too many, or just in time");
-        assert_eq!(client.read_message().unwrap(), b"a message", "what has begun is finished");
+        client.send(FIN | TEXT, b"too late, or just in time");
+        assert_eq!(
+            client.read_message().unwrap(),
+            b"a message",
+            "a message in progress is finished"
+        );
         told(client);
         answers(client);
     }
@@ -86,7 +90,7 @@ fn two_hundred_sessions_idle_or_amid_a_message_all_end_with_1001_and_a_fin() {
     assert_eq!(service.wait().0, 0);
 }
 
-/// Has all clients stream until they are told to leave; `stop` is done while they do.
+/// Has all clients stream until they are told to leave; `stop` runs while they do.
 fn stream_until(service: Service, stop: impl FnOnce(&Service)) {
     let counts: Vec<AtomicU32> = (0..CLIENTS).map(|_| AtomicU32::new(0)).collect();
     let clients: Vec<_> = (0..CLIENTS).map(|_| Client::open(&service, "/echo")).collect();
@@ -108,9 +112,9 @@ fn stream_until(service: Service, stop: impl FnOnce(&Service)) {
                                 || told.load(Ordering::Acquire) || enough.load(Ordering::Acquire);
                             while !over() {
                                 let message = frame(FIN | BINARY, &numbered(number));
-                                (&writer).write_all(&message).expect("no reset");
+                                (&writer).write_all(&message).expect("not reset");
                                 number += 1;
-                                // In step with its echoes, so that all clients have their turns.
+                                // In step with its echoes, so that every client gets its turn.
                                 while number > seen.load(Ordering::Acquire) + 8 && !over() {
                                     std::thread::yield_now();
                                 }
@@ -144,7 +148,7 @@ fn two_hundred_streams_are_exact_up_to_their_close_with_1001() {
 fn a_stop_in_the_middle_of_a_reload_ends_the_streams_as_well() {
     stream_until(Service::start("shutdown.drain_spread = \"0s\""), |service| {
         service.rewrite("log.level = \"debug\"");
-        // Stopped so long, so that it finds both at once.
+        // Suspended meanwhile, so that it sees both signals at once.
         service.signal(Signal::STOP);
         service.signal(Signal::HUP);
         service.signal(Signal::TERM);
@@ -168,7 +172,7 @@ fn a_stop_during_two_hundred_handshakes_answers_each_of_them() {
     for stream in &mut streams[CLIENTS / 2..] {
         stream.write_all(request.as_bytes()).unwrap();
     }
-    // And these are in the backlog, not even accepted.
+    // These are in the backlog, not accepted yet.
     for _ in 0..CLIENTS {
         let mut stream = service.connect();
         stream.write_all(request.as_bytes()).unwrap();
@@ -186,7 +190,7 @@ fn a_stop_during_two_hundred_handshakes_answers_each_of_them() {
         let head = client.read_head();
         if head.starts_with("HTTP/1.1 101 ") {
             opened += 1;
-            assert!(index >= CLIENTS / 2, "its request came after the stop");
+            assert!(index >= CLIENTS / 2, "its request was complete only after the stop");
             assert_eq!(client.read_close().0, 1001);
             leave(&mut client);
         } else {
@@ -195,7 +199,7 @@ fn a_stop_during_two_hundred_handshakes_answers_each_of_them() {
             client.read_to_end();
         }
     }
-    eprintln!("{opened} were opened before they were told to leave");
+    eprintln!("{opened} sessions were opened before they were told to leave");
     assert_eq!(service.wait().0, 0);
 }
 
@@ -216,17 +220,21 @@ fn two_hundred_slow_readers_get_what_they_are_owed_and_then_their_close() {
             let messages = &messages;
             scope.spawn(move || {
                 let writer = client.stream().try_clone().expect("a descriptor");
-                // What has begun is finished, and no more.
+                // Finish the message in progress, and no more.
                 let end = messages.iter().scan(0, |end, message| {
                     *end += message.len();
                     Some(*end)
                 });
-                let end = end.into_iter().find(|end| *end >= sent).expect("below all of it");
+                let end = end
+                    .into_iter()
+                    .find(|end| *end >= sent)
+                    .expect("less than everything was sent");
                 let read = std::thread::scope(|scope| {
-                    scope.spawn(move || (&writer).write_all(&stream[sent..end]).expect("no reset"));
+                    scope
+                        .spawn(move || (&writer).write_all(&stream[sent..end]).expect("not reset"));
                     read_prefix(client, &AtomicU32::new(0), &AtomicBool::new(false))
                 });
-                assert!(read > 0, "nothing of what was owed came");
+                assert!(read > 0, "none of the echoes owed came");
                 leave(client);
             });
         }

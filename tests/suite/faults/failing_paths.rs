@@ -1,5 +1,5 @@
-//! Paths that fail under a session: it ends in time, is told in the log by its right name, and
-//! costs nobody anything.
+//! Paths that fail during a session: it ends in time, its end is logged correctly, and nobody else
+//! is affected.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ use crate::fault_proxy::{self, Fault};
 use crate::inside::handshake;
 use crate::service::{PATIENCE, Service};
 
-/// Timers short enough for a test, and far longer than anything here takes by itself.
+/// Timers short enough for a test, yet far longer than anything here takes on its own.
 const TIMERS: &str = r#"
 log.format = "json"
 timeouts.handshake = "3s"
@@ -25,11 +25,11 @@ timeouts.ping_interval = "300ms"
 timeouts.pong = "2s"
 "#;
 
-/// A service with failing paths to it, and beside them a session that must never notice.
+/// A service with failing paths to it, and a session beside them that must never notice.
 struct Scene {
     service: Service,
     neighbour: Client,
-    /// With the neighbour alone.
+    /// The count with only the neighbour connected.
     descriptors: usize,
     runtime: Runtime,
 }
@@ -60,12 +60,12 @@ impl Scene {
         Client::upgrade(self.connect(fault), "/echo")
     }
 
-    /// A session whose path fails after so many of its bytes.
+    /// A session whose path fails after this many of its bytes.
     fn open_failing(&self, after: usize, fault: fn(usize) -> Fault) -> Client {
         self.open(fault(handshake("/echo").len() + after))
     }
 
-    /// Waits until the one session has ended, and checks how, and that nothing is left of it.
+    /// Waits until the session has ended, and checks how, and that nothing is left of it.
     fn assert_ended(&mut self, label: &str) {
         let line = self.service.log_line("session ended");
         let record: serde_json::Value = serde_json::from_str(&line).expect("JSON");
@@ -76,7 +76,7 @@ impl Scene {
 
     fn assert_nothing_is_left(&mut self) {
         self.neighbour.echo(BINARY, &noise(100 * KIB));
-        wait_for("its descriptor is back", || descriptors(&self.service) <= self.descriptors);
+        wait_for("its descriptor is closed", || descriptors(&self.service) <= self.descriptors);
     }
 }
 
@@ -97,7 +97,7 @@ fn stall(after: usize) -> Fault {
 }
 
 #[test]
-fn a_path_with_a_delay_changes_nothing_but_the_time() {
+fn a_path_with_a_delay_costs_nothing_but_time() {
     let mut scene = Scene::new();
     let delay = Duration::from_millis(100);
     let mut client = scene.open(Fault::Slow { piece: 64 * KIB, delay });
@@ -114,7 +114,7 @@ fn a_path_with_a_delay_changes_nothing_but_the_time() {
 }
 
 #[test]
-fn a_path_that_trickles_is_alive_however_long_it_takes() {
+fn a_path_that_trickles_counts_as_alive_however_long_it_takes() {
     let mut scene = Scene::new();
     let mut client = scene.open(Fault::Slow { piece: 1, delay: Duration::from_millis(5) });
     let begun = Instant::now();
@@ -133,17 +133,17 @@ fn a_path_that_trickles_is_alive_however_long_it_takes() {
         assert_eq!(echo, *text);
     }
     let took = begun.elapsed();
-    assert!(took > Duration::from_secs(3), "longer than silence may last: {took:?}");
+    assert!(took > Duration::from_secs(3), "no longer than silence may last: {took:?}");
     client.stream().shutdown(Shutdown::Write).unwrap();
     scene.assert_ended("eof");
 }
 
 #[test]
-fn a_path_that_is_cut_amid_a_message_ends_the_session_as_eof() {
+fn a_path_that_is_cut_in_the_middle_of_a_message_ends_the_session_as_eof() {
     let mut scene = Scene::new();
     for after in [1, 5, 5 + 64 * KIB + 1, MIB / 2] {
         let mut client = scene.open_failing(after, cut);
-        // The path takes what comes later, too, so the whole message can be written.
+        // The path goes on reading, so the whole message can be written.
         client.send(FIN | BINARY, &noise(MIB));
         client.read_until_cut();
         scene.assert_ended("eof");
@@ -155,7 +155,7 @@ fn a_path_that_resets_ends_the_session_as_broken() {
     let mut scene = Scene::new();
     for after in [1, 5 + 64 * KIB + 1, MIB / 2] {
         let mut client = scene.open_failing(after, reset);
-        // It may be gone before all is written.
+        // The reset may come before everything is written.
         let _ = client.write(&frame(FIN | BINARY, &noise(MIB)));
         client.read_until_cut();
         scene.assert_ended("broken");
@@ -163,7 +163,7 @@ fn a_path_that_resets_ends_the_session_as_broken() {
 }
 
 #[test]
-fn a_path_that_closes_one_direction_still_brings_every_echo_that_is_owed() {
+fn a_path_that_closes_one_direction_still_delivers_every_echo_owed() {
     let mut scene = Scene::new();
     let whole = frame(FIN | BINARY, &noise(200 * KIB));
     let mut client = scene.open_failing(3 * whole.len() + 10, half_close);
@@ -173,19 +173,19 @@ fn a_path_that_closes_one_direction_still_brings_every_echo_that_is_owed() {
     for _ in 0..3 {
         assert!(client.read_message().unwrap() == noise(200 * KIB));
     }
-    // Ten bytes of the fourth came: of a frame whose echo would be cut, nothing is owed.
-    assert_eq!(client.read_to_end(), 0, "a FIN behind the last whole message");
+    // Ten bytes of the fourth came: an unfinished frame is owed nothing.
+    assert_eq!(client.read_to_end(), 0, "a FIN after the last whole message");
     scene.assert_ended("eof");
 }
 
 #[test]
-fn a_path_that_stalls_under_an_idle_session_is_noticed_by_its_missing_pong() {
+fn a_path_that_stalls_under_an_idle_session_is_noticed_by_a_missing_pong() {
     let mut scene = Scene::new();
     let words = frame(FIN | TEXT, b"words").len();
     let mut client = scene.open_failing(2 * words, stall);
     client.echo(TEXT, b"words");
     let begun = Instant::now();
-    // With its last byte the path stalls: neither this echo nor a ping comes through.
+    // The path stalls at the last byte: neither this echo nor a ping gets through.
     client.send(FIN | TEXT, b"words");
     scene.assert_ended("pong_timeout");
     let took = begun.elapsed();
@@ -195,11 +195,11 @@ fn a_path_that_stalls_under_an_idle_session_is_noticed_by_its_missing_pong() {
 #[test]
 fn a_path_that_stalls_under_unsent_echoes_is_noticed_by_the_write_timeout() {
     let mut scene = Scene::new();
-    // Far more than the buffers of the path take, so that the service is left with the rest.
+    // Far more than the path can buffer, so that the service is stuck with the rest.
     let client = scene.open_failing(MIB + 32 * KIB, stall);
     let begun = Instant::now();
     for _ in 0..2 {
-        // The path takes what comes later, too.
+        // The path goes on reading.
         client.send(FIN | BINARY, &noise(MIB));
     }
     scene.assert_ended("write_timeout");
@@ -208,9 +208,9 @@ fn a_path_that_stalls_under_unsent_echoes_is_noticed_by_the_write_timeout() {
 }
 
 #[test]
-fn a_path_that_fails_within_the_request_head_costs_its_place_for_a_moment_only() {
+fn a_path_that_fails_within_the_request_head_holds_its_permit_only_briefly() {
     let mut scene = Scene::new();
-    // Passed on like this, a head would take longer than this test.
+    // At this rate, a head would take longer than the whole test.
     let trickle = Fault::Slow { piece: 1, delay: Duration::from_millis(200) };
     for fault in [cut(20), reset(20), half_close(20), stall(20), trickle] {
         let mut stream = scene.connect(fault);

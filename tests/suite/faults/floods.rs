@@ -1,4 +1,4 @@
-//! Many small things: empty fragments, tiny fragments, pings.
+//! Floods of small things: empty fragments, tiny fragments, pings.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn twenty_thousand_empty_continuations_end_with_1008() {
     let service = Service::start("");
     let mut client = Client::open(&service, "/echo");
     client.send(TEXT, b"begun");
-    // The service goes on reading behind its Close, so that all of this can be sent.
+    // The service goes on reading after its Close, so all of this can be sent.
     client.write(&frame(CONTINUE, b"").repeat(20_000)).unwrap();
     let (code, reason) = client.read_close();
     assert_eq!(code, 1008);
@@ -36,7 +36,7 @@ fn a_message_in_fragments_of_one_byte_is_echoed() {
 }
 
 #[test]
-fn a_million_pings_without_reading_cost_nothing_and_the_newest_is_answered() {
+fn a_million_pings_from_a_client_that_does_not_read_cost_nothing_and_the_newest_is_answered() {
     const PINGS: u32 = 1_000_000;
     let service = Service::start("workers = 1");
     let mut other = Client::open(&service, "/echo");
@@ -52,7 +52,7 @@ fn a_million_pings_without_reading_cost_nothing_and_the_newest_is_answered() {
         }
     }
     let spent = cpu(&service).saturating_sub(before);
-    // Ten times what it takes without optimisation.
+    // Ten times what it takes without optimization.
     assert!(spent < Duration::from_secs(10), "{spent:?} of CPU time");
     assert!(peak.growth() < 2 * MIB, "{} bytes", peak.growth());
     let mut answered: Vec<u32> = Vec::new();
@@ -62,7 +62,7 @@ fn a_million_pings_without_reading_cost_nothing_and_the_newest_is_answered() {
         answered.push(u32::from_be_bytes(pong.payload.try_into().unwrap()));
     }
     assert!(answered.is_sorted(), "pongs come in order");
-    assert!(answered.len() < PINGS as usize, "it was not blocked: the test proves nothing");
+    assert!(answered.len() < PINGS as usize, "the output never blocked: this proves nothing");
     // Nothing else is owed.
     client.echo(TEXT, b"and still an echo");
 }

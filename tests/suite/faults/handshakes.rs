@@ -1,5 +1,5 @@
-//! Requests that never end, are too much, hide a second one, or hope to be repeated: what each
-//! costs, and that the answer is one and tells nothing of them.
+//! Requests that never end, are too large, hide a second one, or hope to be reflected: what each
+//! costs, and that there is one answer, which repeats nothing of the request.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use super::measure::{cpu, descriptors, wait_for};
 use crate::inside::handshake;
 use crate::service::Service;
 
-/// Reads until the connection ends, whichever way it does, and returns what came.
+/// Reads until the connection ends, one way or another, and returns what came.
 fn read_until_cut(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     if let Err(error) = stream.read_to_end(&mut answer) {
@@ -21,7 +21,7 @@ fn read_until_cut(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn whoever_does_not_finish_a_request_is_closed_in_time_and_leaves_nothing() {
+fn a_client_that_does_not_finish_its_request_is_dropped_in_time_and_leaves_nothing() {
     const TIMEOUT: Duration = Duration::from_secs(1);
     let whole = handshake("/echo");
     for proxy in ["off", "required"] {
@@ -41,29 +41,29 @@ fn whoever_does_not_finish_a_request_is_closed_in_time_and_leaves_nothing() {
         let mut dripping = service.connect();
         let head = if proxy == "off" { whole.as_str() } else { "PROXY TCP4 192.0.2.1 192.0.2.2" };
         for byte in head.bytes().cycle() {
-            // How slow it is, not how long to wait.
+            // Not a wait: this is how slow the client is.
             std::thread::sleep(Duration::from_millis(100));
             if dripping.write_all(&[byte]).is_err() {
                 break;
             }
-            assert!(begun.elapsed() < 10 * TIMEOUT, "it may go on for ever");
+            assert!(begun.elapsed() < 10 * TIMEOUT, "it is not dropped");
         }
         for (stream, start) in quiet.iter_mut().zip(starts) {
             let answer = read_until_cut(stream);
-            // What cannot become a request is answered at once.
+            // What cannot be a request is answered at once.
             assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{start:?} {answer}");
         }
         let took = begun.elapsed();
         assert!(took >= TIMEOUT && took < 10 * TIMEOUT, "{took:?}");
-        wait_for("all descriptors are back", || descriptors(&service) <= open);
+        wait_for("all descriptors are closed", || descriptors(&service) <= open);
     }
 }
 
 #[test]
 fn sixty_four_kib_of_headers_byte_by_byte_cost_little_and_are_refused() {
-    // So long that the end of the time for a request is not what ends this one.
+    // Long enough not to be what ends this request.
     let service = Service::start("timeouts.handshake = \"60s\"");
-    // What the first of all requests costs is not the subject.
+    // Leave out what only the very first request costs.
     service.ask("GET /healthz HTTP/1.0\r\n\r\n");
     let before = cpu(&service);
     let mut stream = service.connect();
@@ -100,7 +100,7 @@ fn a_request_hidden_behind_a_bad_one_is_never_answered() {
 }
 
 #[test]
-fn no_answer_repeats_a_word_of_its_request() {
+fn no_answer_repeats_anything_from_its_request() {
     let service = Service::start("origins = []");
     let good = handshake("/echo");
     for request in [
@@ -122,7 +122,7 @@ fn no_answer_repeats_a_word_of_its_request() {
         assert!(answer.starts_with("http/1.1 4"), "{request}{answer}");
         assert!(!answer.contains("mark"), "{request}{answer}");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
-        // The parser's own refusals have no body.
+        // Answers from hyper's parser have no body.
         for line in ["content-type: ", "x-content-type-options: nosniff"] {
             assert!(body.is_empty() || head.contains(line), "{line} in {answer}");
         }

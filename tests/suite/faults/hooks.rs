@@ -1,5 +1,5 @@
-//! What a service with the feature `faults` shows: a panic in one session harms no other, and a
-//! service that hangs is no longer taken for alive.
+//! With the feature `faults`: a panic in one session does not affect the others, and a service that
+//! hangs no longer feeds the watchdog.
 
 use std::io::Write;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::inside::handshake;
 use crate::service::Service;
 
 #[test]
-fn a_panic_in_one_of_a_hundred_sessions_is_counted_and_harms_none_of_the_others() {
+fn a_panic_in_one_of_a_hundred_sessions_is_counted_and_affects_none_of_the_others() {
     for format in ["text", "journal", "json"] {
         let config = format!("limits.max_connections = 100\nlog.format = \"{format}\"");
         let mut service = Service::start_with_admin(&config, |_| ());
         let mut others: Vec<_> = (0..99).map(|_| Client::open(&service, "/echo")).collect();
         let mut broken = Client::open(&service, "/echo?fault=panic");
-        others[0].echo(TEXT, b"all places are taken");
+        others[0].echo(TEXT, b"the limit is reached");
         assert_eq!(service.metric("wsecho_connections"), 100);
-        // A frame that is not whole is held, and what is held is charged.
+        // An unfinished frame is held, and what is held is charged to the budget.
         let whole = frame(BINARY, &noise(60 * KIB));
         broken.write(&whole[..50 * KIB]).unwrap();
         broken.read_until_cut();
@@ -32,9 +32,9 @@ fn a_panic_in_one_of_a_hundred_sessions_is_counted_and_harms_none_of_the_others(
         assert_eq!(service.metric("wsecho_panics_total"), 1);
         assert_eq!(service.metric("wsecho_sessions"), 99);
         assert_eq!(service.metric("wsecho_connections"), 99);
-        assert_eq!(service.metric("wsecho_buffer_used_bytes"), 0, "its memory is given back");
+        assert_eq!(service.metric("wsecho_buffer_used_bytes"), 0, "its memory was given back");
         let mut next = Client::open(&service, "/echo");
-        next.echo(TEXT, b"on the place of the one that panicked");
+        next.echo(TEXT, b"with the permit of the one that panicked");
         let line = service.log_line("panic");
         assert!(line.contains("a client asked") && line.contains("for this fault"), "{line}");
         drop((others, next));
@@ -45,11 +45,11 @@ fn a_panic_in_one_of_a_hundred_sessions_is_counted_and_harms_none_of_the_others(
 }
 
 #[test]
-fn the_watchdog_is_no_longer_fed_when_all_workers_are_blocked() {
+fn the_watchdog_is_no_longer_fed_once_all_workers_are_blocked() {
     for workers in [1, 2] {
         let service = watched(&format!("workers = {workers}"));
         assert!(service.state().contains("WATCHDOG=1"));
-        // More than there are workers: a blocked one may hold the next session back.
+        // More than there are workers, since a blocked worker may hold the next session back.
         let blocked: Vec<_> = (0..2 * workers)
             .map(|_| {
                 let mut stream = service.connect();
@@ -59,7 +59,7 @@ fn the_watchdog_is_no_longer_fed_when_all_workers_are_blocked() {
             .collect();
         let begun = Instant::now();
         while service.state_within(10 * WATCHDOG).is_some() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the watchdog is fed further");
+            assert!(begun.elapsed() < Duration::from_secs(10), "the watchdog is still fed");
         }
         drop(blocked);
     }

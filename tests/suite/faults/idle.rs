@@ -1,4 +1,4 @@
-//! What a connection costs that does nothing, fresh and after it was used.
+//! What an idle connection costs, fresh and after it has been used.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -7,12 +7,13 @@ use super::measure::{KIB, MIB, memory};
 use crate::engine::support::{BINARY, TEXT, noise};
 use crate::service::Service;
 
-/// Descriptors for so many connections and all other tests, in this process and in its children.
+/// Raises the descriptor limit of this process and its children to that many connections and some
+/// for the other tests.
 pub fn raise_limit(connections: u64) -> bool {
     let wanted = connections + 2000;
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|maximum| maximum < wanted) {
-        eprintln!("SKIPPED: the hard limit of descriptors is below {wanted}: {limit:?}");
+        eprintln!("SKIPPED: the hard descriptor limit is below {wanted}: {limit:?}");
         return false;
     }
     if limit.current.is_some_and(|current| current < wanted) {
@@ -23,7 +24,7 @@ pub fn raise_limit(connections: u64) -> bool {
 }
 
 #[test]
-fn ten_thousand_idle_connections_cost_under_4_kib_each_also_after_a_large_echo() {
+fn ten_thousand_idle_connections_cost_under_4_kib_each_even_after_a_large_echo() {
     const CONNECTIONS: usize = 10_000;
     const USED: usize = 1000;
     if !raise_limit(CONNECTIONS as u64) {
@@ -36,7 +37,7 @@ fn ten_thousand_idle_connections_cost_under_4_kib_each_also_after_a_large_echo()
     first.echo(BINARY, &message);
     let none = memory(&service);
     let mut clients: Vec<_> = (1..CONNECTIONS).map(|_| open()).collect();
-    // The last one's session runs, so all do.
+    // The last session is running, so all are.
     clients.last_mut().unwrap().echo(TEXT, b"here");
     let fresh = memory(&service);
     let each = (fresh - none) / CONNECTIONS;
@@ -45,6 +46,6 @@ fn ten_thousand_idle_connections_cost_under_4_kib_each_also_after_a_large_echo()
         client.echo(BINARY, &message);
     }
     let grown = memory(&service).saturating_sub(fresh) / USED;
-    assert!(each + grown < 4 * KIB, "{each} bytes each, and {grown} more after 1 MiB");
+    assert!(each + grown < 4 * KIB, "{each} bytes each, {grown} more after 1 MiB");
     first.echo(TEXT, b"unharmed");
 }

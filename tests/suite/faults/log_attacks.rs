@@ -1,4 +1,4 @@
-//! Clients that write into the log, or write too much of it, and a log that nobody reads.
+//! Clients that forge log lines or flood the log, and a log that nobody reads.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use crate::engine::support::{CLOSE, FIN, TEXT};
 use crate::inside::handshake;
 use crate::service::{PATIENCE, Service};
 
-/// What somebody would write who wants to be taken for the service, among any other bytes.
+/// What someone might send to forge log lines, among arbitrary bytes.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         any::<u8>().prop_map(|byte| vec![byte]),
@@ -48,7 +48,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..20).prop_map(|pieces| pieces.concat())
 }
 
-/// One field of a request; what HTTP's own grammar forbids is sent all the same now and then.
+/// One field of a request; now and then it contains bytes that HTTP forbids.
 fn field() -> impl Strategy<Value = Vec<u8>> {
     (hostile(), prop::bool::weighted(0.9)).prop_map(|(mut bytes, legal)| {
         bytes.retain(|byte| !legal || (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t');
@@ -56,7 +56,7 @@ fn field() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// The form of a line, and how each of its lines has to begin.
+/// Whether a line begins the way its format requires, and contains no control characters.
 fn is_well_formed(format: &str, line: &str) -> bool {
     let (text, begins) = match format {
         "journal" => {
@@ -78,7 +78,7 @@ fn is_well_formed(format: &str, line: &str) -> bool {
 }
 
 #[test]
-fn whatever_a_client_sends_each_line_of_the_log_is_one_line_of_the_service() {
+fn whatever_a_client_sends_every_line_of_the_log_is_one_the_service_wrote() {
     for format in ["text", "journal", "json"] {
         let config = format!("log.level = \"trace\"\nlog.format = \"{format}\"\norigins = []");
         let service = Service::start(&config);
@@ -106,7 +106,7 @@ fn whatever_a_client_sends_each_line_of_the_log_is_one_line_of_the_service() {
             for request in [head(&path, b""), head(b"echo", &origin)] {
                 let mut stream = service.connect();
                 stream.write_all(&request).unwrap();
-                // It may be a whole handshake, so that only the client can end it.
+                // If it is a complete handshake, only the client can end the connection.
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
                 let _ = stream.read_to_end(&mut Vec::new());
             }
@@ -121,17 +121,17 @@ fn whatever_a_client_sends_each_line_of_the_log_is_one_line_of_the_service() {
         });
         ran.unwrap();
         let (_, log) = service.stop();
-        // Split as journald and a shell do, at nothing but line feeds.
+        // Split as journald and shells do, at line feeds only.
         for line in log.split('\n') {
             assert!(is_well_formed(format, line), "{format}: {line:?}");
         }
         assert!(log.matches("session ended").count() >= 100, "lines are missing: {log}");
         assert!(log.contains("no such path") && log.contains("the client is known"), "{log}");
-        assert!(log.contains("stopped: "), "the log was read to its end");
+        assert!(log.contains("stopped: "), "the end of the log is missing");
     }
 }
 
-/// A service whose log goes into a socket.
+/// A service that logs to a socket.
 fn logging_into(stderr: UnixStream, config: &str) -> Service {
     Service::start_with_admin(config, |command| {
         command.stderr(std::os::fd::OwnedFd::from(stderr));
@@ -139,7 +139,7 @@ fn logging_into(stderr: UnixStream, config: &str) -> Service {
 }
 
 #[test]
-fn a_log_that_nobody_reads_is_lost_and_holds_no_session_up() {
+fn a_log_that_nobody_reads_is_lost_and_holds_up_no_session() {
     let (mut reader, stderr) = UnixStream::pair().unwrap();
     let service = logging_into(stderr, "log.level = \"debug\"");
     let mut session = Client::open(&service, "/echo");
@@ -155,7 +155,7 @@ fn a_log_that_nobody_reads_is_lost_and_holds_no_session_up() {
                 stream.write_all(request.as_bytes()).expect("it reads");
                 Client::unanswered(stream)
             };
-            // Each is worth one line at least; ten thousand fill the queue and the socket.
+            // Each causes at least one line; ten thousand fill the queue and the socket.
             for _ in 0..2500 {
                 assert!(send(&bad).read_head().starts_with("HTTP/1.1 426 "));
             }
@@ -177,8 +177,8 @@ fn a_log_that_nobody_reads_is_lost_and_holds_no_session_up() {
     assert!(times.len() >= 100, "too few to judge: {}", times.len());
     let p99 = times[times.len() * 99 / 100];
     assert!(p99 < Duration::from_millis(500), "{p99:?}");
-    assert!(service.metric("wsecho_log_lost_total") > 0, "nothing was lost: it proves nothing");
-    // Read at last, the log has whole lines, and the service writes on.
+    assert!(service.metric("wsecho_log_lost_total") > 0, "nothing was lost: this proves nothing");
+    // Once it is read, the log consists of whole lines, and the service goes on logging.
     let reading = std::thread::spawn(move || {
         let mut log = String::new();
         reader.read_to_string(&mut log).map(|_| log)
@@ -193,7 +193,7 @@ fn a_log_that_nobody_reads_is_lost_and_holds_no_session_up() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_does_not_hold_up_the_end_either() {
+fn a_log_that_nobody_reads_does_not_hold_up_the_exit_either() {
     let (_reader, stderr) = UnixStream::pair().unwrap();
     let service = logging_into(stderr, "log.level = \"debug\"");
     for _ in 0..5000 {
@@ -205,7 +205,7 @@ fn a_log_that_nobody_reads_does_not_hold_up_the_end_either() {
 }
 
 #[test]
-fn a_log_whose_reader_is_gone_does_not_end_the_service() {
+fn a_log_whose_reader_is_gone_does_not_stop_the_service() {
     let (reader, stderr) = UnixStream::pair().unwrap();
     let service = logging_into(stderr, "");
     drop(reader);

@@ -19,16 +19,16 @@ use crate::service::{PATIENCE, Service};
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
 
-/// Polls until something is so.
+/// Polls until a condition holds.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(begun.elapsed() < PATIENCE, "timed out: {what}");
         sleep(Duration::from_millis(10));
     }
 }
 
-/// Tells threads that go on until then, also when the test fails.
+/// Tells threads to stop, even if the test fails.
 pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -37,8 +37,8 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The memory in RAM that the process has written to. Pages of its program, which come and go with
-/// what is executed, do not count.
+/// The resident memory that the process has written to. Pages of the executable, which come and go
+/// with what runs, do not count.
 pub fn memory(service: &Service) -> usize {
     proc::bytes(service.pid(), "smaps_rollup", "Anonymous").expect("it runs")
 }
@@ -51,12 +51,12 @@ pub fn assert_memory_returns(service: &Service, before: usize, slack: usize) {
         if over <= slack {
             return;
         }
-        assert!(begun.elapsed() < PATIENCE / 4, "{over} bytes are not given back");
+        assert!(begun.elapsed() < PATIENCE / 4, "{over} bytes were not given back");
         sleep(Duration::from_millis(10));
     }
 }
 
-/// How far memory was above its present size at most, since this value was made.
+/// The peak of memory since this was created.
 pub struct Peak<'a> {
     service: &'a Service,
     before: usize,
@@ -64,12 +64,13 @@ pub struct Peak<'a> {
 
 impl<'a> Peak<'a> {
     pub fn new(service: &'a Service) -> Self {
-        // proc(5): 5 sets the peak to the present size.
+        // proc(5): 5 resets the peak to the current size.
         fs::write(format!("/proc/{}/clear_refs", service.pid()), "5").expect("our own child");
         Self { service, before: proc::bytes(service.pid(), "status", "VmRSS").expect("it runs") }
     }
 
-    /// The kernel counts in batches per core, so this may be half a megabyte off.
+    /// How far the peak was above the memory at the start. The kernel counts in batches per core,
+    /// so this may be off by half a megabyte.
     pub fn growth(&self) -> usize {
         let peak = proc::bytes(self.service.pid(), "status", "VmHWM").expect("it runs");
         peak.saturating_sub(self.before)
@@ -86,12 +87,12 @@ pub fn descriptors(service: &Service) -> usize {
     proc::descriptors(service.pid()).expect("it runs")
 }
 
-/// The server's end of a connection, to ask the kernel for its options.
+/// The server's end of a connection, to read its socket options.
 pub fn server_side(service: &Service, client: SocketAddr) -> Socket {
     let process = pidfd_open(service.process(), PidfdFlags::empty()).expect("our own child");
     for entry in fs::read_dir(format!("/proc/{}/fd", service.pid())).expect("our own child") {
         let number = entry.unwrap().file_name().to_string_lossy().parse().expect("a number");
-        // It may be closed by now.
+        // It may have been closed by now.
         let copy = pidfd_getfd(&process, number, PidfdGetfdFlags::empty());
         let Ok(socket) = copy.map(|fd: OwnedFd| Socket::from(fd)) else { continue };
         if socket.peer_addr().is_ok_and(|peer| peer.as_socket() == Some(client)) {
@@ -101,16 +102,16 @@ pub fn server_side(service: &Service, client: SocketAddr) -> Socket {
     panic!("{client} is not connected to the service");
 }
 
-/// Bytes on their way from clients that the service has not read.
+/// Bytes in flight from clients that the service has not read yet.
 pub fn unread(service: &Service) -> usize {
     let port = service.addrs[0].rsplit_once(':').expect("an address").1;
     let port = format!(":{:04X}", port.parse::<u16>().expect("a port"));
-    let table = fs::read_to_string("/proc/net/tcp").expect("/proc is there");
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
     let queues = table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_whitespace().skip(1);
         let [local, remote, state, queues] = std::array::from_fn(|_| fields.next());
         let (sending, receiving) = queues?.split_once(':')?;
-        // In state 0A, listening, the figures mean connections.
+        // In state 0A, listening, the queues count connections.
         let queue = match (local?.ends_with(&port), remote?.ends_with(&port)) {
             (true, _) if state != Some("0A") => receiving,
             (false, true) => sending,
@@ -133,11 +134,11 @@ pub fn kernel_memory(service: &Service) -> Option<HashMap<u16, KernelMemory>> {
     let port = service.addrs[0].rsplit_once(':').expect("an address").1;
     let output = Command::new("ss").args(["-tmnHO", "sport", "=", &format!(":{port}")]).output();
     let Ok(output) = output else {
-        eprintln!("SKIPPED: there is no `ss` (Debian: iproute2) to ask for the kernel's memory");
+        eprintln!("SKIPPED: `ss` (Debian: iproute2) is needed for the kernel's memory");
         return None;
     };
     let text = String::from_utf8(output.stdout).expect("ASCII");
-    // ss(8): r is what is received and not read, w what is to be sent, their overhead included.
+    // ss(8): r is memory for data received and not read, w for data to be sent, with overhead.
     let figure = |line: &str, name: char| {
         let list = line.split_once("skmem:(")?.1;
         list.split([',', ')']).find_map(|it| it.strip_prefix(name)?.parse::<usize>().ok())

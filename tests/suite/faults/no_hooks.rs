@@ -1,4 +1,4 @@
-//! What a service without the feature `faults` does with the words of `hooks`.
+//! Without the feature `faults`, the requests in `hooks` have no effect.
 
 use super::client::Client;
 use super::measure::KIB;
@@ -10,7 +10,7 @@ fn nobody_can_ask_for_a_fault() {
     let service = Service::start("workers = 1");
     for fault in ["panic", "block"] {
         let mut client = Client::open(&service, &format!("/echo?fault={fault}"));
-        // What is held of a frame is when it would panic.
+        // It would panic while it holds an unfinished frame.
         let whole = frame(FIN | BINARY, &noise(60 * KIB));
         client.write(&whole[..50 * KIB]).unwrap();
         Client::open(&service, "/echo").echo(TEXT, b"served");

@@ -1,4 +1,4 @@
-//! What only a tool beside cargo can show; `tests/faults` installs them, elsewhere these are ignored.
+//! What only external tools can show. `tests/faults` installs them; elsewhere these are ignored.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ fn nothing_is_written_but_sockets_and_stderr() {
         mkdir,mkdirat,mknod,mknodat,truncate,ftruncate,fallocate";
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("trace");
-    // With -D the service stays our own child.
+    // With -D the service remains our own child.
     let first =
         format!("exec strace -D -f -q -o {} -e trace={CALLS} \"$0\" \"$@\"", file.display());
     let mut service = Service::start_with_admin("log.level = \"debug\"", |command| {
@@ -36,7 +36,7 @@ fn nothing_is_written_but_sockets_and_stderr() {
     service.log_line("stopped: ");
     assert_eq!(service.wait().0, 0);
     let mut trace = String::new();
-    wait_for("the trace is whole", || {
+    wait_for("the trace is complete", || {
         trace = fs::read_to_string(&file).unwrap_or_default();
         trace.contains("+++ exited with 0 +++")
     });
@@ -51,7 +51,7 @@ fn nothing_is_written_but_sockets_and_stderr() {
 
 #[test]
 #[ignore = "needs libfaketime: tests/faults"]
-fn a_clock_that_is_moved_by_a_day_ends_no_session() {
+fn moving_the_clock_by_a_day_ends_no_session() {
     let dir = tempfile::tempdir().unwrap();
     let clock = dir.path().join("clock");
     let library = fs::read_dir("/usr/lib").expect("a folder").filter_map(|entry| {
@@ -63,7 +63,7 @@ fn a_clock_that_is_moved_by_a_day_ends_no_session() {
     let config = "timeouts.ping_interval = \"200ms\"\ntimeouts.pong = \"1s\"";
     let mut service = Service::start_with(config, |command| {
         command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &clock);
-        // The monotonic clock is not faked, as no administrator can move it.
+        // The monotonic clock is not faked, as nobody can move it.
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     });
     let date_of_a_session = |service: &mut Service| {
@@ -98,8 +98,8 @@ fn a_clock_that_is_moved_by_a_day_ends_no_session() {
                 "the clock was not moved"
             );
             let before = pings.load(Ordering::Relaxed);
-            wait_for("pings come further", || pings.load(Ordering::Relaxed) > before + 3);
-            assert!(pings.load(Ordering::Relaxed) < before + 100, "pings come too often");
+            wait_for("pings keep coming", || pings.load(Ordering::Relaxed) > before + 3);
+            assert!(pings.load(Ordering::Relaxed) < before + 100, "too many pings");
         }
         let text = crate::engine::support::frame(FIN | BINARY, b"alive");
         std::io::Write::write_all(&mut &writer, &text).unwrap();

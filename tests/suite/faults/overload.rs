@@ -1,5 +1,5 @@
-//! More clients than places: who is over the limit is told so, who has a place feels nothing, and
-//! nobody is refused by the kernel.
+//! More clients than the limit: those over it are told so, those below it notice nothing, and the
+//! kernel refuses nobody.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -16,17 +16,17 @@ use crate::engine::support::TEXT;
 use crate::inside::handshake;
 use crate::service::Service;
 
-/// Connections over the limit that are answered; behind them the backlog holds.
+/// Connections over the limit that are answered; any more wait in the backlog.
 const OVERFLOW: usize = 256;
 
 fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer and a FIN, no reset");
+    stream.read_to_string(&mut answer).expect("an answer and a FIN, not a reset");
     answer
 }
 
 #[test]
-fn thirty_clients_too_many_are_told_when_to_return_and_fifty_feel_nothing() {
+fn thirty_clients_over_the_limit_are_told_when_to_retry_and_fifty_below_notice_nothing() {
     let service = Service::start("limits.max_connections = 50");
     let mut sessions: Vec<_> = (0..50).map(|_| Client::open(&service, "/echo")).collect();
     let mut told = HashSet::new();
@@ -45,9 +45,9 @@ fn thirty_clients_too_many_are_told_when_to_return_and_fifty_feel_nothing() {
             client.echo(TEXT, format!("{round}").as_bytes());
         }
     }
-    assert!(told.len() > 1, "all return at the same time: {told:?}");
+    assert!(told.len() > 1, "all would retry at the same time: {told:?}");
     drop(sessions.pop());
-    wait_for("the free place is given to somebody", || {
+    wait_for("the permit is free again", || {
         let mut stream = service.connect();
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         read_to_end(&mut stream).starts_with("HTTP/1.1 200 ")
@@ -55,8 +55,7 @@ fn thirty_clients_too_many_are_told_when_to_return_and_fifty_feel_nothing() {
 }
 
 #[test]
-fn silent_clients_over_the_limit_hold_the_others_up_for_two_seconds_and_cost_the_sessions_nothing()
-{
+fn silent_clients_over_the_limit_hold_up_others_for_two_seconds_and_cost_sessions_nothing() {
     let service = Service::start("limits.max_connections = 1\ntimeouts.handshake = \"60s\"");
     let mut session = Client::open(&service, "/echo");
     let open = descriptors(&service);
@@ -68,18 +67,18 @@ fn silent_clients_over_the_limit_hold_the_others_up_for_two_seconds_and_cost_the
     for n in 0..100 {
         session.echo(TEXT, format!("{n}").as_bytes());
     }
-    assert!(descriptors(&service) <= open + OVERFLOW + 1, "no more are accepted");
+    assert!(descriptors(&service) <= open + OVERFLOW + 1, "too many were accepted");
     assert!(read_to_end(&mut waiting).ends_with("\r\n\r\nok\n"));
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(2) && took < Duration::from_secs(20), "{took:?}");
     for mut stream in silent {
         assert_eq!(read_to_end(&mut stream), "");
     }
-    wait_for("all descriptors are back", || descriptors(&service) <= open);
+    wait_for("all descriptors are closed", || descriptors(&service) <= open);
 }
 
 #[test]
-fn a_thousand_clients_that_return_at_once_are_all_served() {
+fn a_thousand_clients_that_reconnect_at_once_are_all_served() {
     const CLIENTS: usize = 1000;
     if !raise_limit(2 * CLIENTS as u64) {
         return;
@@ -87,7 +86,7 @@ fn a_thousand_clients_that_return_at_once_are_all_served() {
     let service = Service::start("");
     let all = || (0..CLIENTS).map(|_| service.connect()).collect::<Vec<_>>();
     drop(all());
-    // So that they come at the same time, whatever this test itself takes.
+    // Suspended, so that they all come at once, however slow this test is.
     service.signal(Signal::STOP);
     let mut clients = all();
     for client in &mut clients {

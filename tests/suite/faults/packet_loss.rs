@@ -1,7 +1,7 @@
-//! Packets that get lost on the way: dead peers are noticed in time, live ones are not dropped.
+//! Lost packets: dead peers are noticed in time, live ones are not dropped.
 //!
-//! These run in a network namespace that `tests/loss` makes, with a chain of nftables for the
-//! losses. Elsewhere there is no such chain, and they fail before they change anything.
+//! These tests run in a network namespace created by `tests/loss`, with an nftables chain for the
+//! losses. Anywhere else that chain is missing, and they fail before they change anything.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -15,14 +15,14 @@ use super::measure::{descriptors, wait_for};
 use crate::engine::support::{CLOSE, FIN, PING, PONG, TEXT};
 use crate::service::Service;
 
-/// Which way packets get lost, seen from the service.
+/// In which direction packets are lost, as seen from the service: from or to the client.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     From,
     To,
 }
 
-/// Loses so many of a hundred packets from or to a client's address, from now on.
+/// From now on, loses this percentage of the packets from or to a client's address.
 fn lose(percent: u32, way: Way, client: Ipv4Addr) {
     let way = match way {
         Way::From => "saddr",
@@ -34,7 +34,7 @@ fn lose(percent: u32, way: Way, client: Ipv4Addr) {
     ));
 }
 
-/// How many packets from and to this address have been lost.
+/// How many packets from and to this address were lost.
 fn lost(client: Ipv4Addr) -> u64 {
     let rules = nft("list chain ip wsecho loss");
     let of_client = rules.lines().filter(|rule| rule.contains(&format!(" {client} ")));
@@ -50,8 +50,8 @@ fn nft(command: &str) -> String {
 }
 
 #[test]
-#[ignore = "needs a network of its own: tests/loss"]
-fn peers_whose_packets_all_get_lost_are_noticed_in_time() {
+#[ignore = "needs its own network: tests/loss"]
+fn peers_whose_packets_are_all_lost_are_noticed_in_time() {
     let mut service = Service::start(
         "log.format = \"json\"\ntimeouts.ping_interval = \"300ms\"\ntimeouts.pong = \"1s\"",
     );
@@ -74,18 +74,18 @@ fn peers_whose_packets_all_get_lost_are_noticed_in_time() {
             assert!(line.contains(r#""ended":"pong_timeout""#), "{ways:?}: {line}");
         }
         let took = begun.elapsed();
-        // Ten times ping_interval and pong.
+        // Ten times the sum of ping_interval and pong.
         assert!(took < Duration::from_secs(13), "{ways:?}: {took:?}");
         assert!(lost(source) > 0);
-        wait_for("nothing is kept for them", || descriptors(&service) <= open);
+        wait_for("nothing is left of them", || descriptors(&service) <= open);
     }
     neighbour.echo(TEXT, b"unharmed");
 }
 
 #[test]
-#[ignore = "needs a network of its own: tests/loss"]
-fn live_peers_that_lose_a_tenth_of_their_packets_each_way_are_not_dropped() {
-    // Sixty times a ping's interval, and more than twice what a client has for its answer.
+#[ignore = "needs its own network: tests/loss"]
+fn live_peers_with_a_tenth_of_their_packets_lost_each_way_are_not_dropped() {
+    // Sixty ping intervals, and more than twice the time a client has to answer.
     const LONG: Duration = Duration::from_secs(12);
     const SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
     let mut service = Service::start(
@@ -101,7 +101,7 @@ fn live_peers_that_lose_a_tenth_of_their_packets_each_way_are_not_dropped() {
             number += 1;
             assert_echo(client, &number.to_string());
         }
-        assert!(number > 100, "only {number} messages came through");
+        assert!(number > 100, "only {number} messages got through");
     };
     let answer_pings = |client: &mut Client| {
         let mut pings = 0;
@@ -110,12 +110,12 @@ fn live_peers_that_lose_a_tenth_of_their_packets_each_way_are_not_dropped() {
             client.send(FIN | PONG, b"");
             pings += 1;
         }
-        assert!(pings > 5, "only {pings} pings came through");
+        assert!(pings > 5, "only {pings} pings got through");
         assert_echo(client, "still here");
     };
     let clients: Vec<_> = scope(|scope| {
         let run = |live: &(dyn Fn(&mut Client) + Sync)| {
-            // Nobody may wait for another's handshake: it would be mute so long.
+            // In parallel: a client that waited for the others' handshakes would be mute meanwhile.
             let mut client = Client::open_from(SOURCE, addr, "/echo");
             live(&mut client);
             client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
@@ -133,7 +133,7 @@ fn live_peers_that_lose_a_tenth_of_their_packets_each_way_are_not_dropped() {
     }
 }
 
-/// Sends a text, and answers the pings that come before its echo.
+/// Sends a text, and answers pings until its echo comes.
 fn assert_echo(client: &mut Client, text: &str) {
     client.send(FIN | TEXT, text.as_bytes());
     loop {

@@ -1,4 +1,4 @@
-//! Restarts and reloads under load: nobody is refused, nobody is dropped, a bad file changes nothing.
+//! Restarts and reloads under load: nobody is refused or dropped, and invalid files change nothing.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -25,11 +25,11 @@ fn five_restarts_on_an_inherited_socket_refuse_and_reset_nobody() {
     let session = || {
         let mut stream = TcpStream::connect(addr).expect("not refused");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(handshake("/echo").as_bytes()).expect("no reset");
+        stream.write_all(handshake("/echo").as_bytes()).expect("not reset");
         let mut client = Client::unanswered(stream);
         let head = client.read_head();
         if head.starts_with("HTTP/1.1 503 ") {
-            // It was accepted by a service that was told to stop, and is told to come again.
+            // Accepted by a service that is stopping: the client is told to retry.
             told.fetch_add(1, Ordering::Relaxed);
             client.read_to_end();
             return;
@@ -38,19 +38,19 @@ fn five_restarts_on_an_inherited_socket_refuse_and_reset_nobody() {
         let mut frame = None;
         for text in ["one", "two", "three"] {
             client.send(FIN | TEXT, text.as_bytes());
-            let answer = client.read_frame().expect("no reset");
+            let answer = client.read_frame().expect("not reset");
             if answer.opcode == CLOSE {
                 frame = Some(answer);
                 break;
             }
             assert_eq!(answer.payload, text.as_bytes());
-            // How long it lasts, so that some are open at each moment.
+            // Not a wait: this is how long a session lasts, so that some are always open.
             sleep(Duration::from_millis(50));
         }
         let counter = if frame.is_some() { &told } else { &served };
         counter.fetch_add(1, Ordering::Relaxed);
         client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
-        let frame = frame.unwrap_or_else(|| client.read_frame().expect("no reset"));
+        let frame = frame.unwrap_or_else(|| client.read_frame().expect("not reset"));
         assert_eq!(frame.opcode, CLOSE);
         client.read_to_end();
     };
@@ -58,7 +58,7 @@ fn five_restarts_on_an_inherited_socket_refuse_and_reset_nobody() {
         let end = SetOnDrop(&enough);
         let mut service = start();
         let clients = scope.spawn(|| {
-            // Nobody waits for another: clients come while a service is away.
+            // Clients keep coming while no service is running.
             std::thread::scope(|scope| {
                 while !enough.load(Ordering::Relaxed) {
                     scope.spawn(session);
@@ -68,22 +68,22 @@ fn five_restarts_on_an_inherited_socket_refuse_and_reset_nobody() {
         });
         for restart in 0..5 {
             let before = served.load(Ordering::Relaxed);
-            wait_for("some are served", || served.load(Ordering::Relaxed) > before + 10);
+            wait_for("some clients are served", || served.load(Ordering::Relaxed) > before + 10);
             let (code, log) = service.stop();
             assert_eq!(code, 0, "restart {restart}: {log}");
             service = start();
         }
         let before = served.load(Ordering::Relaxed);
-        wait_for("the last one serves", || served.load(Ordering::Relaxed) > before);
+        wait_for("the last service serves", || served.load(Ordering::Relaxed) > before);
         drop(end);
         clients.join().expect("nobody was refused or reset");
     });
     let (served, told) = (served.into_inner(), told.into_inner());
-    eprintln!("{served} were served, {told} told to come again");
+    eprintln!("{served} were served, {told} were told to retry");
     assert!(told <= served, "{told} of {served}");
 }
 
-/// Twenty files that are wrong, each in its own way.
+/// Twenty invalid files, each in its own way.
 const BAD: [&str; 20] = [
     "bnd = 1",
     "workers =",
@@ -108,7 +108,7 @@ const BAD: [&str; 20] = [
 ];
 
 #[test]
-fn twenty_bad_files_under_load_change_nothing_and_drop_nobody() {
+fn twenty_invalid_files_under_load_change_nothing_and_drop_nobody() {
     let config = "[[endpoint]]\npath = \"/old\"";
     let mut service = Service::start_with_admin(config, |_| ());
     let pid = service.pid();
@@ -137,12 +137,12 @@ fn twenty_bad_files_under_load_change_nothing_and_drop_nobody() {
             assert!(ready.contains("the last reload was refused"), "{bad}: {ready}");
             let refused = service.metric("wsecho_config_reloads_total{result=\"refused\"}");
             assert_eq!(refused, index as u64 + 1, "{bad}");
-            Client::open(&service, "/old").echo(TEXT, b"the old file holds");
+            Client::open(&service, "/old").echo(TEXT, b"the old file applies");
         }
-        // Good ones in between harm nobody either.
+        // Valid ones in between drop nobody either.
         service.rewrite("[[endpoint]]\npath = \"/new\"");
         assert!(!service.reload()[1].contains("refused"));
-        Client::open(&service, "/new").echo(TEXT, b"the new file holds");
+        Client::open(&service, "/new").echo(TEXT, b"the new file applies");
         drop(end);
         for session in running {
             assert!(session.join().expect("it was not dropped") > 20);

@@ -1,5 +1,5 @@
-//! Clients that send and do not read, or read little: what is kept for them is bounded, and they
-//! are dropped only when they take nothing at all.
+//! Clients that send but read little or nothing: what is buffered for them is bounded, and they are
+//! dropped only when they stop reading altogether.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -15,18 +15,18 @@ use super::measure::{
 use crate::engine::support::{BINARY, FIN, TEXT, frame, noise};
 use crate::service::Service;
 
-/// Sends messages of 64 KiB until nobody takes any more.
+/// Sends messages of 64 KiB until the sockets take no more.
 fn flood(clients: &[Client]) {
-    // No buffers on the way take all of it.
+    // More than all buffers along the way can take.
     const ENOUGH: usize = 64 * MIB;
     let stream = frame(FIN | BINARY, &noise(64 * KIB)).repeat(ENOUGH / (64 * KIB));
     let mut sent = vec![0; clients.len()];
     write_what_is_taken(clients, &stream, &mut sent);
-    assert!(sent.iter().all(|sent| *sent < ENOUGH), "nothing holds these clients back: {sent:?}");
+    assert!(sent.iter().all(|sent| *sent < ENOUGH), "there is no backpressure: {sent:?}");
 }
 
 #[test]
-fn two_hundred_unread_echoes_cost_little_and_come_in_the_end() {
+fn two_hundred_unread_echoes_cost_little_and_arrive_in_the_end() {
     let service = Service::start("workers = 1");
     let mut other = Client::open(&service, "/echo");
     other.echo(BINARY, &noise(MIB));
@@ -36,7 +36,7 @@ fn two_hundred_unread_echoes_cost_little_and_come_in_the_end() {
     for client in &clients {
         client.send(FIN | BINARY, &message);
     }
-    wait_for("all is read", || unread(&service) == 0);
+    wait_for("everything is read", || unread(&service) == 0);
     for n in 0..1000 {
         other.echo(TEXT, format!("{n}").as_bytes());
     }
@@ -52,7 +52,7 @@ fn a_client_that_never_reads_is_held_back_and_costs_a_bounded_amount() {
     let service = Service::start("workers = 1");
     let mut other = Client::open(&service, "/echo");
     other.echo(BINARY, &noise(MIB));
-    // Some were fast before they stopped, so that the kernel has made their buffers large.
+    // Half of them read fast before they stopped, so the kernel has enlarged their buffers.
     let mut clients: Vec<_> = (0..10).map(|_| Client::open_clamped(&service, "/echo")).collect();
     for _ in 0..10 {
         let mut client = Client::open(&service, "/echo");
@@ -65,14 +65,14 @@ fn a_client_that_never_reads_is_held_back_and_costs_a_bounded_amount() {
     flood(&clients);
     other.echo(TEXT, b"unharmed");
     let each = memory(&service).saturating_sub(before) / clients.len();
-    // A message of the largest size, headers, 64 KiB, and what the last chunk has to spare.
+    // A message of the largest size, headers, 64 KiB, and the slack of the last chunk.
     assert!(each < MIB + 256 * KIB, "{each} bytes each");
     if let Some(kernel) = kernel_memory(&service) {
         let all: Vec<KernelMemory> =
             clients.iter().map(|client| kernel[&client.addr().port()]).collect();
-        // TCP_NOTSENT_LOWAT, and the overhead.
+        // TCP_NOTSENT_LOWAT and overhead.
         assert!(all.iter().all(|it| it.sending < MIB), "{all:?}");
-        // The other direction is bounded by the machine alone.
+        // The other direction is bounded only by the system's settings.
         let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
         let most: usize = limits.split_whitespace().last().unwrap().parse().unwrap();
         assert!(all.iter().all(|it| it.receiving < 2 * most), "{all:?}");
@@ -95,14 +95,14 @@ fn a_stalled_reader_is_dropped_and_its_neighbour_is_not() {
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
     service.log_line("no byte was taken within timeouts.write");
-    wait_for("all are gone", || descriptors(&service) <= open);
+    wait_for("all have been dropped", || descriptors(&service) <= open);
 }
 
 #[test]
 fn a_reader_that_trickles_outlives_the_write_timeout_many_times() {
     const WRITE: Duration = Duration::from_secs(2);
-    // The kernel asks for more only after half of TCP_NOTSENT_LOWAT is gone, and that alone is what
-    // the service sees of a slow reader: it has to take 64 KiB in this time.
+    // The kernel asks for more only once half of TCP_NOTSENT_LOWAT has been sent, and that is all
+    // the service sees of a slow reader: it must take 64 KiB within this time.
     let service = Service::start("timeouts.write = \"2s\"");
     let mut client = Client::open_clamped(&service, "/echo");
     let messages = frame(FIN | BINARY, &noise(MIB));
@@ -116,7 +116,7 @@ fn a_reader_that_trickles_outlives_the_write_timeout_many_times() {
             let read = client.read(&mut buffer).unwrap();
             assert!(read > 0, "dropped after {echoed} bytes, {:?}", begun.elapsed());
             echoed += read;
-            // How slow it is, not how long to wait.
+            // Not a wait: this is how slow the client is.
             sleep(Duration::from_millis(200) * read as u32 / buffer.len() as u32);
         }
         let took = begun.elapsed();
@@ -126,7 +126,7 @@ fn a_reader_that_trickles_outlives_the_write_timeout_many_times() {
 
 #[test]
 fn a_client_that_writes_a_whole_message_before_it_reads_gets_its_echo() {
-    // The kernel's usual buffers would hold a whole message, and prove nothing.
+    // The kernel's default buffers would hold a whole message, which would prove nothing.
     let service = clamped_service("");
     let mut client = Client::open_clamped(&service, "/echo");
     client.echo(BINARY, &noise(MIB));
@@ -134,7 +134,7 @@ fn a_client_that_writes_a_whole_message_before_it_reads_gets_its_echo() {
 }
 
 #[test]
-fn a_client_that_half_closes_gets_all_that_is_owed() {
+fn a_client_that_half_closes_gets_every_echo_it_is_owed() {
     let service = clamped_service("");
     let mut client = Client::open_clamped(&service, "/echo");
     let message = noise(MIB);

@@ -1,4 +1,4 @@
-//! More is owed than the process may hold.
+//! More echoes are owed than the memory budget can hold.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use super::measure::{KIB, MIB, Peak, assert_memory_returns, descriptors, memory,
 use crate::engine::support::{BINARY, FIN, TEXT, frame, noise};
 
 #[test]
-fn blocking_clients_on_a_spent_budget_are_held_back_and_memory_returns() {
+fn blocking_clients_are_held_back_once_the_budget_is_spent_and_memory_is_given_back() {
     const CLIENTS: usize = 40;
     let service =
         clamped_service("workers = 1\nlimits.buffer_budget = \"1 MiB\"\ntimeouts.write = \"1s\"");
@@ -24,7 +24,7 @@ fn blocking_clients_on_a_spent_budget_are_held_back_and_memory_returns() {
             .iter_mut()
             .map(|client| {
                 scope.spawn(|| {
-                    // Refused is as good as echoed; hanging or a wrong echo is not.
+                    // Being dropped is as good as an echo; hanging or a wrong echo is not.
                     let echo = client.write(&request).and_then(|()| client.read_message());
                     echo.is_ok_and(|echo| {
                         assert!(echo == message);
@@ -39,11 +39,11 @@ fn blocking_clients_on_a_spent_budget_are_held_back_and_memory_returns() {
         all.into_iter().map(|it| usize::from(it.join().unwrap())).sum::<usize>()
     });
     eprintln!("{echoed} of {CLIENTS} were echoed");
-    // The budget, what each may hold beside it, and what one read may add.
+    // The budget, what each session may hold outside of it, and what one read may add.
     assert!(peak.growth() < 3 * MIB, "{} bytes", peak.growth());
     drop(clients);
-    wait_for("all are gone", || descriptors(&service) <= open);
+    wait_for("all have been dropped", || descriptors(&service) <= open);
     assert_memory_returns(&service, before, 2 * MIB);
-    // The budget has been given back: this takes half of it.
+    // The budget is free again: this takes half of it.
     other.echo(BINARY, &noise(500 * KIB));
 }

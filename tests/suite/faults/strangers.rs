@@ -1,4 +1,4 @@
-//! Clients that claim to be others, come from pages of others, or take what belongs to all.
+//! Clients that claim to be others, come from other sites' pages, or take more than their share.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,10 +11,10 @@ use crate::engine::support::{CLOSE, FIN, TEXT};
 use crate::inside::handshake;
 use crate::service::{PATIENCE, Service};
 
-/// Connects from this address of the loopback network.
+/// Connects from this loopback address.
 fn connect_from(service: &Service, source: [u8; 4]) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into()).expect("of the loopback");
+    socket.bind(&SocketAddr::from((Ipv4Addr::from(source), 0)).into()).expect("a loopback address");
     let addr: SocketAddr = service.addrs[0].parse().expect("a TCP address");
     socket.connect(&addr.into()).expect("it listens");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -44,12 +44,12 @@ fn named(service: &mut Service, mut client: Client) -> String {
 }
 
 #[test]
-fn only_pages_of_the_origins_that_are_allowed_open_a_websocket() {
+fn only_pages_of_allowed_origins_open_a_websocket() {
     let list = "origins = [\"https://a.example\", \"http://b.example:8080\"]";
     let cases: [(&str, u16); 12] = [
         ("https://a.example", 101),
         ("http://b.example:8080", 101),
-        // No browser writes these two.
+        // No browser sends these two.
         ("HTTPS://A.EXAMPLE", 403),
         ("https://a.example:443", 403),
         ("http://a.example", 403),
@@ -72,7 +72,7 @@ fn only_pages_of_the_origins_that_are_allowed_open_a_websocket() {
 }
 
 #[test]
-fn what_a_client_says_of_itself_is_believed_from_trusted_peers_alone() {
+fn forwarded_addresses_are_believed_from_trusted_peers_only() {
     let mut service = Service::start("proxy.trusted = [\"127.0.0.8\"]");
     let proxy = [127, 0, 0, 8];
     for (source, said, believed) in [
@@ -90,7 +90,7 @@ fn what_a_client_says_of_itself_is_believed_from_trusted_peers_alone() {
 }
 
 #[test]
-fn a_proxy_header_is_believed_split_at_every_byte_and_from_its_own_peers_alone() {
+fn a_proxy_header_may_be_split_anywhere_and_is_believed_from_trusted_peers_only() {
     let config = "proxy.proxy_protocol = \"required\"\nproxy.trusted = [\"127.0.0.8\"]";
     let mut service = Service::start(config);
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec();
@@ -115,11 +115,11 @@ fn a_proxy_header_is_believed_split_at_every_byte_and_from_its_own_peers_alone()
         assert_eq!(status(stranger, &bytes).0, 400);
     }
     let bare = connect_from(&service, [127, 0, 0, 8]);
-    assert_eq!(status(bare, handshake("/echo").as_bytes()).0, 400, "it is never guessed");
+    assert_eq!(status(bare, handshake("/echo").as_bytes()).0, 400, "the header is required");
 }
 
 #[test]
-fn one_client_gets_its_places_and_another_address_is_served_all_the_same() {
+fn a_client_at_its_quota_does_not_keep_other_addresses_from_being_served() {
     let config = "limits.max_connections_per_client = 5\nproxy.trusted = [\"127.0.0.8\"]";
     let service = Service::start(config);
     let plain = handshake("/echo");
@@ -138,7 +138,7 @@ fn one_client_gets_its_places_and_another_address_is_served_all_the_same() {
         answer.starts_with("HTTP/1.1 429 ") && answer.contains("\r\nRetry-After: "),
         "{answer}"
     );
-    // Others: another address, and two clients of one proxy, whose own address does not count.
+    // Another address, and two clients of one proxy, whose own address does not count.
     let mut other = status(connect_from(&service, [127, 0, 0, 3]), plain.as_bytes()).1;
     other.echo(TEXT, b"served");
     let proxied = |client: &str| {
@@ -150,7 +150,7 @@ fn one_client_gets_its_places_and_another_address_is_served_all_the_same() {
     assert_eq!(proxied("192.0.2.1").0, 429);
     assert_eq!(proxied("192.0.2.2").0, 101);
     drop(taken);
-    wait_for("the places are free again", || {
+    wait_for("the quota is free again", || {
         status(connect_from(&service, [127, 0, 0, 2]), plain.as_bytes()).0 == 101
     });
 }

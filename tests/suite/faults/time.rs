@@ -1,4 +1,4 @@
-//! Time that stands still, and the clock on the wall.
+//! Time that stands still, and the wall clock.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::engine::support::{FIN, PING, PONG, TEXT, frame};
 use crate::service::Service;
 
 #[test]
-fn a_machine_that_slept_for_three_ping_periods_drops_nobody_who_answers() {
+fn a_machine_that_slept_for_three_ping_periods_drops_no_client_that_answers() {
     const CLIENTS: usize = 50;
     const PERIOD: Duration = Duration::from_millis(300 + 1500);
     let mut service = Service::start(
@@ -50,18 +50,18 @@ fn a_machine_that_slept_for_three_ping_periods_drops_nobody_who_answers() {
             })
             .collect();
         wait_for("all are pinged", || pings.load(Ordering::Relaxed) >= CLIENTS);
-        // The clients fall asleep with a ping in their hands, and the service with them.
+        // The clients fall asleep with a ping unanswered, and the service with them.
         asleep.store(true, Ordering::Release);
         wait_for("all have a ping", || waiting.load(Ordering::Acquire) == CLIENTS);
         service.signal(Signal::STOP);
-        // Not waited for: it is how long they sleep.
+        // Not a wait: this is how long they sleep.
         sleep(3 * PERIOD);
         service.signal(Signal::CONT);
-        // It has looked at its timers when this is answered.
+        // Once this is answered, the service has checked its timers.
         Client::open(&service, "/echo").echo(TEXT, b"awake");
         asleep.store(false, Ordering::Release);
         let before = pings.load(Ordering::Relaxed);
-        wait_for("they are pinged on", || pings.load(Ordering::Relaxed) >= before + 3 * CLIENTS);
+        wait_for("pings keep coming", || pings.load(Ordering::Relaxed) >= before + 3 * CLIENTS);
         for (stream, _) in &answering {
             let mut stream = stream;
             stream.write_all(&frame(FIN | TEXT, b"alive")).expect("it reads");
@@ -75,7 +75,7 @@ fn a_machine_that_slept_for_three_ping_periods_drops_nobody_who_answers() {
     assert!(line.contains("\"ended\":\"pong_timeout\""), "{line}");
 }
 
-/// All Rust files below a folder.
+/// All Rust files under a folder.
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").map(|it| it.expect("an entry").path());
     entries
@@ -90,13 +90,13 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn no_timer_looks_at_the_clock_on_the_wall() {
+fn no_timer_looks_at_the_wall_clock() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rules = fs::read_to_string(root.join("clippy.toml")).unwrap();
     for forbidden in ["std::time::SystemTime::now", "std::time::Instant::now"] {
         assert!(rules.contains(&format!("{{ path = \"{forbidden}\"")), "{forbidden} is allowed");
     }
-    // Log lines have the time of day, written by tracing-subscriber; metrics name two moments.
+    // tracing-subscriber writes the time of day into log lines; metrics report two timestamps.
     let allowed = ["src/ops/logging.rs", "src/ops/metrics.rs"];
     let uses = |path: &PathBuf| {
         let text = fs::read_to_string(path).expect("UTF-8");
@@ -109,5 +109,5 @@ fn no_timer_looks_at_the_clock_on_the_wall() {
     assert_eq!(metrics.matches("SystemTime::now").count(), 1);
     let logging = fs::read_to_string(root.join(allowed[0])).unwrap();
     assert!(logging.contains("use tracing_subscriber::fmt::time::{FormatTime, SystemTime};"));
-    assert!(!logging.contains("SystemTime::now"), "it only writes the time");
+    assert!(!logging.contains("SystemTime::now"), "it may only write the time");
 }

@@ -1,4 +1,4 @@
-//! Messages that do not end, and lengths that are only declared: memory follows what is held.
+//! Messages that do not end, and lengths that are only declared: memory follows the bytes held.
 
 use std::io::Write;
 use std::thread::scope;
@@ -8,8 +8,8 @@ use super::measure::{KIB, MIB, Peak, assert_memory_returns, memory, unread, wait
 use crate::engine::support::{BINARY, FIN, frame, header, noise};
 use crate::service::Service;
 
-/// Holds back the end of 64 messages of the largest size, whose echoes nobody reads; then lets
-/// them end. Returns by how much memory had grown at most, and by how much in the end.
+/// Sends 64 messages of the largest size without their last byte, reads no echoes, and only then
+/// completes them. Returns how much memory had grown at its peak, and in the end.
 fn sixty_four_unfinished() -> (usize, usize) {
     let service = Service::start("workers = 1\nlimits.buffer_budget = \"16 MiB\"");
     let mut other = Client::open(&service, "/echo");
@@ -23,7 +23,7 @@ fn sixty_four_unfinished() -> (usize, usize) {
     write_what_is_taken(&clients, &request[..request.len() - 1], &mut sent);
     other.echo(BINARY, b"unharmed");
     let grown = peak.growth();
-    assert!(grown > 8 * MIB, "only {grown} bytes were held: the test proves nothing");
+    assert!(grown > 8 * MIB, "only {grown} bytes were held: this proves nothing");
     scope(|scope| {
         for (client, sent) in clients.iter_mut().zip(sent) {
             let writer = client.stream().try_clone().unwrap();
@@ -40,19 +40,19 @@ fn sixty_four_unfinished() -> (usize, usize) {
 #[test]
 fn unfinished_messages_stay_within_the_budget_and_are_echoed_once_they_end() {
     let (grown, _) = sixty_four_unfinished();
-    // The budget, 4 KiB that each may hold beside it, and what one read may add.
+    // The budget, 4 KiB that each session may hold outside of it, and what one read may add.
     assert!(grown < 18 * MIB, "{grown} bytes");
 }
 
 #[test]
 fn memory_that_was_held_is_given_back_to_the_system() {
     let (_, kept) = sixty_four_unfinished();
-    // Of some 16 MiB: the blocks that a worker keeps for the next backlog, and the allocator's holes.
+    // Of some 16 MiB: the blocks a worker keeps for the next backlog, and the allocator's holes.
     assert!(kept < 2 * MIB, "{kept} bytes are kept");
 }
 
 #[test]
-fn what_is_only_declared_costs_nothing() {
+fn a_length_that_is_only_declared_costs_nothing() {
     const CLIENTS: usize = 200;
     let service = Service::start("workers = 1");
     let mut other = Client::open(&service, "/echo");
@@ -63,7 +63,7 @@ fn what_is_only_declared_costs_nothing() {
     for client in &clients {
         client.write(&declared).unwrap();
     }
-    wait_for("all is read", || unread(&service) == 0);
+    wait_for("everything is read", || unread(&service) == 0);
     other.echo(BINARY, b"unharmed");
     let each = memory(&service).saturating_sub(before) / CLIENTS;
     assert!(each < KIB, "{each} bytes each");
@@ -75,7 +75,7 @@ fn what_is_only_declared_costs_nothing() {
 }
 
 #[test]
-fn after_an_echo_of_the_largest_size_a_session_costs_what_it_cost_before() {
+fn after_an_echo_of_the_largest_size_a_session_costs_no_more_than_before() {
     let service = clamped_service("workers = 1");
     let mut client = Client::open_clamped(&service, "/echo");
     client.echo(BINARY, &noise(MIB));
@@ -84,7 +84,7 @@ fn after_an_echo_of_the_largest_size_a_session_costs_what_it_cost_before() {
     for _ in 0..5 {
         client.echo(BINARY, &noise(MIB));
     }
-    assert!(peak.growth() > 256 * KIB, "nothing was held: the test proves nothing");
-    // What the allocator keeps of a message for the next one does not depend on how many follow.
+    assert!(peak.growth() > 256 * KIB, "nothing was held: this proves nothing");
+    // What the allocator keeps for the next message does not grow with their number.
     assert_memory_returns(&service, idle, 512 * KIB);
 }
