@@ -84,7 +84,7 @@ impl Message {
     }
 
     pub fn binary(size: usize) -> Self {
-        // The period is no power of two, so that a lost or repeated block shows.
+        // The period is not a power of two, so that a lost or repeated block shows.
         let payload = (0..=250).cycle().take(size).collect();
         Self { opcode: BINARY, payload }
     }

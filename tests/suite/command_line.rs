@@ -3,7 +3,7 @@
 use crate::service::{Outcome, wsecho};
 
 #[test]
-fn the_version_is_the_packages() {
+fn the_version_is_that_of_the_package() {
     let outcome = Outcome::of(wsecho().arg("--version"));
     assert_eq!(outcome.code(), 0);
     let expected = concat!("wsecho ", env!("CARGO_PKG_VERSION"));

@@ -60,7 +60,7 @@ async fn an_answer_that_nobody_reads_is_dropped_after_the_close_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_client_that_keeps_sending_gets_the_whole_answer_and_two_seconds() {
+async fn a_refused_client_that_keeps_sending_gets_the_whole_answer_and_is_then_cut_off() {
     let inside = Inside::new("");
     let (client, ended) = inside.connect_with(1 << 16, false);
     let (mut reader, mut writer) = tokio::io::split(client);

@@ -17,7 +17,7 @@ use wsecho::ops::logging::Lost;
 use wsecho::ops::metrics::Now;
 use wsecho::ws::session::Budget;
 
-/// The request of RFC 6455, section 1.3, for `path`.
+/// The request from RFC 6455, section 1.3, for `path`.
 pub fn handshake(path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\

@@ -12,7 +12,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("it is there")
 }
 
-/// The rows of the table under a heading of operations.md, without its head.
+/// The rows of the table under a heading of operations.md, without the header.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let text = read("docs/operations.md");
     let below =

@@ -7,8 +7,8 @@ use super::measure::{KIB, MIB, memory};
 use crate::engine::support::{BINARY, TEXT, noise};
 use crate::service::Service;
 
-/// Raises the descriptor limit of this process and its children to that many connections and some
-/// for the other tests.
+/// Raises the descriptor limit, which children inherit, to what this many connections and all other
+/// tests need; returns false if the hard limit is too low.
 pub fn raise_limit(connections: u64) -> bool {
     let wanted = connections + 2000;
     let limit = getrlimit(Resource::Nofile);

@@ -1,4 +1,4 @@
-//! More clients than the limit: those over it are told so, those below it notice nothing, and the
+//! More clients than the limit: those over it are told so, those within it notice nothing, and the
 //! kernel refuses nobody.
 
 use std::collections::HashSet;
@@ -26,7 +26,7 @@ fn read_to_end(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn thirty_clients_over_the_limit_are_told_when_to_retry_and_fifty_below_notice_nothing() {
+fn thirty_clients_over_the_limit_are_told_when_to_retry_and_fifty_sessions_notice_nothing() {
     let service = Service::start("limits.max_connections = 50");
     let mut sessions: Vec<_> = (0..50).map(|_| Client::open(&service, "/echo")).collect();
     let mut told = HashSet::new();
