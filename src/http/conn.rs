@@ -32,8 +32,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Why a connection ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unanswered {
-    /// No complete head in time.
+    /// No complete head within `timeouts.handshake`.
     Timeout,
+    /// No complete head within [`BRIEF`].
+    Brief,
     /// The client closed the connection in the middle of its head.
     Incomplete,
     /// The answer could not be written.
@@ -45,7 +47,7 @@ enum Unanswered {
 impl Label for Unanswered {
     fn label(&self) -> &'static str {
         match self {
-            Self::Timeout => "timeout",
+            Self::Timeout | Self::Brief => "timeout",
             Self::Incomplete => "incomplete",
             Self::Broken => "broken",
             Self::Evicted => "full",
@@ -56,7 +58,8 @@ impl Label for Unanswered {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Timeout => "no complete request in time",
+            Self::Timeout => "no complete request within timeouts.handshake",
+            Self::Brief => "no complete request within the 2 s of a connection over a limit",
             Self::Incomplete => "the client closed the connection in the middle of its request",
             Self::Broken => "the connection broke before it was answered",
             Self::Evicted => "over a limit, and it made room for another one",
@@ -117,11 +120,13 @@ pub async fn serve<S: Transport>(
         }
     }
     let end = caller.refused.map(|_| caller.accepted + BRIEF);
-    let head_due = caller.accepted + policy.handshake_timeout;
-    let head_due = end.map_or(head_due, |end| end.min(head_due));
+    let mut head_due = (caller.accepted + policy.handshake_timeout, Unanswered::Timeout);
+    if let Some(end) = end.filter(|end| *end < head_due.0) {
+        head_due = (end, Unanswered::Brief);
+    }
     let expect = policy.proxy.protocol;
     let reading = prologue::read(&mut stream, expect, trusted, &service.shared.budget);
-    let answer = match within(&admission, head_due, reading).await {
+    let answer = match within(&admission, head_due.0, reading).await {
         Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
             caller.proxy = proxy;
             match answer(head, &router, &mut caller).await {
@@ -153,6 +158,7 @@ pub async fn serve<S: Transport>(
             return;
         }
         Ok(Prologue::Incomplete) => return unanswered(service, peer, Unanswered::Incomplete),
+        Err(Unanswered::Timeout) => return unanswered(service, peer, head_due.1),
         Err(why) => return unanswered(service, peer, why),
     };
     // Who gets no WebSocket takes no room from those that may.

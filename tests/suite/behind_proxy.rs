@@ -195,7 +195,7 @@ fn the_log_names_the_client_and_the_trusted_peer_that_reported_it() {
     let mut head = [0; 12];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 101");
-    service.log_line("the client is known");
+    service.log_line("client resolved");
     drop(stream);
     let line = service.log_line("session ended");
     assert!(line.contains("client=192.0.2.1 via=127.0.0.1:"), "{line}");

@@ -270,7 +270,7 @@ fn check_compares_with_the_shells_descriptor_limit() {
     let script = format!("ulimit -n 100 && exec {binary} check --bind 127.0.0.1:0");
     let outcome = Outcome::of(std::process::Command::new("sh").args(["-c", &script]));
     assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("100 descriptors are allowed here"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("only 100 file descriptors are allowed"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -295,7 +295,7 @@ fn serving_more_connections_than_descriptors_is_refused_and_the_default_gives_wa
 
     let few = |command: &mut std::process::Command| through_shell(command, "ulimit -n 100");
     let mut service = Service::start_with("", few);
-    assert!(service.log_line("100 descriptors are allowed here").contains(" WARN "));
+    assert!(service.log_line("only 100 file descriptors are allowed").contains(" WARN "));
     assert_eq!(echo(&mut service.open("/echo"), "served"), "served");
 }
 

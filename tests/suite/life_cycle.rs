@@ -127,9 +127,9 @@ fn sighup_during_a_drain_is_ignored_and_a_second_sigterm_aborts() {
     service.signal(Signal::TERM);
     service.log_line("draining");
     service.signal(Signal::HUP);
-    service.log_line("SIGHUP during a drain is ignored");
+    service.log_line("SIGHUP ignored while draining");
     service.signal(Signal::TERM);
-    let line = service.log_line("what had not ended was aborted");
+    let line = service.log_line("tasks that had not ended were aborted");
     assert!(line.contains("aborted=1"), "{line}");
     assert_eq!(service.wait().0, 0);
 }

@@ -117,7 +117,7 @@ fn a_missing_default_file_is_logged_in_one_line() {
         command.args(["--bind", "127.0.0.1:0"]).env("NOTIFY_SOCKET", path);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
     });
-    service.log_line("there is no /etc/wsecho.toml: the defaults hold");
+    service.log_line("/etc/wsecho.toml does not exist: using the defaults");
     assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
 }
 

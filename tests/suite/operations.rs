@@ -88,11 +88,16 @@ fn operations_md_lists_exactly_the_metrics_of_a_service_in_use() {
 
 #[test]
 fn operations_md_lists_every_reason_of_a_refusal_and_every_end_of_a_session() {
-    let mut reasons = labels(&["src/http/conn.rs", "src/ws/handshake.rs", "src/ws/diagnosis.rs"]);
+    let mut reasons = labels(&[
+        "src/http/conn.rs",
+        "src/http/head.rs",
+        "src/ws/handshake.rs",
+        "src/proxy/diagnosis.rs",
+    ]);
     // The diagnosis replaces it.
     assert!(reasons.remove("upgrade"), "{reasons:?}");
     assert_eq!(named("Refusals, by `reason`"), reasons);
-    let ends = ["src/ws/frame.rs", "src/ws/echo/close.rs", "src/ws/session/ended.rs"];
+    let ends = ["src/ws/frame.rs", "src/ws/engine/close.rs", "src/ws/session/ended.rs"];
     assert_eq!(named("Ends, by `how`"), labels(&ends));
 }
 

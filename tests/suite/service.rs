@@ -218,9 +218,14 @@ impl Service {
         value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
     }
 
+    /// Connects to the admin listener.
+    pub fn connect_admin(&self) -> UnixStream {
+        connect_unix(&self.dir.path().join("admin.sock"))
+    }
+
     /// Sends a GET to the admin listener, `admin.sock` in the service's folder.
     pub fn admin(&self, path: &str) -> String {
-        let mut stream = connect_unix(&self.dir.path().join("admin.sock"));
+        let mut stream = self.connect_admin();
         let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("it reads");
         let mut answer = String::new();

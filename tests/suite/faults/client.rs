@@ -45,6 +45,13 @@ pub fn write_what_is_taken(clients: &[Client], bytes: &[u8], sent: &mut [usize])
 /// The size of a clamped socket buffer, which the kernel doubles.
 const CLAMP: usize = 8 * 1024;
 
+fn connected(socket: Socket, addr: &str) -> TcpStream {
+    let addr: SocketAddr = addr.parse().expect("a TCP address");
+    socket.connect(&addr.into()).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.into()
+}
+
 /// A WebSocket client after its handshake.
 pub struct Client(BufReader<TcpStream>);
 
@@ -55,21 +62,19 @@ impl Client {
 
     /// A client with small kernel buffers in both directions.
     pub fn open_clamped(service: &Service, path: &str) -> Self {
-        Self::connect(clamped_socket(), &service.addrs[0], path)
+        Self::upgrade(connected(clamped_socket(), &service.addrs[0]), path)
     }
 
-    /// A client with its own source address.
+    /// A client with an address of its own.
     pub fn open_from(source: Ipv4Addr, addr: &str, path: &str) -> Self {
+        Self::upgrade(Self::silent_from(source, addr), path)
+    }
+
+    /// A connection from an address of its own, on which nothing is sent.
+    pub fn silent_from(source: Ipv4Addr, addr: &str) -> TcpStream {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((source, 0)).into()).expect("a loopback address");
-        Self::connect(socket, addr, path)
-    }
-
-    fn connect(socket: Socket, addr: &str, path: &str) -> Self {
-        let addr: SocketAddr = addr.parse().expect("a TCP address");
-        socket.connect(&addr.into()).expect("it listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Self::upgrade(socket.into(), path)
+        connected(socket, addr)
     }
 
     /// Opens a WebSocket on a connected stream.

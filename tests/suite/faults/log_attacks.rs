@@ -126,7 +126,7 @@ fn whatever_a_client_sends_every_line_of_the_log_is_one_the_service_wrote() {
             assert!(is_well_formed(format, line), "{format}: {line:?}");
         }
         assert!(log.matches("session ended").count() >= 100, "lines are missing: {log}");
-        assert!(log.contains("no such path") && log.contains("the client is known"), "{log}");
+        assert!(log.contains("no such path") && log.contains("client resolved"), "{log}");
         assert!(log.contains("stopped: "), "the end of the log is missing");
     }
 }

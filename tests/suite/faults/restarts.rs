@@ -151,5 +151,5 @@ fn twenty_invalid_files_under_load_change_nothing_and_drop_nobody() {
     assert_eq!(service.metric("wsecho_sessions_ended_total{how=\"broken\"}"), 0);
     assert_eq!(service.pid(), pid);
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
-    service.log_line("reload refused, the old configuration holds");
+    service.log_line("reload refused: the old configuration stays in force");
 }
