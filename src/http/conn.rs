@@ -212,7 +212,8 @@ async fn close(
     if !matches!(written.await, Ok(Ok(()))) {
         return Err(Unanswered::Broken);
     }
-    let mut discarded = [0; 4096];
+    // Not an array, which every connection's future would have to hold.
+    let mut discarded = vec![0; 4096];
     let discard = async { while matches!(stream.read(&mut discarded).await, Ok(1..)) {} };
     // The answer is written: whether the client closes in time matters to nobody.
     let _ = timeout_at(Instant::now() + LINGER, discard).await;

@@ -62,74 +62,97 @@ impl fmt::Display for BadHead {
     }
 }
 
-/// Follows a head while it arrives. Each byte is looked at once.
-#[derive(Debug, Default)]
+/// Follows a head while it arrives. Each byte is looked at once, and none is kept.
+#[derive(Debug)]
 pub(super) struct Scan {
-    /// Everything before it has been looked at.
-    scanned: usize,
-    /// Where the current line begins.
-    line: usize,
-    /// Whether the request line has been seen; empty lines before it are skipped (section 2.2).
-    begun: bool,
+    length: usize,
+    line: Line,
+}
+
+/// The line that is arriving.
+#[derive(Debug)]
+enum Line {
+    /// An empty one before the request line, which is skipped (section 2.2).
+    Before,
+    Request(RequestLine),
+    /// A field, or the empty line that ends the head.
+    Field { is_empty: bool },
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { length: 0, line: Line::Before }
+    }
 }
 
 impl Scan {
-    /// Looks at the bytes that are new in `bytes`, which begin with the connection's first one.
-    /// Returns how long the head is, once it is complete.
+    /// Looks at the next piece of a connection's bytes. Returns how much of it belongs to the head,
+    /// once the head is complete.
     ///
     /// # Errors
     /// As soon as no further bytes could make it a head.
-    pub(super) fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, BadHead> {
-        while let Some(at) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
-            let newline = self.scanned + at;
-            let line = &bytes[self.line..newline];
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            self.scanned = newline + 1;
-            self.line = self.scanned;
-            if self.scanned > MAX_HEAD {
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<Option<usize>, BadHead> {
+        for (at, byte) in piece.iter().enumerate() {
+            self.length += 1;
+            if self.length > MAX_HEAD {
                 return Err(BadHead::TooLarge);
             }
-            if line.is_empty() && self.begun {
-                return Ok(Some(self.scanned));
+            match &mut self.line {
+                Line::Before if b"\r\n".contains(byte) => {}
+                Line::Before => {
+                    let mut line = RequestLine::default();
+                    line.push(*byte)?;
+                    self.line = Line::Request(line);
+                }
+                Line::Request(line) => {
+                    if line.push(*byte)? {
+                        self.line = Line::Field { is_empty: true };
+                    }
+                }
+                Line::Field { is_empty } => match byte {
+                    b'\n' if *is_empty => return Ok(Some(at + 1)),
+                    b'\n' => *is_empty = true,
+                    b'\r' => {}
+                    _ => *is_empty = false,
+                },
             }
-            if !line.is_empty() && !self.begun {
-                request_line(line)?;
-                self.begun = true;
-            }
-        }
-        self.scanned = bytes.len();
-        if self.scanned > MAX_HEAD {
-            return Err(BadHead::TooLarge);
-        }
-        if !self.begun {
-            method(&bytes[self.line..])?;
         }
         Ok(None)
     }
 }
 
-/// Judges what has arrived of a request line, up to its first blank.
-fn method(begun: &[u8]) -> Result<(), BadHead> {
-    let begun = begun.strip_suffix(b"\r").unwrap_or(begun);
-    let mut first = begun.iter().take(MAX_METHOD + 1);
-    match first.position(|byte| !is_token_char(*byte)) {
-        Some(at) if at > 0 && begun[at] == b' ' => Ok(()),
-        None if begun.len() <= MAX_METHOD => Ok(()),
-        _ => Err(BadHead::Method),
-    }
+/// What is to be known of a request line (section 3), but for its target.
+#[derive(Debug, Default)]
+struct RequestLine {
+    method: usize,
+    blanks: usize,
+    /// The last bytes of the line: room for a blank, the version and a CR.
+    last: [u8; 10],
 }
 
-/// Judges a whole request line, but for its target.
-fn request_line(line: &[u8]) -> Result<(), BadHead> {
-    method(line)?;
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (_, target, version) = (parts.next(), parts.next(), parts.next());
-    match (target, version, parts.next()) {
-        (Some(_), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(()),
-        (_, Some(_), Some(_)) if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => {
-            Err(BadHead::Blank)
+impl RequestLine {
+    /// Looks at the next byte. Returns whether it ends the line.
+    fn push(&mut self, byte: u8) -> Result<bool, BadHead> {
+        match byte {
+            b'\n' => return self.judge().map(|()| true),
+            b' ' if self.method > 0 => self.blanks += 1,
+            b'\r' => {}
+            _ if self.blanks > 0 => {}
+            _ if is_token_char(byte) && self.method < MAX_METHOD => self.method += 1,
+            _ => return Err(BadHead::Method),
         }
-        _ => Err(BadHead::Version),
+        self.last.rotate_left(1);
+        self.last[9] = byte;
+        Ok(false)
+    }
+
+    fn judge(&self) -> Result<(), BadHead> {
+        let last = self.last.strip_suffix(b"\r").unwrap_or(&self.last);
+        match (self.blanks, last.ends_with(b" HTTP/1.1") || last.ends_with(b" HTTP/1.0")) {
+            (2, true) => Ok(()),
+            (3.., true) => Err(BadHead::Blank),
+            _ => Err(BadHead::Version),
+        }
     }
 }
 
@@ -166,9 +189,9 @@ mod tests {
 
     fn scan(bytes: &[u8], size: usize) -> Result<Option<usize>, BadHead> {
         let mut scan = Scan::default();
-        for end in (0..bytes.len()).step_by(size).map(|at| (at + size).min(bytes.len())) {
-            if let Some(length) = scan.end(&bytes[..end])? {
-                return Ok(Some(length));
+        for (index, piece) in bytes.chunks(size).enumerate() {
+            if let Some(length) = scan.push(piece)? {
+                return Ok(Some(index * size + length));
             }
         }
         Ok(None)

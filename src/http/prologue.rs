@@ -55,34 +55,36 @@ pub(super) async fn read(
     budget: &Budget,
 ) -> Prologue {
     let mut charge = Charge::new(budget);
-    let mut bytes = Vec::new();
+    let mut held = Held::default();
     let mut scan = Scan::default();
     let mut proxy = None;
     let mut is_http = false;
     loop {
-        if bytes.len() == bytes.capacity() {
+        let due = expect == Expect::Required && proxy.is_none();
+        if held.last.len() == held.last.capacity() {
             // Every connection may have a little memory; for more the budget has to allow it.
-            while bytes.len() + STEP > FREE && budget.is_spent() {
+            while held.len() + STEP > FREE && budget.is_spent() {
                 sleep(RETRY).await;
             }
-            bytes.reserve_exact(STEP);
-            charge.set(bytes.capacity().saturating_sub(FREE));
+            held.grow(due);
+            charge.set((held.len() + STEP).saturating_sub(FREE));
         }
-        let spare = bytes.capacity() - bytes.len();
-        match stream.read_buf(&mut (&mut bytes).limit(spare)).await {
-            Ok(0) | Err(_) if bytes.is_empty() => return Prologue::Silent,
+        let old = held.last.len();
+        let spare = held.last.capacity() - old;
+        match stream.read_buf(&mut (&mut held.last).limit(spare)).await {
+            Ok(0) | Err(_) if held.len() == 0 => return Prologue::Silent,
             Ok(0) | Err(_) => return Prologue::Incomplete,
             Ok(_) => {}
         }
-        let due = expect == Expect::Required && proxy.is_none();
+        let mut new = old;
         if due && !may_proxy {
             return Prologue::Wrong(Verdict::ProxyUntrusted);
         }
         if due {
-            match protocol::parse(&bytes) {
+            match protocol::parse(&held.last) {
                 Ok(Some((found, length))) => {
                     proxy = Some(found);
-                    bytes.drain(..length);
+                    held.last.drain(..length);
                 }
                 Ok(None) => continue,
                 Err(ProxyError::Absent) => return Prologue::Wrong(Verdict::ProxyMissing),
@@ -92,19 +94,51 @@ pub(super) async fn read(
             }
         }
         if !is_http {
-            match spoken(&bytes) {
+            match spoken(&held.last) {
                 Some(Spoken::Http) => is_http = true,
                 Some(Spoken::Other(verdict)) => return Prologue::Wrong(verdict),
                 None => continue,
             }
+            new = 0;
         }
-        match scan.end(&bytes) {
+        match scan.push(&held.last[new..]) {
             Ok(Some(length)) => {
-                let rest = bytes.split_off(length);
-                return Prologue::Request(Beginning { proxy, head: bytes, rest });
+                let rest = held.last.split_off(new + length);
+                return Prologue::Request(Beginning { proxy, head: held.into_whole(), rest });
             }
             Ok(None) => {}
             Err(bad) => return Prologue::Bad(bad),
         }
+    }
+}
+
+/// Bytes in pieces of equal size. One buffer that grew would leave a hole in the heap at each step,
+/// and thousands of them several times their bytes.
+#[derive(Default)]
+struct Held {
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+impl Held {
+    fn len(&self) -> usize {
+        self.full.len() * STEP + self.last.len()
+    }
+
+    /// Makes room for another piece. A PROXY header has to lie in one.
+    fn grow(&mut self, in_one: bool) {
+        if self.last.is_empty() || in_one {
+            self.last.reserve_exact(STEP);
+        } else {
+            self.full.push(std::mem::replace(&mut self.last, Vec::with_capacity(STEP)));
+        }
+    }
+
+    fn into_whole(mut self) -> Vec<u8> {
+        if self.full.is_empty() {
+            return self.last;
+        }
+        self.full.push(self.last);
+        self.full.concat()
     }
 }
