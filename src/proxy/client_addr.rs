@@ -1,15 +1,15 @@
 //! Who the client is, behind any number of proxies.
 //!
-//! Owns the forwarding headers and the rules by which they are believed. It does not know what the
-//! client's address is used for.
+//! Owns the forwarding headers and the rules for believing them. It does not know what the client's
+//! address is used for.
 //!
-//! Each hop names the one before it, so a header is followed from right to left, and only as far as
-//! those who wrote it are trusted; what stands further left a client could have written itself. A
-//! proxy mostly manages one of the headers and passes the others on as they came, so headers that
-//! name different clients are not believed at all.
+//! Each hop names the one before it, so a header is followed from right to left, and only as long as
+//! the hops are trusted: anything further left could have been written by the client. Most proxies
+//! set one of the headers and forward the others untouched, so headers that name different clients
+//! are not believed at all.
 //!
-//! Sources: RFC 7239 for `Forwarded`; the `X-` headers have none, what nginx, HAProxy and Apache
-//! write counts.
+//! Sources: RFC 7239 for `Forwarded`; for the `X-` headers, which have no standard, what nginx,
+//! HAProxy and Apache write.
 
 mod headers;
 mod trusted;
@@ -27,27 +27,27 @@ use crate::proxy::protocol::ProxyHeader;
 use headers::{Element, forwarded, host, node, nth_from_right};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// Not used, but a sign that somebody speaks for another.
+/// Not used, but a sign that a proxy speaks for somebody else.
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// How many hops are followed.
+/// The longest chain of hops that is followed.
 pub const MAX_HOPS: usize = 32;
 
-/// Whom we believe the client to be.
+/// Who we believe the client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAddr {
-    /// An address and port: the socket's peer, or named by a proxy that tells ports.
+    /// An address and port: the socket's peer, or what a proxy named.
     Tcp(SocketAddr),
-    /// An address named by a proxy that does not.
+    /// An address that a proxy named without a port.
     Ip(IpAddr),
-    /// The client of a Unix socket.
+    /// A client of a Unix socket.
     Unix,
 }
 
 impl ClientAddr {
-    /// The address, which a client of a Unix socket lacks.
+    /// The IP address, which a client of a Unix socket lacks.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
@@ -87,9 +87,9 @@ impl fmt::Display for ClientAddr {
 pub enum ForwardingHeader {
     /// RFC 7239.
     Forwarded,
-    /// The usual one.
+    /// The most common one.
     XForwardedFor,
-    /// nginx's habit: one address.
+    /// A single address, customary with nginx.
     XRealIp,
 }
 
@@ -103,80 +103,82 @@ impl fmt::Display for ForwardingHeader {
     }
 }
 
-/// Where following a header from right to left ended.
+/// Where the walk along a header, from right to left, stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastHop {
-    /// At a hop that is not trusted: the usual end.
+    /// At a hop that is not trusted, as usual.
     Untrusted,
-    /// At the left end: all hops are trusted.
+    /// At the left end, because all hops are trusted.
     Leftmost,
-    /// Before an element that names no address.
+    /// Before an element without an address.
     Malformed,
     /// After [`MAX_HOPS`].
     Limit,
 }
 
-/// Why somebody is believed to be the client. It is a sentence with nothing of the request's text.
+/// Why this client is believed. The sentence quotes nothing from the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Because {
-    /// Nothing names anybody but the socket's peer.
+    /// Nobody names anyone but the socket's peer.
     Peer,
-    /// The peer is not trusted and sent headers that would name another client.
+    /// The peer sent forwarding headers, but is not trusted.
     PeerUntrusted,
     /// The PROXY header named it.
     Proxy,
-    /// The PROXY header named it, it is not trusted, and it sent headers that would name another.
+    /// The PROXY header named a client that sent forwarding headers, but is not trusted.
     ProxyUntrusted,
-    /// The PROXY header spoke for somebody without an address; the peer stays, and no header is
-    /// believed, because it could be that somebody's.
+    /// The PROXY header spoke for a client without an address, who may have written the forwarding
+    /// headers: it is the peer.
     ProxyUnknown,
     /// A header was followed.
     Followed(ForwardingHeader, LastHop),
     /// `X-Real-IP` alone named it.
     XRealIp,
-    /// `X-Real-IP` alone was there, and is not one address.
+    /// `X-Real-IP` is the only header, and is not a single address.
     BadXRealIp,
-    /// Two headers name different clients, so at most one is the proxy's.
+    /// Two headers name different clients, so the proxy wrote at most one of them.
     Disagree(ForwardingHeader, ForwardingHeader),
 }
 
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Peer => f.write_str("it is the peer of the socket, and no proxy named another"),
+            Self::Peer => {
+                f.write_str("it is the peer of the socket, and no proxy named another client")
+            }
             Self::PeerUntrusted => f.write_str(
-                "it is the peer of the socket; its forwarding headers are ignored because it is \
-                 not listed in proxy.trusted",
+                "it is the peer of the socket, and its forwarding headers are ignored because it \
+                 is not in proxy.trusted",
             ),
             Self::Proxy => f.write_str("the PROXY header names it"),
             Self::ProxyUntrusted => f.write_str(
-                "the PROXY header names it; its forwarding headers are ignored because it is not \
-                 listed in proxy.trusted",
+                "the PROXY header names it, and its forwarding headers are ignored because it is \
+                 not in proxy.trusted",
             ),
             Self::ProxyUnknown => f.write_str(
-                "it is the peer of the socket; the PROXY header does not tell for whom it speaks, \
-                 so forwarding headers are ignored",
+                "it is the peer of the socket; the PROXY header names no client, so forwarding \
+                 headers are ignored",
             ),
             Self::Followed(header, stop) => {
-                write!(f, "{header}, followed from right to left, leads to it as the ")?;
+                write!(f, "{header}, followed from right to left, names it as the ")?;
                 match stop {
-                    LastHop::Untrusted => f.write_str("first that is not listed in proxy.trusted"),
+                    LastHop::Untrusted => f.write_str("first hop that is not in proxy.trusted"),
                     LastHop::Leftmost => {
-                        f.write_str("leftmost, and all are listed in proxy.trusted")
+                        f.write_str("leftmost hop, and all of them are in proxy.trusted")
                     }
-                    LastHop::Malformed => f.write_str("last before one without an address"),
-                    LastHop::Limit => write!(f, "last of the {MAX_HOPS} that are followed"),
+                    LastHop::Malformed => f.write_str("last hop before one without an address"),
+                    LastHop::Limit => write!(f, "last of the {MAX_HOPS} hops that are followed"),
                 }
             }
             Self::XRealIp => f.write_str("X-Real-IP names it"),
             Self::BadXRealIp => f.write_str(
-                "the hop in front stays the client, because X-Real-IP is not one address: have \
-                 the proxy set it, not add to it",
+                "it is the nearest hop, because X-Real-IP is not a single address: make the \
+                 proxy set it instead of appending to it",
             ),
             Self::Disagree(one, other) => write!(
                 f,
-                "the hop in front stays the client, because {one} and {other} name different \
-                 ones: have the proxy set both, or remove the one that it does not set",
+                "it is the nearest hop, because {one} and {other} name different clients: make \
+                 the proxy set both, or clear the one that it does not set",
             ),
         }
     }
@@ -189,15 +191,15 @@ pub struct Client {
     pub addr: ClientAddr,
     /// The host that it asked for, if a proxy named it.
     pub host: Option<String>,
-    /// Why.
+    /// Why it is believed.
     pub because: Because,
 }
 
 /// Who the client is.
 ///
 /// `proxy` is what a trusted `peer` said in its PROXY header. The `headers` are followed only if the
-/// hop in front of us is trusted: the client of the PROXY header, if it names one, otherwise `peer`.
-/// The host is the one written by the hop that named the client.
+/// nearest hop is trusted: the client of the PROXY header, if it names one, otherwise `peer`. The
+/// host is the one written by the hop that named the client.
 #[must_use]
 pub fn resolve(
     peer: PeerAddr,
@@ -261,7 +263,7 @@ pub fn resolve(
     }
 }
 
-/// What one of two says, unless they contradict.
+/// What either of two says, unless they contradict each other.
 fn agreed<T: PartialEq>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) if one != other => None,
@@ -271,16 +273,16 @@ fn agreed<T: PartialEq>(one: Option<T>, other: Option<T>) -> Option<T> {
 
 /// One header, followed from right to left.
 struct Walk {
-    /// Those named on the way, the client last.
+    /// The hops on the way, the client last.
     hops: Vec<IpAddr>,
     client: ClientAddr,
     stop: LastHop,
-    /// The element that names the client; if none names anybody, the rightmost.
+    /// The element that names the client, or the rightmost if none does.
     last: Element,
 }
 
 impl Walk {
-    /// Follows `elements`, the rightmost first, of which `near` wrote the first. `None` without any.
+    /// Follows `elements` from the rightmost, which `near` wrote. `None` if there are none.
     fn along(
         elements: impl Iterator<Item = Element>,
         near: ClientAddr,
@@ -358,7 +360,7 @@ mod tests {
         }
     }
 
-    /// What is resolved behind a proxy on this machine.
+    /// The client behind a proxy on this machine.
     fn behind(lines: &[(&str, &str)]) -> Client {
         resolve(peer("127.0.0.1:9"), None, &headers(lines), &trusted())
     }
@@ -393,7 +395,7 @@ mod tests {
             // Empty elements do not count.
             (&[", ,192.0.2.1,, 10.0.0.1,"], "192.0.2.1", Untrusted),
             (&["192.0.2.1", "", " , "], "192.0.2.1", Untrusted),
-            // What looks like an address and is none ends it, to the right of it.
+            // What only looks like an address ends the walk before it.
             (&["6.6.6.6, unknown, 10.0.0.1"], "10.0.0.1", Malformed),
             (&["unknown"], near, Malformed),
             (&["localhost"], near, Malformed),
@@ -450,10 +452,10 @@ mod tests {
             (&["for=\"192.0.2.1:_port\""], "192.0.2.1", Untrusted),
             (&["for=\"[2001:db8::1]:_a.b-c\""], "2001:db8::1", Untrusted),
             (&["for=\"192.0.2.1:_\""], near, Malformed),
-            // As many proxies write it, against the grammar.
+            // Against the grammar, but many proxies write it like this.
             (&["for=2001:db8::1"], "2001:db8::1", Untrusted),
             (&["for=[2001:db8::1]:8; proto=https"], "[2001:db8::1]:8", Untrusted),
-            // Commas and semicolons in quotes split nothing; case does not matter; order neither.
+            // Commas and semicolons in quotes split nothing; neither case nor order matters.
             (&["by=\"a,for=6.6.6.6\";FOR=192.0.2.1"], "192.0.2.1", Untrusted),
             (&["for=192.0.2.1;by=\", for=10.0.0.1;\""], "192.0.2.1", Untrusted),
             (&["for=192.0.2.1;by=\"\\\", for=10.0.0.1\""], "192.0.2.1", Untrusted),
@@ -553,7 +555,7 @@ mod tests {
                 near,
                 Because::Disagree(Forwarded, XRealIp),
             ),
-            // What is not one address contradicts nobody.
+            // What is not a single address contradicts nothing.
             (&[("XRI", "192.0.2.1, 192.0.2.1")], near, Because::BadXRealIp),
             (&[("XRI", ours), ("XRI", ours)], near, Because::BadXRealIp),
             (&[("XRI", "x")], near, Because::BadXRealIp),
@@ -596,13 +598,13 @@ mod tests {
             let believed = because == yes;
             assert_eq!(found.host, believed.then(|| "a.example".into()), "{socket} {proxy:?}");
         }
-        for (proxy, due) in [
+        for (proxy, expected) in [
             (None, Because::Peer),
             (proxied("11.0.0.1:5"), Because::Proxy),
             (proxied("10.0.0.1:5"), Because::Proxy),
         ] {
             let found = resolve(peer("192.0.2.9:1"), proxy, &HeaderMap::new(), &trusted());
-            assert_eq!(found.because, due);
+            assert_eq!(found.because, expected);
         }
         let nobody = Trusted::from_iter([]);
         assert_eq!(resolve(PeerAddr::Unix, None, &headers(all), &nobody).addr, ClientAddr::Unix);
@@ -624,7 +626,7 @@ mod tests {
             // A proxy that replaces it leaves one for all.
             (&[("XFF", "192.0.2.1, 10.0.0.1"), ("XFH", "a")], Some("a")),
             (&[("XFF", "x"), ("XFH", "b, a")], Some("a")),
-            // A bad one is not made up for by its neighbour.
+            // Its neighbour does not stand in for a bad one.
             (&[("XFH", "a.example, u@b.example")], None),
             (&[("XFH", "a:1@a:8")], None),
             (&[("XFH", "a b")], None),

@@ -1,12 +1,12 @@
-//! What a handshake that did not arrive whole says about the proxy in front, and what mends it.
+//! What an incomplete handshake reveals about the proxy in front, and what fixes it.
 //!
 //! Owns the names of proxies and the lines of their configuration. It judges a [`Trace`] or the
-//! first bytes of a connection, and nothing else: it does not know requests, answers or logs.
+//! first bytes of a connection; it does not know requests, answers or logs.
 //!
-//! `Upgrade` and `Connection` are hop-by-hop (RFC 9110, section 7.6.1) and have to be sent anew by
-//! each proxy; `Sec-WebSocket-Key` is end-to-end and always arrives. So a key without an upgrade
-//! proves that a proxy lost the rest, and what is left tells which line it lacks. The verdicts were
-//! measured behind nginx 1.22 and 1.31, Apache 2.4 and HAProxy 2.6.
+//! `Upgrade` and `Connection` are hop-by-hop (RFC 9110, section 7.6.1), so each proxy must send them
+//! itself; `Sec-WebSocket-Key` is end-to-end and always arrives. A key without an upgrade therefore
+//! proves that a proxy dropped the rest, and what is left shows which line its configuration lacks.
+//! The verdicts were measured behind nginx 1.22 and 1.31, Apache 2.4 and HAProxy 2.6.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,19 +18,19 @@ use crate::ops::metrics::Label;
 use crate::proxy::protocol;
 use crate::ws::handshake::{Connection, Trace, Upgrade};
 
-const NGINX: &str = "nginx, in the location with the proxy_pass";
+const NGINX: &str = "nginx, next to proxy_pass";
 pub(super) const HTTP_VERSION: &str = "proxy_http_version 1.1;";
 pub(super) const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
 pub(super) const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
 pub(super) const SET_HOST: &str = "proxy_set_header Host $http_host;";
-pub(super) const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
+const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
 
-/// What is wrong in front of the service, or with who calls it.
+/// What is wrong in front of the service, or with the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No WebSocket was meant: somebody opened the endpoint with a browser or curl.
+    /// Nobody asked for a WebSocket: a browser or curl opened the endpoint.
     NoWebSocket,
-    /// A client sent half a handshake; without a key no proxy can be blamed.
+    /// The client left out the key, without which no proxy can be blamed.
     NoKey,
     /// HTTP/1.0 and neither header: nginx before 1.29.7 with nothing but `proxy_pass`.
     NothingPassed,
@@ -38,36 +38,36 @@ pub enum Verdict {
     HeadersLost,
     /// Both headers, but HTTP/1.0.
     Http10,
-    /// `Connection` is lost.
+    /// `Connection` was dropped.
     ConnectionLost,
-    /// `Connection` is overridden with "", as recipes for keep-alive to the upstream do.
+    /// `Connection` was set to "", as recipes for keep-alive to the upstream do.
     ConnectionEmptied,
-    /// `Upgrade` is lost.
+    /// `Upgrade` was dropped.
     UpgradeLost,
-    /// `Upgrade` has a value of its own, mostly "upgrade".
+    /// `Upgrade` has another value, usually "upgrade".
     UpgradeValue,
     /// Apache's `ProxyPass http://`.
     Apache,
-    /// Several parts are missing in a way that no proxy known here has by default.
+    /// What is missing fits no proxy known here.
     Incomplete,
-    /// A TLS handshake, where plain HTTP is due.
+    /// A TLS handshake where plain HTTP is expected.
     TlsSpoken,
-    /// The preface of HTTP/2, where HTTP/1.1 is due.
+    /// The HTTP/2 preface where HTTP/1.1 is expected.
     Http2Spoken,
-    /// A PROXY header, where none is expected.
+    /// A PROXY header where none is expected.
     ProxyUnexpected,
-    /// No PROXY header, where one is required.
+    /// No PROXY header where one is required.
     ProxyMissing,
-    /// A PROXY header that is none after all.
+    /// It starts like a PROXY header, but is not one.
     ProxyMalformed,
-    /// A PROXY header is required, and the peer is not trusted to send it.
+    /// A PROXY header is required, but the peer is not trusted to send one.
     ProxyUntrusted,
-    /// The page is refused because `Host` names the upstream instead of the site.
+    /// A page is refused because `Host` names the upstream instead of the site.
     HostLost,
 }
 
 impl Verdict {
-    /// Judges what arrived of a handshake.
+    /// Judges what is left of a handshake.
     fn of(trace: Trace) -> Self {
         let Trace { http_1_1, upgrade, connection, key, forwarded_by_apache } = trace;
         match (http_1_1, upgrade, connection) {
@@ -111,38 +111,38 @@ impl Label for Verdict {
     }
 }
 
-/// What is wrong with a handshake that arrived incomplete, and what fixes it.
+/// What is wrong with an incomplete handshake, and what fixes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// What is wrong.
     pub verdict: Verdict,
-    /// What fixes it; `None` where no proxy is to blame.
+    /// What fixes it; `None` if no proxy is to blame.
     pub remedy: Option<Remedy>,
 }
 
 /// What fixes the configuration of the proxy in front.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remedy {
-    /// The most likely product, and where in its configuration.
+    /// The most likely product, and where to look in its configuration.
     #[serde(rename = "place")]
     pub location: &'static str,
     /// The lines that are missing there.
     pub lines: Vec<&'static str>,
-    /// The same for every other product, in words.
+    /// The same for any other product, in words.
     pub elsewhere: &'static str,
 }
 
 impl Diagnosis {
-    /// Diagnoses what arrived of a handshake.
+    /// Diagnoses what is left of a handshake.
     #[must_use]
     pub fn of(trace: Trace) -> Self {
-        const ELSEWHERE: &str = "any other proxy: make it speak HTTP/1.1 to this service and pass \
-                                 `Upgrade` and `Connection` on as the client sent them";
+        const ELSEWHERE: &str = "any other proxy: use HTTP/1.1 to this service, and forward \
+                                 `Upgrade` and `Connection` unchanged";
         let verdict = Verdict::of(trace);
         let (location, lines) = match verdict {
             Verdict::NoWebSocket | Verdict::NoKey => return Self { verdict, remedy: None },
             Verdict::Apache => (
-                "Apache, in place of the ProxyPass with http:// (needs mod_proxy_wstunnel)",
+                "Apache, instead of the ProxyPass to http:// (needs mod_proxy_wstunnel)",
                 vec![APACHE],
             ),
             _ => {
@@ -162,12 +162,12 @@ impl Diagnosis {
 /// What fixes [`Verdict::HostLost`].
 #[must_use]
 pub fn host_remedy() -> Remedy {
-    let elsewhere = "any other proxy: make it pass `Host` on as the client sent it, port included";
+    let elsewhere = "any other proxy: forward `Host` unchanged, including its port";
     Remedy { location: NGINX, lines: vec![SET_HOST], elsewhere }
 }
 
-/// Whether a `Host` names an upstream, as proxies write it that do not pass on the client's: an
-/// address, or a name without a dot.
+/// Whether a `Host` names an upstream rather than a site: an address, or a name without a dot. A
+/// proxy that does not forward the client's `Host` sends such a name.
 #[must_use]
 pub fn is_upstream(host: &str) -> bool {
     let authority = host.parse::<Authority>();
@@ -177,23 +177,23 @@ pub fn is_upstream(host: &str) -> bool {
     })
 }
 
-/// What a connection begins with.
+/// What the peer speaks, judged by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spoken {
-    /// What may be HTTP/1.1.
+    /// HTTP/1.1, as far as can be told.
     Http,
-    /// What is certainly not.
+    /// Certainly something else.
     Other(Verdict),
 }
 
-/// Judges the first bytes of a connection on which HTTP/1.1 is due. `None` asks for more bytes.
+/// Judges the first bytes of a connection where HTTP/1.1 is expected. `None` asks for more bytes.
 #[must_use]
 pub fn spoken(first: &[u8]) -> Option<Spoken> {
     /// A handshake record of any version (RFC 8446, section 5.1).
     const TLS: &[u8] = &[0x16, 0x03];
-    /// How HTTP/2 begins (RFC 9113, section 3.4).
+    /// The preface of HTTP/2 (RFC 9113, section 3.4).
     const HTTP_2: &[u8] = b"PRI * HTTP/2.0";
-    let undecided = |whole: &[u8]| whole.starts_with(first);
+    let undecided = |signature: &[u8]| signature.starts_with(first);
     if first.starts_with(TLS) {
         Some(Spoken::Other(Verdict::TlsSpoken))
     } else if first.starts_with(HTTP_2) {
@@ -207,80 +207,79 @@ pub fn spoken(first: &[u8]) -> Option<Spoken> {
     }
 }
 
-/// The sentence, without the lines.
+/// The sentence, without the lines to add.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoWebSocket => {
-                "this is a WebSocket endpoint and works: open it with a WebSocket client, or with \
+                "this WebSocket endpoint works: open it with a WebSocket client, or with \
                  new WebSocket(\"ws://…\") in a browser's console"
             }
             Self::NoKey => {
-                "this is half a handshake: a WebSocket client sends Sec-WebSocket-Key as well"
+                "this handshake lacks Sec-WebSocket-Key, which every WebSocket client sends"
             }
             Self::NothingPassed => {
-                "a WebSocket client called, but the proxy in front passed on neither HTTP/1.1 nor \
-                 `Upgrade` nor `Connection`"
+                "a WebSocket handshake arrived, but the proxy in front speaks HTTP/1.0 and dropped \
+                 `Upgrade` and `Connection`"
             }
             Self::HeadersLost => {
-                "a WebSocket client called, but the proxy in front passed on neither `Upgrade` nor \
+                "a WebSocket handshake arrived, but the proxy in front dropped `Upgrade` and \
                  `Connection`"
             }
             Self::Http10 => {
-                "a WebSocket client called, but the proxy in front speaks HTTP/1.0 to this service, \
-                 which knows no upgrade"
+                "a WebSocket handshake arrived, but the proxy in front sent it as HTTP/1.0, which \
+                 has no upgrade"
             }
             Self::ConnectionLost => {
-                "a WebSocket client called, but the proxy in front did not pass on \
+                "a WebSocket handshake arrived, but the proxy in front dropped \
                  `Connection: upgrade`"
             }
             Self::ConnectionEmptied => {
-                "a WebSocket client called, but the proxy in front overrides `Connection` with \
-                 nothing"
+                "a WebSocket handshake arrived, but the proxy in front set `Connection` to an \
+                 empty value"
             }
             Self::UpgradeLost => {
-                "a WebSocket client called, but the proxy in front did not pass on \
-                 `Upgrade: websocket`"
+                "a WebSocket handshake arrived, but the proxy in front dropped `Upgrade: websocket`"
             }
             Self::UpgradeValue => {
-                "a WebSocket client called, but the proxy in front sends a value of its own in \
-                 `Upgrade`"
+                "a WebSocket handshake arrived, but the proxy in front replaced \
+                 `Upgrade: websocket` with another value"
             }
             Self::Apache => {
-                "a WebSocket client called, but Apache in front passed it on as plain HTTP"
+                "a WebSocket handshake arrived, but Apache in front forwarded it as plain HTTP"
             }
             Self::Incomplete => {
-                "a WebSocket client called, but the proxy in front passed on a part of the \
-                 handshake only"
+                "a WebSocket handshake arrived, but the proxy in front forwarded only part of it"
             }
             Self::TlsSpoken => {
-                "TLS was spoken to this port, which speaks plain HTTP: in nginx write \
-                 `proxy_pass http://`, not `https://`, in HAProxy leave out `ssl`; a client uses \
-                 ws:// here, and wss:// to a proxy in front that ends TLS"
+                "this port speaks plain HTTP, but the peer speaks TLS: in nginx write \
+                 `proxy_pass http://`, not `https://`, in HAProxy remove `ssl`; a client uses \
+                 ws:// here, and wss:// to a proxy that terminates TLS"
             }
             Self::Http2Spoken => {
-                "HTTP/2 was spoken to this port, which speaks HTTP/1.1: have the proxy use HTTP/1.1 \
-                 to this upstream"
+                "this port speaks HTTP/1.1, but the peer speaks HTTP/2: make the proxy use \
+                 HTTP/1.1 to this service"
             }
             Self::ProxyUnexpected => {
-                "the peer speaks the PROXY protocol, which is not expected here: set \
-                 proxy_protocol = \"required\" in [proxy], or leave out `send-proxy` in HAProxy, \
+                "the peer sent a PROXY header, which is not expected here: set \
+                 proxy_protocol = \"required\" in [proxy], or remove `send-proxy` in HAProxy, \
                  `proxy_protocol on;` in nginx"
             }
             Self::ProxyMissing => {
-                "no PROXY header came, but [proxy] says proxy_protocol = \"required\": have the \
-                 proxy send it (`send-proxy-v2` in HAProxy, `proxy_protocol on;` in nginx's \
-                 stream), or set \"off\""
+                "there is no PROXY header, but [proxy] has proxy_protocol = \"required\": make the \
+                 proxy send one (`send-proxy-v2` in HAProxy, `proxy_protocol on;` in nginx's \
+                 stream module), or set it to \"off\""
             }
             Self::ProxyMalformed => {
-                "the PROXY header is malformed: make sure that only the proxy connects here"
+                "the PROXY header is malformed: make sure that only the proxy can connect here"
             }
             Self::ProxyUntrusted => {
-                "this peer may not send a PROXY header: add it to [proxy] trusted if it is your proxy"
+                "this peer is not trusted to send a PROXY header: if it is your proxy, add it to \
+                 trusted in [proxy]"
             }
             Self::HostLost => {
-                "pages of this origin are not admitted: the proxy in front does not pass on `Host`, \
-                 so they cannot be told from pages of another site"
+                "this origin is refused because the proxy in front replaced `Host`, so pages of \
+                 this site look like pages of another"
             }
         })
     }
@@ -293,7 +292,7 @@ mod tests {
     #[test]
     fn each_measured_trace_has_its_verdict_and_its_lines() {
         use {Connection as C, Upgrade as U};
-        let whole = Trace {
+        let complete = Trace {
             http_1_1: true,
             upgrade: U::WebSocket,
             connection: C::Upgrade,
@@ -314,7 +313,7 @@ mod tests {
             (false, U::Other, C::KeepAlive, Verdict::Incomplete, all),
         ];
         for (http_1_1, upgrade, connection, verdict, lines) in cases {
-            let trace = Trace { http_1_1, upgrade, connection, ..whole };
+            let trace = Trace { http_1_1, upgrade, connection, ..complete };
             assert_eq!(Verdict::of(trace), verdict, "{trace:?}");
             let remedy = Diagnosis::of(trace).remedy;
             assert_eq!(remedy.map(|remedy| remedy.lines), Some(lines), "{trace:?}");

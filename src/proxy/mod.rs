@@ -1,4 +1,4 @@
-//! What the service knows of proxies: which client they speak for, what is wrong with their
+//! What the service knows about proxies: which client they speak for, what is wrong with their
 //! configuration, and which lines fix it.
 
 pub mod client_addr;

@@ -1,8 +1,8 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy writes before a connection's first byte to
-//! name the client that it speaks for.
+//! The PROXY protocol, versions 1 and 2: the header with which a proxy begins a connection, to name
+//! the client that it speaks for.
 //!
-//! Owns both signatures and both grammars. It knows neither sockets nor who may speak the protocol:
-//! a header proves nothing unless it comes from a trusted peer.
+//! Owns both signatures and both grammars. It does not know sockets, nor who may send a header, which
+//! proves nothing unless it comes from a trusted peer.
 //!
 //! Source: HAProxy's `proxy-protocol.txt`, sections 2.1 and 2.2.
 
@@ -13,14 +13,14 @@ use serde::Deserialize;
 const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The longest line of version 1, its end included (section 2.1).
+/// The longest line of version 1, including its CRLF (section 2.1).
 const MAX_V1: usize = 107;
 /// What precedes the addresses of version 2: signature, command, family, length.
 const V2_START: usize = 16;
 
-/// The longest header that is read. Version 2 could declare 64 KiB; addresses take 232 bytes at
-/// most, the rest are extensions, of which only a client's whole certificate is large. nginx has
-/// the same bound.
+/// The longest header accepted. Version 2 could declare 64 KiB, but addresses take 232 bytes at most;
+/// the rest are extensions, and only a client's whole certificate is a large one. nginx has the same
+/// limit.
 pub const MAX_PROXY_HEADER: usize = 4096;
 
 /// Whether connections begin with a PROXY header: `proxy.proxy_protocol`. It is never guessed.
@@ -30,11 +30,11 @@ pub enum Expect {
     /// They begin with a request.
     #[default]
     Off,
-    /// They begin with a header, from a trusted peer.
+    /// They begin with a header, which must come from a trusted peer.
     Required,
 }
 
-/// Which of the two forms.
+/// The two forms of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// A line of text.
@@ -46,9 +46,9 @@ pub enum Version {
 /// What a PROXY header says of the connection that follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyHeader {
-    /// The proxy speaks for itself, mostly to check our health.
+    /// The proxy speaks for itself, usually for a health check.
     Local,
-    /// It speaks for somebody who has no IP address, or none that it can tell: `UNKNOWN`, an
+    /// It speaks for a client without an IP address, or without one that it can name: `UNKNOWN`, an
     /// unspecified family, a Unix socket, datagrams.
     Unknown,
     /// It speaks for this client.
@@ -58,24 +58,24 @@ pub enum ProxyHeader {
 /// Why a connection does not begin with a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
-    /// The first bytes are those of something else.
+    /// The first bytes are something else.
     #[error(
-        "there is no PROXY header: have the proxy send one, or set proxy_protocol = \"off\" in [proxy]"
+        "there is no PROXY header: make the proxy send one, or set proxy_protocol = \"off\" in [proxy]"
     )]
     Absent,
-    /// It begins like one and is none.
-    #[error("the PROXY header is malformed, {0}: make sure that only the proxy connects here")]
+    /// It starts like one, but is not.
+    #[error("the PROXY header is malformed, {0}: make sure that only the proxy can connect here")]
     Malformed(&'static str),
     /// More than [`MAX_PROXY_HEADER`].
     #[error(
-        "the PROXY header has {0} bytes, which is more than {MAX_PROXY_HEADER}: have the proxy send fewer of the optional fields (TLVs)"
+        "the PROXY header has {0} bytes, which is more than {MAX_PROXY_HEADER}: make the proxy send fewer optional fields (TLVs)"
     )]
     TooLong(usize),
 }
 
 /// The version whose signature the bytes begin with.
 ///
-/// No request can begin so: this tells a PROXY header where none is due.
+/// No request can begin like this, so it also recognizes a header where none is expected.
 #[must_use]
 pub fn signature(bytes: &[u8]) -> Option<Version> {
     if bytes.starts_with(V1) {
@@ -87,12 +87,12 @@ pub fn signature(bytes: &[u8]) -> Option<Version> {
     }
 }
 
-/// Reads a header from the beginning of a connection: what it says, and how many bytes are its own.
+/// Parses the header at the beginning of a connection: what it says, and its length in bytes.
 ///
 /// `None` asks for more bytes; given [`MAX_PROXY_HEADER`] of them, the answer is never `None`.
 ///
 /// # Errors
-/// As soon as no further bytes could make it a header. See [`ProxyError`].
+/// As soon as no further bytes could complete a header. See [`ProxyError`].
 pub fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     match signature(bytes) {
         Some(Version::V1) => parse_v1(bytes),
@@ -102,9 +102,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     }
 }
 
-/// Whether `bytes` begin with `whole`, as far as both go.
+/// Whether `bytes` could be the beginning of `whole`, or begin with it.
 fn may_become(bytes: &[u8], whole: &[u8]) -> bool {
-    bytes.iter().zip(whole).all(|(byte, due)| byte == due)
+    bytes.iter().zip(whole).all(|(byte, expected)| byte == expected)
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
@@ -115,22 +115,22 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     let seen = &bytes[..bytes.len().min(MAX_V1)];
     let end = seen.windows(2).position(|pair| pair == b"\r\n");
     let text = &seen[V1.len()..end.unwrap_or(seen.len())];
-    // The first half of the line's end is not yet part of the text.
+    // A lone CR at the end is the first half of the CRLF.
     let text = if end.is_none() { text.strip_suffix(b"\r").unwrap_or(text) } else { text };
 
     let unknown = text.strip_prefix(UNKNOWN);
     let tcp = text.strip_prefix(TCP4).or_else(|| text.strip_prefix(TCP6));
     let possible = [UNKNOWN, TCP4, TCP6].iter().any(|family| may_become(text, family));
     if !possible || unknown.is_some_and(|ignored| !may_become(ignored, b" ")) {
-        return Err(ProxyError::Malformed("its family is none of TCP4, TCP6 and UNKNOWN"));
+        return Err(ProxyError::Malformed("its family is not TCP4, TCP6 or UNKNOWN"));
     }
     let field = |byte: &u8| byte.is_ascii_hexdigit() || b" .:".contains(byte);
     if tcp.is_some_and(|fields| !fields.iter().all(field)) {
-        return Err(ProxyError::Malformed("a byte in it belongs to no address and no port"));
+        return Err(ProxyError::Malformed("it has a byte that belongs to no address or port"));
     }
     let Some(end) = end else {
         return if seen.len() == MAX_V1 {
-            Err(ProxyError::Malformed("its line does not end within 107 bytes"))
+            Err(ProxyError::Malformed("its line is longer than 107 bytes"))
         } else {
             Ok(None)
         };
@@ -138,9 +138,8 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     let header = if unknown.is_some() {
         ProxyHeader::Unknown
     } else {
-        source_v1(text).ok_or(ProxyError::Malformed(
-            "its line is not a family, two addresses of it and two ports",
-        ))?
+        source_v1(text)
+            .ok_or(ProxyError::Malformed("its line is not a family, two addresses and two ports"))?
     };
     Ok(Some((header, end + 2)))
 }
@@ -166,7 +165,7 @@ fn source_v1(text: &[u8]) -> Option<ProxyHeader> {
     Some(proxied(source, port))
 }
 
-/// A port without a sign or leading zeros, which the standard library takes.
+/// A port without a sign or leading zeros, which the standard library would accept.
 fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port: &u16| port.to_string() == text)
 }
@@ -191,7 +190,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     let known = family >> 4 <= MAX_FAMILY && family & 0xf <= MAX_PROTOCOL;
     // The family of LOCAL is ignored (section 2.2).
     if command == PROXY && !known {
-        return Err(ProxyError::Malformed("its address family does not exist"));
+        return Err(ProxyError::Malformed("its address family is unknown"));
     }
     let Some(&length) = bytes.get(V2_START - 2..).and_then(<[u8]>::first_chunk) else {
         return Ok(None);
@@ -209,7 +208,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     if end > MAX_PROXY_HEADER {
         return Err(ProxyError::TooLong(end));
     }
-    // What follows the addresses are extensions, which a receiver may skip (section 2.2).
+    // Extensions follow the addresses; a receiver may skip them (section 2.2).
     let Some(body) = bytes.get(V2_START..end) else { return Ok(None) };
     let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
     let header = match (command, family) {
@@ -249,13 +248,13 @@ mod tests {
         ProxyHeader::Proxied(addr.parse().unwrap())
     }
 
-    /// Asserts what a whole header means, when a request follows it and when it comes in pieces.
+    /// Asserts what a header means with a request behind it, and when it arrives in pieces.
     fn assert_means(header: &[u8], meaning: ProxyHeader) {
         let text = String::from_utf8_lossy(header);
         let stream = [header, REQUEST].concat();
         for length in 0..=stream.len() {
-            let due = (length >= header.len()).then_some((meaning, header.len()));
-            assert_eq!(parse(&stream[..length]), Ok(due), "{length} bytes of {text:?}");
+            let expected = (length >= header.len()).then_some((meaning, header.len()));
+            assert_eq!(parse(&stream[..length]), Ok(expected), "{length} bytes of {text:?}");
         }
     }
 
@@ -342,7 +341,7 @@ mod tests {
         v6[32..].copy_from_slice(&[0xff, 0xff, 0x01, 0xbb]);
         let mut mapped = v6;
         mapped[..16].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
-        // A PP2_TYPE_NOOP of two bytes, then something cut short: extensions are skipped unread.
+        // A PP2_TYPE_NOOP of two bytes, then a truncated one: extensions are skipped unread.
         let extended = [&v4[..], &[4, 0, 2, 0, 0, 5, 0]].concat();
         for (header, meaning) in [
             (v2(0x21, 0x11, &v4), from("192.0.2.1:4660")),
@@ -420,21 +419,21 @@ mod tests {
 
     #[test]
     fn each_error_names_a_remedy() {
-        for (error, due) in [
+        for (error, expected) in [
             (
                 Absent,
-                "there is no PROXY header: have the proxy send one, or set proxy_protocol = \"off\" in [proxy]",
+                "there is no PROXY header: make the proxy send one, or set proxy_protocol = \"off\" in [proxy]",
             ),
             (
                 Malformed("x"),
-                "the PROXY header is malformed, x: make sure that only the proxy connects here",
+                "the PROXY header is malformed, x: make sure that only the proxy can connect here",
             ),
             (
                 TooLong(5000),
-                "the PROXY header has 5000 bytes, which is more than 4096: have the proxy send fewer of the optional fields (TLVs)",
+                "the PROXY header has 5000 bytes, which is more than 4096: make the proxy send fewer optional fields (TLVs)",
             ),
         ] {
-            assert_eq!(error.to_string(), due);
+            assert_eq!(error.to_string(), expected);
         }
     }
 }

@@ -1,53 +1,54 @@
 //! The server's side of the opening handshake: RFC 6455, section 4.2.
 //!
-//! Owns every `Sec-WebSocket-*` name and each reason to refuse a request. It reads a request's
-//! head and nothing else: it does not know the paths, nor what follows the handshake.
+//! Owns every `Sec-WebSocket-*` name and every reason to refuse a request. It reads the head of a
+//! request and nothing else: it does not know the paths, nor what follows the handshake.
 
 mod origin;
-
-use std::fmt;
+mod rejection;
+mod trace;
 
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, StatusCode, Version};
+use hyper::{Method, Request};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub use self::origin::{Origin, Origins, ParseOriginError};
+pub use self::rejection::Rejection;
+pub use self::trace::{Connection, Trace, Upgrade};
 use crate::net::field::{is_token, list};
-use crate::ops::metrics::Label;
 
 /// The only version there is (RFC 6455, section 4.2.1, item 6).
 pub const VERSION: &str = "13";
 
-/// What a handshake has to meet at an endpoint.
+/// What an endpoint demands of a handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// Which subprotocol is confirmed.
     pub subprotocols: &'a Subprotocols,
-    /// Which pages are admitted.
+    /// Which origins are allowed.
     pub origins: &'a Origins,
-    /// Whether the client has to send `Origin`; of itself only a browser does.
+    /// Whether the client must send `Origin`, which only browsers do unasked.
     pub require_origin: bool,
 }
 
 /// Which of the offered subprotocols is confirmed: `subprotocols` of an endpoint.
 ///
-/// An offer that nothing is confirmed of is no error here, but browsers then fail the connection.
+/// Confirming none of the offered ones is no error here, but browsers then fail the connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Subprotocols {
     /// The first one offered, whatever it is.
     #[default]
     Any,
-    /// Never one.
+    /// None of them.
     None,
     /// The first one offered that is listed.
     Only(Vec<String>),
 }
 
-/// What the answer to a good handshake says.
+/// The answer to a valid handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// `Sec-WebSocket-Accept`.
@@ -63,189 +64,14 @@ pub struct Agreed {
     pub subprotocol: Option<HeaderValue>,
 }
 
-/// What a request's `Upgrade` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Upgrade {
-    /// It is not there.
-    Absent,
-    /// It contains `websocket`.
-    WebSocket,
-    /// It is there and does not.
-    Other,
-}
-
-/// What a request's `Connection` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
-    /// It is not there.
-    Absent,
-    /// It contains `upgrade`.
-    Upgrade,
-    /// It contains `keep-alive` instead.
-    KeepAlive,
-    /// It says something else, mostly `close`.
-    Other,
-}
-
-/// What a request shows of an upgrade: the parts that a proxy may have lost, and what gives it away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace {
-    /// HTTP/1.1: an upgrade does not exist in HTTP/1.0.
-    pub http_1_1: bool,
-    /// The protocol that is asked for.
-    pub upgrade: Upgrade,
-    /// Whether it is asked for on this connection.
-    pub connection: Connection,
-    /// There is a `Sec-WebSocket-Key`, so some client did mean a WebSocket.
-    pub key: bool,
-    /// The headers that Apache adds.
-    pub forwarded_by_apache: bool,
-}
-
-impl Trace {
-    /// Reads the traces of an upgrade in a request.
-    #[must_use]
-    pub fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
-        let has = |name: &HeaderName, token: &str| {
-            list(headers, name).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
-        };
-        Self {
-            http_1_1: request.version() == Version::HTTP_11,
-            upgrade: match headers.contains_key(UPGRADE) {
-                false => Upgrade::Absent,
-                true if has(&UPGRADE, "websocket") => Upgrade::WebSocket,
-                true => Upgrade::Other,
-            },
-            connection: match headers.contains_key(CONNECTION) {
-                false => Connection::Absent,
-                true if has(&CONNECTION, "upgrade") => Connection::Upgrade,
-                true if has(&CONNECTION, "keep-alive") => Connection::KeepAlive,
-                true => Connection::Other,
-            },
-            key: headers.contains_key(SEC_WEBSOCKET_KEY),
-            forwarded_by_apache: headers.contains_key("x-forwarded-host")
-                && headers.contains_key("x-forwarded-server"),
-        }
-    }
-
-    /// Whether somebody tried to open a WebSocket, however badly.
-    #[must_use]
-    pub fn is_attempt(self) -> bool {
-        self.key || self.upgrade != Upgrade::Absent
-    }
-
-    fn is_complete(self) -> bool {
-        let Self { http_1_1, upgrade, connection, .. } = self;
-        http_1_1 && upgrade == Upgrade::WebSocket && connection == Connection::Upgrade
-    }
-}
-
-/// Why a WebSocket was not opened. It knows its status, its label and its sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// Neither GET nor HEAD.
-    Method,
-    /// The upgrade is not complete.
-    Upgrade(Trace),
-    /// `Sec-WebSocket-Version` names another version.
-    Version,
-    /// `Sec-WebSocket-Version` is missing, repeated or not a number.
-    BadVersion,
-    /// `Sec-WebSocket-Key` is missing, repeated or not 16 bytes in base64.
-    BadKey,
-    /// `Host` is missing, repeated or malformed.
-    BadHost,
-    /// `Sec-WebSocket-Protocol` holds something that is not a token, or one token twice.
-    BadSubprotocol,
-    /// The request has a body, whose bytes could pass for frames.
-    Body,
-    /// `origins` does not list the page.
-    Origin,
-    /// The page is not named, or twice, and `require_origin` is set.
-    NoOrigin,
-    /// This client has all that `limits.max_connections_per_client` gives to one.
-    ClientFull,
-    /// All of `limits.max_connections` are taken.
-    Full,
-    /// The service is stopping.
-    Draining,
-}
-
-impl Rejection {
-    /// The status of the answer.
-    #[must_use]
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Upgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            Self::BadVersion | Self::BadKey | Self::BadHost | Self::BadSubprotocol | Self::Body => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::Origin | Self::NoOrigin => StatusCode::FORBIDDEN,
-            Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-}
-
-impl Label for Rejection {
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Method => "method",
-            Self::Upgrade(_) => "upgrade",
-            Self::Version => "version",
-            Self::BadVersion => "bad_version",
-            Self::BadKey => "bad_key",
-            Self::BadHost => "bad_host",
-            Self::BadSubprotocol => "bad_subprotocol",
-            Self::Body => "body",
-            Self::Origin => "origin",
-            Self::NoOrigin => "no_origin",
-            Self::ClientFull => "client_full",
-            Self::Full => "full",
-            Self::Draining => "draining",
-        }
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Method => "a WebSocket is opened with GET",
-            Self::Upgrade(_) => "the upgrade to a WebSocket did not arrive whole",
-            Self::Version => "this server speaks version 13 of the WebSocket protocol only",
-            Self::BadVersion => "exactly one Sec-WebSocket-Version is needed, and it must be 13",
-            Self::BadKey => {
-                "exactly one Sec-WebSocket-Key is needed, and it must be 16 bytes in base64"
-            }
-            Self::BadHost => {
-                "exactly one Host is needed, and it must be a host with or without a port"
-            }
-            Self::BadSubprotocol => {
-                "Sec-WebSocket-Protocol must be a list of tokens, none of them twice"
-            }
-            Self::Body => "the opening handshake must not have a body",
-            Self::Origin => "pages of this origin are not admitted here (origins)",
-            Self::NoOrigin => "the request must name one Origin (require_origin)",
-            Self::ClientFull => {
-                "this client has as many connections as one may have \
-                 (limits.max_connections_per_client): close some"
-            }
-            Self::Full => "all connections are taken (limits.max_connections): try again later",
-            Self::Draining => "the service is stopping: try again",
-        })
-    }
-}
-
 /// Checks a request against RFC 6455, section 4.2.1, and computes the answer of section 4.2.2.
 ///
 /// `trace` is that of `request`. `site` is the host that the client asked for, if a proxy named it;
-/// otherwise `Host` counts.
+/// `Host` counts otherwise.
 ///
 /// # Errors
-/// The first reason to refuse. What a proxy can lose is judged before what only a client can get
-/// wrong, so that the answer blames the right one.
+/// The first reason to refuse. What a proxy can drop is judged before what only a client can get
+/// wrong, so that the answer blames the right side.
 pub fn check<B>(
     request: &Request<B>,
     trace: Trace,
@@ -276,7 +102,7 @@ pub fn check<B>(
         return Err(Rejection::Body);
     }
     match single(headers, &ORIGIN).map(std::str::from_utf8) {
-        Some(Ok(origin)) if rules.origins.admit(origin, site.unwrap_or(host.as_str())) => {}
+        Some(Ok(origin)) if rules.origins.allow(origin, site.unwrap_or(host.as_str())) => {}
         None if !headers.contains_key(ORIGIN) && !rules.require_origin => {}
         None => return Err(Rejection::NoOrigin),
         Some(_) => return Err(Rejection::Origin),
@@ -303,13 +129,13 @@ fn choose<'a>(headers: &'a HeaderMap, rules: &Subprotocols) -> Result<Option<&'a
     }))
 }
 
-/// The value of a header that may stand there once only.
+/// The value of a header that must not be repeated.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).into_iter();
     lines.next().filter(|_| lines.next().is_none()).map(|line| line.as_bytes().trim_ascii())
 }
 
-/// 16 bytes are 22 characters and two signs of padding; the last character holds two bits only.
+/// 16 bytes are 22 characters and two of padding; the last of the 22 holds only two bits.
 fn is_16_bytes_in_base64(key: &[u8]) -> bool {
     let [digits @ .., last, b'=', b'='] = key else { return false };
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
@@ -319,9 +145,9 @@ fn is_16_bytes_in_base64(key: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::Request;
+    use hyper::Version;
 
-    /// The request of RFC 6455, section 1.3, changed: `-Name` removes, `+Name: v` adds a line,
+    /// The request of RFC 6455, section 1.3, with changes: `-Name` removes, `+Name: v` adds a line,
     /// `Name: v` replaces.
     fn request(changes: &[&str]) -> Request<()> {
         let mut request = Request::builder()
@@ -389,12 +215,12 @@ mod tests {
     #[test]
     fn what_the_rfc_forbids_is_refused() {
         use Rejection as R;
-        let whole = Trace::of(&request(&[]));
-        let no_upgrade = R::Upgrade(Trace { upgrade: Upgrade::Absent, ..whole });
-        let other_upgrade = R::Upgrade(Trace { upgrade: Upgrade::Other, ..whole });
-        let no_connection = R::Upgrade(Trace { connection: Connection::Absent, ..whole });
-        let keep_alive = R::Upgrade(Trace { connection: Connection::KeepAlive, ..whole });
-        let other_connection = R::Upgrade(Trace { connection: Connection::Other, ..whole });
+        let complete = Trace::of(&request(&[]));
+        let no_upgrade = R::Upgrade(Trace { upgrade: Upgrade::Absent, ..complete });
+        let other_upgrade = R::Upgrade(Trace { upgrade: Upgrade::Other, ..complete });
+        let no_connection = R::Upgrade(Trace { connection: Connection::Absent, ..complete });
+        let keep_alive = R::Upgrade(Trace { connection: Connection::KeepAlive, ..complete });
+        let other_connection = R::Upgrade(Trace { connection: Connection::Other, ..complete });
         let refused: [(&[&str], Rejection); 23] = [
             (&["-Upgrade"], no_upgrade),
             (&["Upgrade: h2c"], other_upgrade),

@@ -79,7 +79,7 @@ class Row:
     # If the verdict names lines to add, it is also checked as JSON.
     lines: list[str] = field(default_factory=list)
     # Part of the body.
-    sentence: str = "a WebSocket client called, but"
+    sentence: str = "a WebSocket handshake arrived, but"
     settings: list[str] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=lambda: HANDSHAKE)
     # How many times the proxy tries for one request.
@@ -93,10 +93,10 @@ ALL = [VERSION, UPGRADE, CONNECTION]
 BOTH = [UPGRADE, CONNECTION]
 BROWSER = {"Host": SITE}
 PAGE = HANDSHAKE | {"Origin": f"http://{SITE}"}
-WORKS = "this is a WebSocket endpoint and works"
-PROXY_SPOKEN = "the peer speaks the PROXY protocol"
-NO_PROXY = "no PROXY header came"
-LOST_HOST = "the proxy in front does not pass on `Host`"
+WORKS = "this WebSocket endpoint works"
+PROXY_SPOKEN = "the peer sent a PROXY header"
+NO_PROXY = "there is no PROXY header"
+LOST_HOST = "the proxy in front replaced `Host`"
 UNEXPECTED, MISSING = "proxy_protocol_unexpected", "proxy_protocol_missing"
 ROWS = [
     Row(nginx(), "proxy_nothing_passed", lines=ALL),
@@ -124,7 +124,7 @@ ROWS = [
         haproxy("send-proxy-v2"),
         "proxy_protocol_untrusted",
         400,
-        sentence="this peer may not send a PROXY header",
+        sentence="this peer is not trusted to send a PROXY header",
         settings=[REQUIRED, "proxy.trusted = []"],
     ),
     # In these the proxy itself answers.

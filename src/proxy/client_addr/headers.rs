@@ -15,15 +15,15 @@ use crate::net::field::{is_token_char, list};
 /// The longest host name with room for a port (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 255;
 
-/// What one hop wrote of the one before it.
+/// What a hop wrote about the one before it.
 #[derive(Default)]
 pub(super) struct Element {
     pub node: Option<ClientAddr>,
     pub host: Option<String>,
 }
 
-/// Parses a node of RFC 7239, section 6, but for those that hide their address. IPv6 may stand
-/// without brackets, as it does in `X-Forwarded-For`.
+/// Parses a node of RFC 7239, section 6, unless it hides its address. IPv6 needs no brackets, as in
+/// `X-Forwarded-For`.
 pub(super) fn node(text: &[u8]) -> Option<ClientAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(ip) = text.parse() {
@@ -49,8 +49,8 @@ pub(super) fn node(text: &[u8]) -> Option<ClientAddr> {
     Some(ClientAddr::new(ip, Some(port.parse().ok().filter(|_| digits)?)))
 }
 
-/// What stands at the place of the `hops`-th hop. A list may be shorter, because some proxies
-/// replace what others add to.
+/// The element that the `hops`-th hop wrote, counted from the right. A list may be shorter, because
+/// some proxies replace what others append to.
 pub(super) fn nth_from_right<T>(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -63,7 +63,7 @@ pub(super) fn nth_from_right<T>(
 /// A host with or without a port, in lower case.
 pub(super) fn host(text: &[u8]) -> Option<String> {
     let authority = Authority::try_from(text).ok().filter(|_| text.len() <= MAX_HOST)?;
-    // Without userinfo the host stands first.
+    // Without userinfo the host comes first.
     let port =
         authority.as_str().strip_prefix(authority.host()).filter(|_| !text.contains(&b'@'))?;
     let good = !authority.host().is_empty() && (port.is_empty() || authority.port_u16().is_some());
@@ -93,10 +93,10 @@ pub(super) fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Element> {
 /// The parameters of one element of `Forwarded` (RFC 7239, section 4).
 #[derive(Default)]
 struct Pairs {
-    /// There is at least one, known or not.
+    /// There is at least one, known or unknown.
     any: bool,
     node: Option<Vec<u8>>,
-    /// Not used, but it must not stand there twice either.
+    /// Not used, but must not be repeated either.
     proto: Option<Vec<u8>>,
     host: Option<Vec<u8>>,
 }
@@ -104,8 +104,8 @@ struct Pairs {
 impl Pairs {
     /// Cuts the last element off `line`, with the comma before it. `None` if it is malformed.
     ///
-    /// It is read backwards, so that nothing further left can change what it means: a quote that a
-    /// client opens would otherwise swallow what the proxy adds.
+    /// It is parsed backwards, so that nothing further left can change its meaning: otherwise a quote
+    /// opened by the client would swallow what the proxy appends.
     fn cut(line: &mut &[u8]) -> Option<Self> {
         let mut pairs = Self::default();
         loop {
@@ -125,7 +125,7 @@ impl Pairs {
     fn cut_pair(&mut self, line: &mut &[u8]) -> Option<()> {
         let value = match line.strip_suffix(b"\"") {
             Some(open) => cut_quoted(open, line)?,
-            // Colons and brackets ask for quotes, but many a configuration has none.
+            // Colons and brackets require quotes, but many configurations omit them.
             None => cut_while(line, |byte| is_token_char(byte) || b":[]".contains(&byte))?.to_vec(),
         };
         *line = line.strip_suffix(b"=")?;
@@ -137,7 +137,7 @@ impl Pairs {
         self.any = true;
         let known = [("for", &mut self.node), ("proto", &mut self.proto), ("host", &mut self.host)];
         for (known, slot) in known {
-            // No parameter may stand twice in an element.
+            // No parameter may occur twice in an element.
             if name.eq_ignore_ascii_case(known.as_bytes()) && slot.replace(value.clone()).is_some()
             {
                 return None;
@@ -154,8 +154,8 @@ impl Pairs {
     }
 }
 
-/// Cuts a quoted-string off `open`, which lacks the closing quote, and leaves what precedes it in
-/// `line` (RFC 9110, section 5.6.4).
+/// Cuts a quoted-string off the end of `open`, which lacks the closing quote, and leaves what
+/// precedes it in `line` (RFC 9110, section 5.6.4).
 fn cut_quoted<'a>(open: &'a [u8], line: &mut &'a [u8]) -> Option<Vec<u8>> {
     let mut start = open.len();
     loop {
@@ -177,7 +177,7 @@ fn cut_quoted<'a>(open: &'a [u8], line: &mut &'a [u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Cuts off the longest end of `line` whose bytes are all `of` a kind. `None` if it is empty.
+/// Cuts off the longest end of `line` whose bytes are all `of` one kind. `None` if it is empty.
 fn cut_while<'a>(line: &mut &'a [u8], of: impl Fn(u8) -> bool) -> Option<&'a [u8]> {
     let start = line.iter().rposition(|byte| !of(*byte)).map_or(0, |at| at + 1);
     let (rest, end) = line.split_at(start);

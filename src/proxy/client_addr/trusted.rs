@@ -1,6 +1,6 @@
-//! Whose word is believed: `proxy.trusted`.
+//! Which peers are trusted: `proxy.trusted`.
 //!
-//! Owns how its entries are written and compared. It does not know what they are believed to say.
+//! Owns how its entries are written and compared. It does not know what they are trusted with.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,30 +11,30 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::ClientAddr;
 use crate::net::listen::PeerAddr;
 
-/// Whose word is believed: an entry of `proxy.trusted`.
+/// Who is trusted: an entry of `proxy.trusted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedPeer {
-    /// `10.0.0.0/8`, `::1`.
+    /// Addresses, such as `10.0.0.0/8` or `::1`.
     Network(IpNet),
     /// `unix`: every client of a Unix socket.
     Unix,
 }
 
-/// Why a text is no [`TrustedPeer`].
+/// Why a text is not a [`TrustedPeer`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTrustedError {
     /// Not one of the known forms.
     #[error("not a network: write \"10.0.0.0/8\", \"2001:db8::/32\", \"192.0.2.1\" or \"unix\"")]
     Form,
-    /// A name where an address is due: what it resolves to may change without notice.
+    /// A host name, which may resolve to another address without notice.
     #[error("host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"")]
     Name,
-    /// No prefix, or one of more bits than the address has.
-    #[error("the prefix of such a network is a number from 0 to {0}")]
+    /// The prefix is missing, or has more bits than the address.
+    #[error("the prefix of this network must be a number from 0 to {0}")]
     Prefix(u8),
-    /// Bits behind the prefix are set, so it is not clear which of two things is meant.
+    /// Bits after the prefix are set, so it is unclear whether the network or the address is meant.
     #[error(
-        "an address within a network: write \"{0}\" for the network or \"{1}\" for the address"
+        "an address inside a network: write \"{0}\" for the network or \"{1}\" for the address"
     )]
     HostBits(IpNet, IpAddr),
 }
@@ -79,7 +79,7 @@ impl FromStr for TrustedPeer {
     }
 }
 
-/// Addresses are compared in their canonical form, where an IPv4 address within IPv6 is IPv4.
+/// Addresses are compared in canonical form, where an IPv4-mapped IPv6 address is IPv4.
 fn canonical(network: IpNet) -> IpNet {
     const MAPPED: u8 = 96;
     match network {
@@ -100,12 +100,12 @@ impl fmt::Display for TrustedPeer {
     }
 }
 
-/// Whose word is believed: `proxy.trusted`.
+/// Everyone who is trusted: `proxy.trusted`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trusted(Vec<TrustedPeer>);
 
 impl Default for Trusted {
-    /// This machine.
+    /// This machine: loopback and Unix sockets.
     fn default() -> Self {
         let loopback = [
             Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into(),
@@ -122,7 +122,7 @@ impl FromIterator<TrustedPeer> for Trusted {
 }
 
 impl Trusted {
-    /// Whether what `peer` says of others is believed.
+    /// Whether `peer` is believed when it speaks for others.
     #[must_use]
     pub fn contains(&self, peer: PeerAddr) -> bool {
         self.trusts(peer.into())
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_trusted_is_a_network_an_address_or_unix() {
-        for (text, due) in [
+        for (text, expected) in [
             ("10.0.0.0/8", Ok("10.0.0.0/8")),
             ("192.0.2.1", Ok("192.0.2.1/32")),
             ("2001:db8::/32", Ok("2001:db8::/32")),
@@ -163,13 +163,13 @@ mod tests {
             (
                 "10.0.0.1/8",
                 Err(
-                    "an address within a network: write \"10.0.0.0/8\" for the network or \"10.0.0.1\" for the address",
+                    "an address inside a network: write \"10.0.0.0/8\" for the network or \"10.0.0.1\" for the address",
                 ),
             ),
             (
                 "2001:db8::1/32",
                 Err(
-                    "an address within a network: write \"2001:db8::/32\" for the network or \"2001:db8::1\" for the address",
+                    "an address inside a network: write \"2001:db8::/32\" for the network or \"2001:db8::1\" for the address",
                 ),
             ),
             (
@@ -184,10 +184,10 @@ mod tests {
                     "host names are not resolved: write an address or a network, e.g. \"192.0.2.0/24\"",
                 ),
             ),
-            ("10.0.0.0/33", Err("the prefix of such a network is a number from 0 to 32")),
-            ("10.0.0.0/", Err("the prefix of such a network is a number from 0 to 32")),
-            ("::/129", Err("the prefix of such a network is a number from 0 to 128")),
-            ("::/999", Err("the prefix of such a network is a number from 0 to 128")),
+            ("10.0.0.0/33", Err("the prefix of this network must be a number from 0 to 32")),
+            ("10.0.0.0/", Err("the prefix of this network must be a number from 0 to 32")),
+            ("::/129", Err("the prefix of this network must be a number from 0 to 128")),
+            ("::/999", Err("the prefix of this network must be a number from 0 to 128")),
             (
                 "10.0.0.0/255.0.0.0",
                 Err(
@@ -233,7 +233,7 @@ mod tests {
         ] {
             let read = text.parse::<TrustedPeer>();
             let read = read.map(|peer| peer.to_string()).map_err(|error| error.to_string());
-            assert_eq!(read, due.map(Into::into).map_err(Into::into), "{text:?}");
+            assert_eq!(read, expected.map(Into::into).map_err(Into::into), "{text:?}");
         }
     }
 }

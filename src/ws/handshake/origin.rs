@@ -1,32 +1,32 @@
-//! Which pages may open a WebSocket: RFC 6455, sections 4.2.2 item 4, and 10.2.
+//! Which pages may open a WebSocket: RFC 6455, section 4.2.2, item 4, and section 10.2.
 //!
-//! Owns how origins are written and compared. It does not know requests: whose host is compared is
-//! decided by its caller.
+//! Owns how origins are written and compared. It does not know requests: the caller decides which
+//! host they are compared with.
 //!
-//! Browsers let any page open a WebSocket to any host, and say which page it was; other clients say
-//! nothing, or what they like. Source of the written form: RFC 6454, section 6.2.
+//! Browsers let any page open a WebSocket to any host, and say where the page came from; other
+//! clients say nothing, or whatever they like. Origins are written as in RFC 6454, section 6.2.
 
 use std::fmt;
 use std::str::FromStr;
 
 use hyper::http::uri::Authority;
 
-/// Which origins are admitted: `origins` in the configuration.
+/// Which origins are allowed: `origins` in the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origins {
-    /// Whatever page it is.
+    /// All of them.
     #[default]
     Any,
-    /// Pages from the host that the request names, port included.
+    /// That of the host and port that the request names.
     SameHost,
     /// The listed ones.
     Only(Vec<Origin>),
 }
 
 impl Origins {
-    /// Whether a page of this origin is admitted, on a request for this host.
+    /// Whether a page of this origin may send a request to this host.
     #[must_use]
-    pub fn admit(&self, origin: &str, host: &str) -> bool {
+    pub fn allow(&self, origin: &str, host: &str) -> bool {
         match self {
             Self::Any => true,
             Self::SameHost => is_same_host(origin, host),
@@ -35,7 +35,7 @@ impl Origins {
     }
 }
 
-/// The port is the scheme's own where one is missing: a proxy may drop it, a browser always does.
+/// A missing port is the scheme's default: browsers always leave that out, and a proxy may.
 fn is_same_host(origin: &str, host: &str) -> bool {
     let Some((scheme, origin)) = origin.split_once("://") else { return false };
     let Some(default) = default_port(scheme) else { return false };
@@ -56,24 +56,24 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// A scheme, a host and perhaps a port, exactly as browsers write them.
+/// A scheme, a host and possibly a port, exactly as browsers write them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
-/// Why a text is no [`Origin`].
+/// Why a text is not an [`Origin`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseOriginError {
-    /// Not scheme and host.
+    /// It has no scheme, or no valid host.
     #[error("not an origin: write scheme, host and port, such as \"https://example.com:8443\"")]
     Form,
-    /// A path, a query or a slash at the end.
+    /// It has a path, a query or a trailing slash.
     #[error("an origin ends with the host or port: write \"{0}\"")]
     Path(String),
-    /// Browsers write hosts in lower case.
+    /// It has capitals, which browsers do not write.
     #[error("browsers write origins in lower case: write \"{0}\"")]
     Case(String),
-    /// Browsers leave it out.
-    #[error("browsers leave out the usual port: write \"{0}\"")]
+    /// It has the scheme's default port, which browsers leave out.
+    #[error("browsers leave out the default port: write \"{0}\"")]
     DefaultPort(String),
 }
 
@@ -113,9 +113,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn look_alikes_of_a_listed_origin_are_refused() {
+    fn lookalikes_of_a_listed_origin_are_refused() {
         let only = Origins::Only(vec!["https://example.com".parse().unwrap()]);
-        assert!(only.admit("https://example.com", "whatever"));
+        assert!(only.allow("https://example.com", "whatever"));
         for other in [
             "http://example.com",
             "https://example.com:8443",
@@ -130,7 +130,7 @@ mod tests {
             "null",
             "",
         ] {
-            assert!(!only.admit(other, "example.com"), "{other}");
+            assert!(!only.allow(other, "example.com"), "{other}");
         }
     }
 
@@ -152,7 +152,7 @@ mod tests {
             ("null", "null", false),
             ("null", "", false),
         ] {
-            assert_eq!(Origins::SameHost.admit(origin, host), same, "{origin} on {host}");
+            assert_eq!(Origins::SameHost.allow(origin, host), same, "{origin} on {host}");
         }
     }
 
