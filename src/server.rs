@@ -5,7 +5,7 @@
 //!
 //! Source: systemd's daemon(7) and sd_notify(3).
 
-mod places;
+mod entrance;
 mod pulse;
 
 use std::future::poll_fn;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::places::Entrance;
+use self::entrance::Entrance;
 use self::pulse::{Pulse, Status, every};
 use crate::config::{Changes, Config, ConfigError};
 use crate::http::admission::{Admission, Lane};

@@ -129,7 +129,8 @@ pub async fn serve<S: Transport>(
     let answer = match within(&admission, head_due.0, reading).await {
         Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
             caller.proxy = proxy;
-            match answer(head, &router, &mut caller).await {
+            // Boxed, so that a connection without a head does not carry hyper's state.
+            match Box::pin(answer(head, &router, &mut caller)).await {
                 Ok((bytes, None)) => bytes,
                 Ok((bytes, Some(opening))) => {
                     let written = timeout_at(

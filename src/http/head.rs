@@ -76,7 +76,9 @@ enum Line {
     Before,
     Request(RequestLine),
     /// A field, or the empty line that ends the head.
-    Field { is_empty: bool },
+    Field {
+        is_empty: bool,
+    },
 }
 
 impl Default for Scan {
