@@ -1,22 +1,26 @@
-//! The configuration: `/etc/wsecho.toml` and what it means.
+//! The configuration: what `/etc/wsecho.toml` says, checked and typed.
 //!
-//! Owns the names of the keys, TOML, and the line and column in every finding. Each value's type
-//! belongs to the module that acts on it; this one puts them together. It does not know the
-//! command line's syntax, nor when a file is read again.
+//! Owns the settings as a whole: each one's type belongs to the module that acts on it, and this
+//! one puts them together. What is known about each key is in [`keys`]; nothing here knows the
+//! command line, nor when a file is read again.
 //!
-//! Source: TOML 1.1. Defaults are those of `config/wsecho.toml`, which a test compares.
+//! Source: TOML 1.1.
 
 mod advice;
+mod field;
+pub mod keys;
 mod read;
+mod source;
 mod value;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::read::{Document, Position, Table};
-use self::value::{Addr, ByteSize, EndpointPath, Mode, Peer, Prefix, Seconds, Whole};
+use self::field::{Applies, Draft};
+use self::keys::{ENDPOINT, KEYS, Key};
+use self::read::{Document, Table};
+pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, Source};
 use crate::net::listen::ListenAddr;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
@@ -26,30 +30,27 @@ use crate::ws::engine::Echo;
 use crate::ws::handshake::{Origins, Subprotocols};
 use crate::ws::session::Timeouts;
 
-/// Where the configuration is looked for unless told otherwise.
-pub const DEFAULT_PATH: &str = "/etc/wsecho.toml";
-
-/// Everything the service is told.
+/// All settings of the service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// What only a restart changes.
+    /// Settings that only a restart changes.
     pub boot: Boot,
-    /// What a reload changes, for connections accepted from then on.
+    /// Settings that a reload changes, for connections accepted from then on.
     pub policy: Arc<Policy>,
 }
 
-/// Settings that hold from start to end.
+/// Settings that hold for the life of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {
     /// `bind`.
     pub bind: Vec<ListenAddr>,
-    /// `admin.bind`: where metrics are to be had; nowhere by default.
+    /// `admin.bind`: where metrics are available; nowhere by default.
     pub admin: Vec<ListenAddr>,
     /// `unix_mode`: the permissions of Unix sockets.
     pub unix_mode: u32,
-    /// `workers`: threads; 0 means one per core.
+    /// `workers`: 0 means one per core.
     pub workers: usize,
-    /// `limits.max_connections`; where it is not given, 10,000 or what the machine allows.
+    /// `limits.max_connections`; if absent, 10,000 or what the machine allows.
     pub max_connections: Option<usize>,
     /// `limits.buffer_budget`, in bytes.
     pub buffer_budget: usize,
@@ -57,7 +58,7 @@ pub struct Boot {
     pub log_format: Format,
 }
 
-/// Settings that a connection keeps from its accept on.
+/// Settings under which a connection is accepted, and which it keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// `[[endpoint]]`, in the order of the file.
@@ -70,9 +71,9 @@ pub struct Policy {
     pub proxy: Proxy,
     /// `limits.max_message_size`, in bytes.
     pub max_message_size: u64,
-    /// `limits.max_connections_per_client`; 0 means any number.
+    /// `limits.max_connections_per_client`: 0 means no limit.
     pub max_connections_per_client: usize,
-    /// `timeouts.handshake`: from accept to a complete request head.
+    /// `timeouts.handshake`.
     pub handshake_timeout: Duration,
     /// The rest of `[timeouts]`; `close` also bounds the writing of an answer.
     pub timeouts: Timeouts,
@@ -87,13 +88,13 @@ pub struct Policy {
 pub struct Endpoint {
     /// The path, compared byte by byte.
     pub path: String,
-    /// What goes before each text message.
+    /// Prepended to each text message.
     pub prefix: Box<str>,
-    /// Which subprotocol is confirmed.
+    /// Which subprotocol to confirm.
     pub subprotocols: Subprotocols,
 }
 
-/// `[proxy]`: what stands in front, and what is believed of it.
+/// `[proxy]`: what is believed of a proxy in front.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxy {
     /// `trusted`.
@@ -102,69 +103,30 @@ pub struct Proxy {
     pub protocol: Expect,
 }
 
-/// The keys in which two configurations differ.
+/// The keys whose values differ between two configurations.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Acted on from the next connection on.
+    /// In effect from the next connection on.
     pub reloaded: Vec<&'static str>,
-    /// Without effect until the service is started anew.
+    /// Without effect until the service is restarted.
     pub need_restart: Vec<&'static str>,
 }
 
 impl Config {
-    /// The keys whose values differ in `new`.
+    /// The keys whose values differ in `new`; all endpoints together are one key.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        fn different(keys: &[(&'static str, bool)]) -> Vec<&'static str> {
-            keys.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
+        let mut changes = Changes::default();
+        for key in KEYS.iter().filter(|key| (key.field.differs)(self, new)) {
+            let list = match key.field.applies {
+                Applies::OnReload => &mut changes.reloaded,
+                Applies::OnRestart => &mut changes.need_restart,
+            };
+            list.push(if key.section() == ENDPOINT { ENDPOINT } else { key.path });
         }
-        // Taken apart whole, so that a new field cannot be forgotten here.
-        let Boot { bind, admin, unix_mode, workers, max_connections, buffer_budget, log_format } =
-            &self.boot;
-        let Policy {
-            endpoints,
-            origins,
-            require_origin,
-            proxy: Proxy { trusted, protocol },
-            max_message_size,
-            max_connections_per_client,
-            handshake_timeout,
-            timeouts: Timeouts { ping_interval, pong, write, close },
-            shutdown: drain::Times { timeout, spread },
-            log_level,
-        } = &*self.policy;
-        let policy = &new.policy;
-        Changes {
-            reloaded: different(&[
-                ("endpoint", *endpoints == policy.endpoints),
-                ("origins", *origins == policy.origins),
-                ("require_origin", *require_origin == policy.require_origin),
-                ("proxy.trusted", *trusted == policy.proxy.trusted),
-                ("proxy.proxy_protocol", *protocol == policy.proxy.protocol),
-                (
-                    "limits.max_connections_per_client",
-                    *max_connections_per_client == policy.max_connections_per_client,
-                ),
-                ("limits.max_message_size", *max_message_size == policy.max_message_size),
-                ("timeouts.handshake", *handshake_timeout == policy.handshake_timeout),
-                ("timeouts.close", *close == policy.timeouts.close),
-                ("timeouts.write", *write == policy.timeouts.write),
-                ("timeouts.ping_interval", *ping_interval == policy.timeouts.ping_interval),
-                ("timeouts.pong", *pong == policy.timeouts.pong),
-                ("shutdown.drain_timeout", *timeout == policy.shutdown.timeout),
-                ("shutdown.drain_spread", *spread == policy.shutdown.spread),
-                ("log.level", *log_level == policy.log_level),
-            ]),
-            need_restart: different(&[
-                ("bind", *bind == new.boot.bind),
-                ("admin.bind", *admin == new.boot.admin),
-                ("unix_mode", *unix_mode == new.boot.unix_mode),
-                ("workers", *workers == new.boot.workers),
-                ("limits.max_connections", *max_connections == new.boot.max_connections),
-                ("limits.buffer_budget", *buffer_budget == new.boot.buffer_budget),
-                ("log.format", *log_format == new.boot.log_format),
-            ]),
-        }
+        // The keys of endpoints stand side by side.
+        changes.reloaded.dedup();
+        changes
     }
 }
 
@@ -204,24 +166,6 @@ impl Default for Policy {
     }
 }
 
-/// What the command line says instead of the file.
-#[derive(Clone, Debug, Default)]
-pub struct Overrides {
-    /// `--bind`: replaces all of `bind`, unless empty.
-    pub bind: Vec<ListenAddr>,
-    /// `--log-level`.
-    pub log_level: Option<Level>,
-}
-
-/// Where the configuration comes from; it can be read again and again.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// `--config`; without it [`DEFAULT_PATH`] is used, and may be missing.
-    pub path: Option<PathBuf>,
-    /// What holds whatever the file says.
-    pub overrides: Overrides,
-}
-
 /// One thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -229,69 +173,8 @@ pub struct Finding {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
-    /// What is wrong, and the remedy.
+    /// What is wrong, and how to fix it.
     pub message: String,
-}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {0}: {1}; correct the path, or make the file readable for this user")]
-    Unreadable(PathBuf, std::io::Error),
-    /// The file is read and wrong.
-    #[error("{}", Listed(.0, .1))]
-    Invalid(PathBuf, Vec<Finding>),
-}
-
-/// All findings, one a line, as compilers print them.
-struct Listed<'a>(&'a Path, &'a [Finding]);
-
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Finding { line, column, message }) in self.1.iter().enumerate() {
-            let newline = if index > 0 { "\n" } else { "" };
-            write!(f, "{newline}{}:{line}:{column}: {message}", self.0.display())?;
-        }
-        Ok(())
-    }
-}
-
-impl Source {
-    /// The file that is read.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
-    }
-
-    /// Reads the file once and wholly.
-    ///
-    /// The second value tells whether there was a file: where the default path is empty, the
-    /// built-in defaults hold.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or with everything that is wrong in it.
-    pub fn load(&self) -> Result<(Config, bool), ConfigError> {
-        let path = self.path();
-        let (mut config, found) = match std::fs::read_to_string(path) {
-            Ok(text) => {
-                let config = parse(&text)
-                    .map_err(|findings| ConfigError::Invalid(path.to_path_buf(), findings))?;
-                (config, true)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.path.is_none() => {
-                (Config::default(), false)
-            }
-            Err(error) => return Err(ConfigError::Unreadable(path.to_path_buf(), error)),
-        };
-        if !self.overrides.bind.is_empty() {
-            config.boot.bind.clone_from(&self.overrides.bind);
-        }
-        if let Some(level) = self.overrides.log_level {
-            Arc::make_mut(&mut config.policy).log_level = level;
-        }
-        Ok((config, found))
-    }
 }
 
 /// Reads a configuration from the text of a file: the defaults, and what the file changes.
@@ -301,110 +184,43 @@ impl Source {
 pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     let document = Document::new(text);
     let mut top = document.parse();
-    let mut boot = Boot::default();
-    let mut policy = Policy::default();
-
-    if let Some(bind) = top.filled::<Addr>("bind") {
-        boot.bind = addresses(&document, "bind", bind, &[]);
-    }
-    let mut admin = top.table("admin");
-    if let Some(bind) = admin.list::<Addr>("bind") {
-        if let Some((at, _)) = bind.iter().find(|(_, Addr(addr))| *addr == ListenAddr::Inherited) {
-            document
-                .find(*at, "admin.bind: sockets passed by systemd are for bind: write an address");
+    let mut draft = Draft::default();
+    for keys in KEYS.chunk_by(|one, next| one.section() == next.section()) {
+        match keys[0].section() {
+            "" => read(keys, &mut top, &mut draft),
+            ENDPOINT => {
+                let tables = top.tables(ENDPOINT);
+                if !tables.is_empty() {
+                    draft.policy.endpoints.clear();
+                }
+                for mut table in tables {
+                    read(keys, &mut table, &mut draft);
+                    table.finish();
+                    draft.policy.endpoints.push(mem::take(&mut draft.endpoint));
+                }
+            }
+            section => {
+                let mut table = top.table(section);
+                read(keys, &mut table, &mut draft);
+                table.finish();
+            }
         }
-        boot.admin = addresses(&document, "admin.bind", bind, &boot.bind);
-    }
-    admin.finish();
-    top.set::<Mode, _>("unix_mode", &mut boot.unix_mode);
-    top.set::<Whole<0, 1024>, _>("workers", &mut boot.workers);
-
-    let mut limits = top.table("limits");
-    limits.set::<Whole<1, 1_000_000>, _>("max_connections", &mut boot.max_connections);
-    limits.set::<ByteSize<125, { 1 << 30 }>, _>("max_message_size", &mut policy.max_message_size);
-    limits.set::<ByteSize<{ 1 << 20 }, { 1 << 40 }>, _>("buffer_budget", &mut boot.buffer_budget);
-    let per_client = &mut policy.max_connections_per_client;
-    limits.set::<Whole<0, 1_000_000>, _>("max_connections_per_client", per_client);
-    limits.finish();
-
-    top.set::<Origins, _>("origins", &mut policy.origins);
-    top.set::<bool, _>("require_origin", &mut policy.require_origin);
-
-    let mut proxy = top.table("proxy");
-    if let Some(trusted) = proxy.list::<Peer>("trusted") {
-        policy.proxy.trusted = trusted.into_iter().map(|(_, Peer(peer))| peer).collect();
-    }
-    proxy.set::<Expect, _>("proxy_protocol", &mut policy.proxy.protocol);
-    proxy.finish();
-
-    let mut timeouts = top.table("timeouts");
-    timeouts.set::<Seconds<1>, _>("handshake", &mut policy.handshake_timeout);
-    let session = &mut policy.timeouts;
-    timeouts.set::<Seconds<1>, _>("close", &mut session.close);
-    timeouts.set::<Seconds<1>, _>("write", &mut session.write);
-    timeouts.set::<Seconds<1>, _>("ping_interval", &mut session.ping_interval);
-    timeouts.set::<Seconds<1>, _>("pong", &mut session.pong);
-    timeouts.finish();
-
-    let mut shutdown = top.table("shutdown");
-    shutdown.set::<Seconds<0>, _>("drain_timeout", &mut policy.shutdown.timeout);
-    if let Some(at) = shutdown.set::<Seconds<0>, _>("drain_spread", &mut policy.shutdown.spread) {
-        if policy.shutdown.spread > policy.shutdown.timeout {
-            document.find(at, "shutdown.drain_spread is longer than drain_timeout: lower it");
-        }
-    }
-    shutdown.finish();
-
-    let mut log = top.table("log");
-    log.set::<Level, _>("level", &mut policy.log_level);
-    log.set::<Format, _>("format", &mut boot.log_format);
-    log.finish();
-
-    let given = top.tables("endpoint");
-    if !given.is_empty() {
-        policy.endpoints = endpoints(&document, given);
     }
     top.finish();
-    document.into_result(Config { boot, policy: Arc::new(policy) })
+    let findings = document.into_findings();
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    Ok(Config { boot: draft.boot, policy: Arc::new(draft.policy) })
 }
 
-/// The addresses of a list, each of them once and none of those that are taken.
-fn addresses(
-    document: &Document<'_>,
-    key: &str,
-    given: Vec<(Position, Addr)>,
-    taken: &[ListenAddr],
-) -> Vec<ListenAddr> {
-    let mut bind: Vec<ListenAddr> = Vec::new();
-    for (at, Addr(addr)) in given {
-        let any_port = matches!(&addr, ListenAddr::Tcp(tcp) if tcp.port() == 0);
-        if bind.contains(&addr) && !any_port {
-            document.find(at, format!("{key}: \"{addr}\" stands here twice: remove one"));
+/// Reads the keys of one table.
+fn read(keys: &[Key], table: &mut Table<'_, '_>, draft: &mut Draft) {
+    for key in keys {
+        match table.take(key.name(), key.path) {
+            Some(entry) => (key.field.read)(draft, &entry),
+            None if key.default.is_none() => table.missing(key.path),
+            None => {}
         }
-        if taken.contains(&addr) && !any_port {
-            document.find(at, format!("{key}: \"{addr}\" stands in bind too: use another port"));
-        }
-        bind.push(addr);
     }
-    bind
-}
-
-/// The endpoints of the file, each path once.
-fn endpoints(document: &Document<'_>, given: Vec<Table<'_, '_>>) -> Vec<Endpoint> {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
-    for mut table in given {
-        let mut endpoint = Endpoint::default();
-        if let Some((at, EndpointPath(path))) = table.required("path", "\"/socket\"") {
-            if endpoints.iter().any(|other| other.path == path) {
-                let twice = format!("endpoint.path: \"{path}\" stands here twice: remove one");
-                document.find(at, twice);
-            }
-            endpoint.path = path;
-        }
-        table.set::<Prefix, _>("prefix", &mut endpoint.prefix);
-        table.set::<Subprotocols, _>("subprotocols", &mut endpoint.subprotocols);
-        table.finish();
-        endpoints.push(endpoint);
-    }
-    endpoints
 }

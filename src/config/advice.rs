@@ -1,6 +1,6 @@
-//! What is valid in a configuration and may still surprise its owner on this host.
+//! What is valid in a configuration but may surprise on this host.
 //!
-//! Owns the thresholds. It does not know where a value was written.
+//! Owns the thresholds. It does not know where a value comes from.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Config {
         })
     }
 
-    /// A warning if fewer connections than the default are served, for want of descriptors.
+    /// A warning if too few descriptors are allowed for the default number of connections.
     #[must_use]
     pub fn clamped(&self, machine: Machine) -> Option<String> {
         let Capacity { admitted, .. } = self.capacity(machine).ok()?;
@@ -37,10 +37,10 @@ impl Config {
         })
     }
 
-    /// What an administrator should know before running this here: a sentence each.
+    /// What an administrator should know before running this here, one sentence each.
     #[must_use]
     pub fn warnings(&self, machine: Machine) -> Vec<String> {
-        /// The unit's `TimeoutStopSec=40s`, less a reserve.
+        /// The unit's `TimeoutStopSec=40s`, with some reserve.
         const LONGEST_DRAIN: Duration = Duration::from_secs(35);
         let mut warnings = Vec::new();
         match self.capacity(machine) {

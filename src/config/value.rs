@@ -1,20 +1,33 @@
-//! The kinds of value a key can have, each with the message that explains it.
+//! The kinds of value that a key can have: syntax, range, and the message for a bad value.
 //!
-//! Owns how a value is written in the file, and its range. It does not know which key it is for.
+//! It does not know which keys there are.
+
+mod word;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
 
-use crate::net::field::is_token;
+pub(super) use self::word::Word;
 use crate::net::listen::ListenAddr;
 use crate::proxy::client_addr::TrustedPeer;
-use crate::ws::handshake::{Origin, Origins, Subprotocols};
 
-/// Reads a value that is a string, or complains with what was expected.
+/// A value as it is written in the file.
+pub(super) trait Value: DeserializeOwned {
+    /// Its type and range, as wsecho.toml(5) states them.
+    fn kind() -> String;
+}
+
+impl Value for bool {
+    fn kind() -> String {
+        "true or false".to_owned()
+    }
+}
+
+/// Reads a string; any other type is refused with what was expected.
 fn text<'de, D, T>(
     deserializer: D,
     expected: &'static str,
@@ -45,15 +58,29 @@ pub(super) struct Seconds<const MIN: u64>(Duration);
 
 impl<'de, const MIN: u64> Deserialize<'de> for Seconds<MIN> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const MAX: Duration = Duration::from_secs(24 * 60 * 60);
-        text(deserializer, "a duration with its unit in quotes, such as \"10s\"", |text| {
-            let duration = humantime::parse_duration(text)
-                .map_err(|error| format!("{text:?} is no duration such as \"10s\": {error}"))?;
-            if duration < Duration::from_millis(MIN) || duration > MAX {
-                return Err(format!("{text:?} is out of range: {MIN}ms to 24h"));
+        text(deserializer, "a duration in quotes with its unit, such as \"10s\"", |text| {
+            let duration = humantime::parse_duration(text).map_err(|_| {
+                format!("{text:?} is not a duration; write it with a unit, such as \"10s\"")
+            })?;
+            if duration < Duration::from_millis(MIN) || duration > Self::MAX {
+                return Err(format!("{text:?} is out of range ({})", Self::range()));
             }
             Ok(Self(duration))
         })
+    }
+}
+
+impl<const MIN: u64> Seconds<MIN> {
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn range() -> String {
+        format!("{} to 24h", humantime::format_duration(Duration::from_millis(MIN)))
+    }
+}
+
+impl<const MIN: u64> Value for Seconds<MIN> {
+    fn kind() -> String {
+        format!("duration from {}", Self::range())
     }
 }
 
@@ -68,18 +95,31 @@ pub(super) struct ByteSize<const MIN: u64, const MAX: u64>(u64);
 
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for ByteSize<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer, "a size with its unit in quotes, such as \"1 MiB\"", |text| {
+        text(deserializer, "a size in quotes with its unit, such as \"1 MiB\"", |text| {
             let unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
             let size =
                 text.parse::<bytesize::ByteSize>().ok().filter(|_| unit).ok_or_else(|| {
-                    format!("{text:?} is no size such as \"1 MiB\", \"64 KiB\" or \"500 B\"")
+                    format!("{text:?} is not a size; write it with a unit, such as \"1 MiB\"")
                 })?;
             if (MIN..=MAX).contains(&size.as_u64()) {
                 return Ok(Self(size.as_u64()));
             }
-            let [min, max] = [MIN, MAX].map(bytesize::ByteSize);
-            Err(format!("{text:?} is out of range: {min} to {max}"))
+            Err(format!("{text:?} is out of range ({})", Self::range()))
         })
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> ByteSize<MIN, MAX> {
+    fn range() -> String {
+        let [min, max] =
+            [MIN, MAX].map(|bytes| bytesize::ByteSize(bytes).to_string().replace(".0 ", " "));
+        format!("{min} to {max}")
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> Value for ByteSize<MIN, MAX> {
+    fn kind() -> String {
+        format!("size from {}", Self::range())
     }
 }
 
@@ -113,11 +153,17 @@ impl<'de, const MIN: i64, const MAX: i64> Deserialize<'de> for Whole<MIN, MAX> {
                 usize::try_from(number)
                     .ok()
                     .filter(|_| (MIN..=MAX).contains(&number))
-                    .ok_or_else(|| E::custom(format!("{number} is out of range: {MIN} to {MAX}")))
+                    .ok_or_else(|| E::custom(format!("{number} is out of range ({MIN} to {MAX})")))
             }
         }
 
         deserializer.deserialize_i64(InRange::<MIN, MAX>).map(Self)
+    }
+}
+
+impl<const MIN: i64, const MAX: i64> Value for Whole<MIN, MAX> {
+    fn kind() -> String {
+        format!("number from {MIN} to {MAX}")
     }
 }
 
@@ -143,8 +189,14 @@ impl<'de> Deserialize<'de> for Mode {
                 .ok()
                 .filter(|mode| *mode <= 0o777)
                 .map(Self)
-                .ok_or_else(|| format!("{text:?} is no octal mode from \"0\" to \"0777\""))
+                .ok_or_else(|| format!("{text:?} is not an octal mode from \"0\" to \"0777\""))
         })
+    }
+}
+
+impl Value for Mode {
+    fn kind() -> String {
+        "octal mode from \"0\" to \"0777\"".to_owned()
     }
 }
 
@@ -154,7 +206,7 @@ impl From<Mode> for u32 {
     }
 }
 
-/// An address to listen on.
+/// An address to listen on, one of a list.
 pub(super) struct Addr(pub(super) ListenAddr);
 
 impl<'de> Deserialize<'de> for Addr {
@@ -165,7 +217,13 @@ impl<'de> Deserialize<'de> for Addr {
     }
 }
 
-/// Whose word is believed.
+impl Value for Addr {
+    fn kind() -> String {
+        "address or list of addresses".to_owned()
+    }
+}
+
+/// A peer to trust, one of a list.
 pub(super) struct Peer(pub(super) TrustedPeer);
 
 impl<'de> Deserialize<'de> for Peer {
@@ -176,19 +234,32 @@ impl<'de> Deserialize<'de> for Peer {
     }
 }
 
-/// What stands before a text: short, because an empty message is answered with it.
+impl Value for Peer {
+    fn kind() -> String {
+        "list of networks, addresses and \"unix\"".to_owned()
+    }
+}
+
+/// The prefix of an endpoint. It is short because even an empty message is answered with it.
 pub(super) struct Prefix(Box<str>);
+
+impl Prefix {
+    /// In bytes.
+    const MAX: usize = 1024;
+}
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// The most bytes of a prefix.
-        const MAX: usize = 1024;
-        text(deserializer, "a text in quotes", |text| {
-            if text.len() > MAX {
-                return Err(format!("{} bytes are too many: {MAX} at most", text.len()));
-            }
+        text(deserializer, "text in quotes", |text| {
+            at_most(Self::MAX, text)?;
             Ok(Self(text.into()))
         })
+    }
+}
+
+impl Value for Prefix {
+    fn kind() -> String {
+        format!("text of at most {} bytes", Self::MAX)
     }
 }
 
@@ -198,100 +269,49 @@ impl From<Prefix> for Box<str> {
     }
 }
 
-/// The path of an endpoint: absolute, as it stands in a request, and not one of the service's own.
+fn at_most(max: usize, text: &str) -> Result<(), String> {
+    if text.len() > max {
+        return Err(format!("{} bytes is too long; the limit is {max}", text.len()));
+    }
+    Ok(())
+}
+
+/// The path of an endpoint: absolute, as in a request line, and not one of the service's own.
 pub(super) struct EndpointPath(pub(super) String);
+
+impl EndpointPath {
+    /// In bytes: the log shows it once per session.
+    const MAX: usize = 256;
+    /// The service's own paths. `/info` is not served yet: it is reserved so that no endpoint is
+    /// in its way when it is.
+    const RESERVED: [&str; 3] = ["/healthz", "/info", "/metrics"];
+}
 
 impl<'de> Deserialize<'de> for EndpointPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const RESERVED: [&str; 3] = ["/healthz", "/info", "/metrics"];
-        // It stands in every session's line of the log.
-        const MAX: usize = 256;
         text(deserializer, "a path in quotes, such as \"/socket\"", |text| {
             if !text.starts_with('/') {
-                return Err(format!("{text:?} is relative: write \"/{text}\""));
+                return Err(format!("{text:?} is not absolute; write \"/{text}\""));
             }
-            if text.len() > MAX {
-                return Err(format!("{} bytes are too many: {MAX} at most", text.len()));
-            }
-            if RESERVED.contains(&text) {
-                return Err(format!("{text:?} is a path of the service itself: choose another"));
+            at_most(Self::MAX, text)?;
+            if Self::RESERVED.contains(&text) {
+                return Err(format!("{text:?} is reserved; choose another path"));
             }
             match text.parse::<PathAndQuery>() {
                 Ok(parsed) if parsed.path() == text => Ok(Self(text.to_owned())),
                 _ => Err(format!(
-                    "{text:?} is not the path of a URL: leave out ?, # and blanks, and encode \
-                     other characters with %"
+                    "{text:?} is not a URL path; leave out ?, # and spaces, and percent-encode \
+                     other special characters"
                 )),
             }
         })
     }
 }
 
-/// Reads a value that is one of two words, or a list of what `parse` understands.
-fn word_or_list<'de, D, T, I>(
-    deserializer: D,
-    words: [(&'static str, T); 2],
-    what: &'static str,
-    parse: fn(&str) -> Result<I, String>,
-    list: fn(Vec<I>) -> T,
-) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    struct WordOrList<T, I> {
-        words: [(&'static str, T); 2],
-        what: &'static str,
-        parse: fn(&str) -> Result<I, String>,
-        list: fn(Vec<I>) -> T,
-    }
-
-    impl<'de, T, I> Visitor<'de> for WordOrList<T, I> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let [(one, _), (other, _)] = &self.words;
-            write!(f, "\"{one}\", \"{other}\" or a list of {}", self.what)
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-            let [(one, _), (other, _)] = &self.words;
-            let wrong = format!(
-                "{text:?} is neither \"{one}\" nor \"{other}\"; write [{text:?}] for a list"
-            );
-            let mut words = self.words.into_iter();
-            words.find(|(word, _)| *word == text).map(|(_, value)| value).ok_or(E::custom(wrong))
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
-            let mut listed = Vec::new();
-            while let Some(item) = items.next_element::<String>()? {
-                listed.push((self.parse)(&item).map_err(A::Error::custom)?);
-            }
-            Ok((self.list)(listed))
-        }
-    }
-
-    deserializer.deserialize_any(WordOrList { words, what, parse, list })
-}
-
-impl<'de> Deserialize<'de> for Subprotocols {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse = |name: &str| {
-            if is_token(name.as_bytes()) {
-                return Ok(name.to_owned());
-            }
-            Err(format!("{name:?} is no token: use letters, digits and !#$%&'*+-.^_`|~"))
-        };
-        let words = [("any", Self::Any), ("none", Self::None)];
-        word_or_list(deserializer, words, "names", parse, Self::Only)
-    }
-}
-
-impl<'de> Deserialize<'de> for Origins {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse =
-            |text: &str| text.parse::<Origin>().map_err(|error| format!("{text:?}: {error}"));
-        let words = [("any", Self::Any), ("same-host", Self::SameHost)];
-        word_or_list(deserializer, words, "origins", parse, Self::Only)
+impl Value for EndpointPath {
+    fn kind() -> String {
+        let [paths @ .., last] = Self::RESERVED;
+        let (max, paths) = (Self::MAX, paths.join(", "));
+        format!("path of at most {max} bytes, other than {paths} and {last}")
     }
 }

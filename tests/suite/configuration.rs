@@ -1,4 +1,4 @@
-//! The configuration file: every finding at once, with its place and its remedy.
+//! The configuration file: all findings at once, each with its position and its remedy.
 
 use std::time::Duration;
 
@@ -86,12 +86,12 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn one_address_may_stand_without_a_list() {
+fn a_single_address_needs_no_list() {
     assert_eq!(parse("bind = \"[::1]:0\"").unwrap().boot.bind[0].to_string(), "[::1]:0");
 }
 
 #[test]
-fn each_mistake_is_found_where_it_stands_and_names_its_remedy() {
+fn each_mistake_is_reported_at_its_position_with_its_remedy() {
     let cases = [
         ("bnd = 1", "1:1: unknown key \"bnd\"; did you mean \"bind\"?"),
         (
@@ -99,77 +99,89 @@ fn each_mistake_is_found_where_it_stands_and_names_its_remedy() {
             "2:1: unknown key \"handshak\" in [timeouts]; did you mean \"handshake\"?",
         ),
         ("[timeots]\nclose = \"1s\"", "1:2: unknown key \"timeots\"; did you mean \"timeouts\"?"),
-        ("[log]\ncolour = 1", "2:1: unknown key \"colour\" in [log]; there are level, format"),
+        ("[log]\ncolour = 1", "2:1: unknown key \"colour\" in [log]; valid keys: level, format"),
         (
             "bind = 5",
             "1:8: bind: invalid type: integer `5`, expected an address in quotes, such as \"127.0.0.1:8888\"",
         ),
-        ("bind = []", "1:8: bind: the list is empty"),
+        ("bind = []", "1:8: bind: the list is empty; add an address"),
         ("bind = [\"127.0.0.1:1\", \"x\"]", "1:24: bind: \"x\": not an address to listen on"),
-        ("bind = [\"[::1]:1\", \"[::1]:1\"]", "1:20: bind: \"[::1]:1\" stands here twice"),
+        (
+            "bind = [\"[::1]:1\", \"[::1]:1\"]",
+            "1:20: bind: \"[::1]:1\" is listed twice; remove one",
+        ),
         (
             "unix_mode = 660",
             "1:13: unix_mode: invalid type: integer `660`, expected an octal mode in quotes, such as \"0660\"",
         ),
-        ("unix_mode = \"0888\"", "1:13: unix_mode: \"0888\" is no octal mode"),
+        ("unix_mode = \"0888\"", "1:13: unix_mode: \"0888\" is not an octal mode"),
         (
             "workers = \"2\"",
             "1:11: workers: invalid type: string \"2\", expected a number from 0 to 1024",
         ),
-        ("workers = -1", "1:11: workers: -1 is out of range: 0 to 1024"),
+        ("workers = -1", "1:11: workers: -1 is out of range (0 to 1024)"),
         (
             "timeouts.close = 10",
-            "1:18: timeouts.close: invalid type: integer `10`, expected a duration with its unit in quotes, such as \"10s\"",
+            "1:18: timeouts.close: invalid type: integer `10`, expected a duration in quotes with its unit, such as \"10s\"",
         ),
-        ("timeouts.close = \"10\"", "1:18: timeouts.close: \"10\" is no duration such as \"10s\""),
-        ("timeouts.close = \"0s\"", "1:18: timeouts.close: \"0s\" is out of range: 1ms to 24h"),
+        (
+            "timeouts.close = \"10\"",
+            "1:18: timeouts.close: \"10\" is not a duration; write it with a unit, such as \"10s\"",
+        ),
+        ("timeouts.close = \"0s\"", "1:18: timeouts.close: \"0s\" is out of range (1ms to 24h)"),
         (
             "limits.max_message_size = 1048576",
-            "1:27: limits.max_message_size: invalid type: integer `1048576`, expected a size with its unit in quotes, such as \"1 MiB\"",
+            "1:27: limits.max_message_size: invalid type: integer `1048576`, expected a size in quotes with its unit, such as \"1 MiB\"",
         ),
         (
             "limits.max_message_size = \"1048576\"",
-            "1:27: limits.max_message_size: \"1048576\" is no size such as \"1 MiB\"",
+            "1:27: limits.max_message_size: \"1048576\" is not a size; write it with a unit, such as \"1 MiB\"",
         ),
         (
             "limits.max_message_size = \"2 GiB\"",
-            "1:27: limits.max_message_size: \"2 GiB\" is out of range",
+            "1:27: limits.max_message_size: \"2 GiB\" is out of range (125 B to 1 GiB)",
         ),
         (
             "limits.max_connections = 0",
-            "1:26: limits.max_connections: 0 is out of range: 1 to 1000000",
+            "1:26: limits.max_connections: 0 is out of range (1 to 1000000)",
         ),
-        ("limits = 5", "1:10: limits is a table: write [limits]"),
+        ("limits = 5", "1:10: limits is a table; write [limits]"),
         (
             "shutdown.drain_spread = \"31s\"",
-            "1:25: shutdown.drain_spread is longer than drain_timeout",
+            "1:25: shutdown.drain_spread: longer than drain_timeout; lower it",
         ),
         (
             "log.level = \"loud\"",
-            "1:13: log.level: unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`",
+            "1:13: log.level: \"loud\" is unknown; write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         ),
-        ("[endpoint]\npath = \"/a\"", "1:1: endpoint is a list of tables: write [[endpoint]]"),
-        ("[[endpoint]]\nprefix = \"\"", "1:1: endpoint.path is missing: write path = "),
-        ("[[endpoint]]\npath = \"a\"", "2:8: endpoint.path: \"a\" is relative: write \"/a\""),
+        ("[endpoint]\npath = \"/a\"", "1:1: endpoint is an array of tables; write [[endpoint]]"),
+        (
+            "[[endpoint]]\nprefix = \"\"",
+            "1:1: endpoint.path is missing; every [[endpoint]] needs it",
+        ),
+        ("[[endpoint]]\npath = \"a\"", "2:8: endpoint.path: \"a\" is not absolute; write \"/a\""),
         (
             "[[endpoint]]\npath = \"/info\"",
-            "2:8: endpoint.path: \"/info\" is a path of the service itself",
+            "2:8: endpoint.path: \"/info\" is reserved; choose another path",
         ),
-        ("[[endpoint]]\npath = \"/a?b\"", "2:8: endpoint.path: \"/a?b\" is not the path of a URL"),
+        (
+            "[[endpoint]]\npath = \"/a?b\"",
+            "2:8: endpoint.path: \"/a?b\" is not a URL path; leave out",
+        ),
         (
             "[[endpoint]]\npath = \"/a\"\n[[endpoint]]\npath = \"/a\"",
-            "4:8: endpoint.path: \"/a\" stands here twice",
+            "4:8: endpoint.path: \"/a\" is used twice; remove one",
         ),
         (
             "[[endpoint]]\npath = \"/a\"\nsubprotocols = \"chat\"",
-            "3:16: endpoint.subprotocols: \"chat\" is neither \"any\" nor \"none\"; write [\"chat\"] for a list",
+            "3:16: endpoint.subprotocols: \"chat\" is neither \"any\" nor \"none\"; for a list write [\"chat\"]",
         ),
         (
             "[[endpoint]]\npath = \"/a\"\nsubprotocols = [\"a b\"]",
-            "3:16: endpoint.subprotocols: \"a b\" is no token",
+            "3:16: endpoint.subprotocols: \"a b\" is not a token",
         ),
-        ("workers = 1\nworkers = 2", "2:1: not TOML: duplicate key"),
-        ("workers =", "1:10: not TOML: "),
+        ("workers = 1\nworkers = 2", "2:1: invalid TOML: duplicate key"),
+        ("workers =", "1:10: invalid TOML: "),
     ];
     assert_found(&cases);
 }
@@ -184,19 +196,19 @@ fn assert_found(cases: &[(&str, &str)]) {
 }
 
 #[test]
-fn mistakes_about_whom_to_believe_name_their_remedy() {
+fn mistakes_about_addresses_and_trust_name_their_remedy() {
     assert_found(&[
         (
             "bind = \"[::1]:1\"\nadmin.bind = \"[::1]:1\"",
-            "2:14: admin.bind: \"[::1]:1\" stands in bind too: use another port",
+            "2:14: admin.bind: \"[::1]:1\" is in bind too; choose another address",
         ),
         (
             "admin.bind = \"systemd\"",
-            "1:14: admin.bind: sockets passed by systemd are for bind: write an address",
+            "1:14: admin.bind: sockets passed by systemd are for bind only; write an address",
         ),
         (
             "origins = \"https://example.com\"",
-            "1:11: origins: \"https://example.com\" is neither \"any\" nor \"same-host\"; write [",
+            "1:11: origins: \"https://example.com\" is neither \"any\" nor \"same-host\"; for a list write [",
         ),
         (
             "origins = [\"https://example.com/\"]",
@@ -205,17 +217,17 @@ fn mistakes_about_whom_to_believe_name_their_remedy() {
         ("proxy.trusted = [\"10.0.0.1/8\"]", "1:18: proxy.trusted: \"10.0.0.1/8\": "),
         (
             "proxy.proxy_protocol = \"on\"",
-            "1:24: proxy.proxy_protocol: unknown variant `on`, expected `off` or `required`",
+            "1:24: proxy.proxy_protocol: \"on\" is unknown; write \"off\" or \"required\"",
         ),
     ]);
 }
 
 #[test]
-fn texts_that_come_back_in_each_line_or_echo_are_short() {
+fn texts_repeated_in_every_log_line_or_echo_are_short() {
     let path = format!("[[endpoint]]\npath = \"/{}\"", "x".repeat(256));
-    assert!(findings(&path)[0].ends_with("257 bytes are too many: 256 at most"));
+    assert!(findings(&path)[0].ends_with("257 bytes is too long; the limit is 256"));
     let prefix = format!("[[endpoint]]\npath = \"/\"\nprefix = \"{}\"", "x".repeat(1025));
-    assert!(findings(&prefix)[0].ends_with("1025 bytes are too many: 1024 at most"));
+    assert!(findings(&prefix)[0].ends_with("1025 bytes is too long; the limit is 1024"));
 }
 
 #[test]
@@ -226,7 +238,7 @@ fn columns_count_characters() {
 }
 
 #[test]
-fn all_findings_come_at_once_and_in_order() {
+fn all_findings_are_reported_at_once_and_in_order() {
     let found = findings(
         "bnd = 1\nworkers = \"x\"\n[limits]\nmax_connections = 0\n[log]\nlevel = 1\nformt = 1",
     );
@@ -246,8 +258,8 @@ fn check_and_serve_print_the_same_findings_and_exit_with_78() {
     });
     assert_eq!(check, serve);
     assert_eq!(check.lines().count(), 2, "{check}");
-    let place = format!("wsecho: {}:3:9: timeouts.close: ", file.display());
-    assert!(check.lines().nth(1).unwrap().starts_with(&place), "{check}");
+    let position = format!("wsecho: {}:3:9: timeouts.close: ", file.display());
+    assert!(check.lines().nth(1).unwrap().starts_with(&position), "{check}");
 }
 
 #[test]
@@ -257,9 +269,10 @@ fn check_says_ok_and_warns_without_failing() {
     std::fs::write(&file, "bind = \"0.0.0.0:0\"\nshutdown.drain_timeout = \"36s\"\n").unwrap();
     let outcome = Outcome::of(wsecho().arg("check").arg("--config").arg(&file));
     assert_eq!((outcome.code(), outcome.stdout.as_str()), (0, "ok\n"), "{}", outcome.stderr);
-    for warning in
-        ["warning: bind = \"0.0.0.0:0\" can be reached", "warning: shutdown.drain_timeout"]
-    {
+    for warning in [
+        "warning: bind = \"0.0.0.0:0\" is reachable from other hosts",
+        "warning: shutdown.drain_timeout",
+    ] {
         assert!(outcome.stderr.contains(warning), "{warning} in {}", outcome.stderr);
     }
 }
