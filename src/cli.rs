@@ -1,4 +1,4 @@
-//! The command line: its syntax, and the exit codes.
+//! The command line: syntax and exit codes.
 //!
 //! Owns clap and the meaning of each exit code. It does not know how anything is served.
 //!
@@ -27,7 +27,7 @@ const INTERNAL: u8 = 70;
 /// The configuration is invalid: `EX_CONFIG`. The unit does not restart on it.
 const CONFIG: u8 = 78;
 
-/// A WebSocket echo service, to prove that WebSockets pass proxies and firewalls
+/// WebSocket echo service to prove that WebSockets get through proxies and firewalls
 #[derive(Debug, Parser)]
 #[command(name = "wsecho", version = version(), after_help = EXIT_CODES)]
 struct Cli {
@@ -41,11 +41,11 @@ struct Cli {
 enum Command {
     /// Run the service until SIGTERM (the default)
     Serve,
-    /// Check the configuration and exit: print "ok", or everything that is wrong
+    /// Check the configuration: print "ok", or everything that is wrong with it
     Check,
     /// Print a proxy configuration that passes WebSockets to this service
     Snippet {
-        /// The proxy in front
+        /// The proxy in front of the service
         proxy: Product,
     },
 }
@@ -55,19 +55,19 @@ struct Options {
     /// Read this configuration file instead of /etc/wsecho.toml; it must exist
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen on this address instead of those in `bind`; repeatable
+    /// Listen on this address instead of those in the file; can be repeated
     #[arg(long, global = true, value_name = "ADDR")]
     bind: Vec<ListenAddr>,
-    /// Log at this level instead of `log.level`
+    /// Log at this level instead of the one in the file
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<Level>,
 }
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 failure at run time, 2 usage, 70 internal error, 78 configuration.
-SIGHUP reloads the configuration; SIGTERM and SIGINT drain, a second one aborts.";
+SIGHUP reloads the configuration; SIGTERM and SIGINT drain and exit, a second one aborts.";
 
-/// The version, with the commit where the build knew it.
+/// The version, with the commit if the build knew it.
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
     match option_env!("WSECHO_COMMIT") {
@@ -76,19 +76,19 @@ fn version() -> String {
     }
 }
 
-/// The definition that help, man page and completions are made from.
+/// The definition from which help, man page and completions are generated.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Does what the command line asks. Returns the exit code.
+/// Runs what the command line asks for, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => {
-            // Help and version are "errors" that go to stdout; nobody is left if that is closed.
+            // Help and version are "errors" for stdout. If that is closed, there is no one to tell.
             let _ = answer.print();
             return ExitCode::from(if answer.use_stderr() { USAGE } else { 0 });
         }
@@ -133,7 +133,7 @@ fn snippet(source: &Source, proxy: Product) -> ExitCode {
     };
     match io::stdout().write_all(snippet::render(proxy, &backend).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(FAILURE, &format_args!("cannot write the configuration: {error}")),
+        Err(error) => fail(FAILURE, &format_args!("cannot write to stdout: {error}")),
     }
 }
 

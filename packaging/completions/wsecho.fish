@@ -24,44 +24,44 @@ function __fish_wsecho_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c wsecho -n "__fish_wsecho_needs_command" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_needs_command" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
-complete -c wsecho -n "__fish_wsecho_needs_command" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+complete -c wsecho -n "__fish_wsecho_needs_command" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_needs_command" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_needs_command" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
 warn\t'An administrator should look; a peer alone can never cause this'
 info\t'One line per session, and the life of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_needs_command" -s V -l version -d 'Print version'
-complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "serve" -d 'Serve until SIGTERM; the default'
-complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "check" -d 'Check the configuration: print "ok" or everything that is wrong, and start nothing'
-complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "snippet" -d 'Print the configuration with which a proxy passes everything to this service'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
 warn\t'An administrator should look; a peer alone can never cause this'
 info\t'One line per session, and the life of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
 warn\t'An administrator should look; a peer alone can never cause this'
 info\t'One line per session, and the life of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l config -d 'Read this file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l bind -d 'Listen here instead of on `bind` of the file; may be given several times' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l log-level -d 'Log this much instead of `log.level` of the file' -r -f -a "error\t'The service cannot do its work'
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
 warn\t'An administrator should look; a peer alone can never cause this'
 info\t'One line per session, and the life of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "serve" -d 'Serve until SIGTERM; the default'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "check" -d 'Check the configuration: print "ok" or everything that is wrong, and start nothing'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "snippet" -d 'Print the configuration with which a proxy passes everything to this service'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
 complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

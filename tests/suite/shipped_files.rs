@@ -2,6 +2,8 @@
 //!
 //! With `UPDATE=1` in the environment the generated ones are written instead of compared.
 
+mod reference;
+
 use std::fs;
 use std::path::Path;
 
@@ -34,94 +36,56 @@ fn command() -> clap::Command {
     wsecho::cli::command().version(env!("CARGO_PKG_VERSION"))
 }
 
-/// What clap_mangen leaves out, or would point to a page of its own.
-const MAN_PAGE_END: &str = r"
-.SH EXIT STATUS
-.TP
-.B 0
-Success; also after a drain.
-.TP
-.B 1
-A failure at run time, such as an address that is in use.
-.TP
-.B 2
-The command line is wrong.
-.TP
-.B 70
-An internal error: please report it.
-.TP
-.B 78
-The configuration is wrong; every finding is printed. systemd does not restart on it.
-.SH SIGNALS
-.TP
-.B SIGHUP
-Read the configuration again. New connections see it; when it is wrong, the old one holds.
-.TP
-.BR SIGTERM ,\~ SIGINT
-Drain: close the listeners, close each session with code 1001, and exit. A second one aborts.
-.SH MONITORING
-.I /healthz
-answers 200 while the service serves, and 503 while it drains.
-.I /metrics
-is for Prometheus, and to be had on the addresses of
-.B bind
-in
-.B [admin]
-alone, which has none by default; see
-.BR wsecho.toml (5).
-The log goes to stderr: one line for each session and each refusal.
-.SH ENVIRONMENT
-.TP
-.B NOTIFY_SOCKET
-Where readiness and status are told, see
-.BR sd_notify (3).
-.TP
-.BR WATCHDOG_USEC ,\~ WATCHDOG_PID
-How often a sign of life is expected there, see
-.BR sd_watchdog_enabled (3).
-.TP
-.BR LISTEN_FDS ,\~ LISTEN_PID
-Sockets passed by systemd, see
-.BR sd_listen_fds (3).
-.SH FILES
-.TP
-.I /etc/wsecho.toml
-The configuration, see
-.BR wsecho.toml (5).
-Without it the defaults hold.
-.TP
-.I /usr/share/doc/wsecho/operations.md
-What to watch, what the log says, limits and memory; beside it alert rules for Prometheus.
-.SH SEE ALSO
-.BR wsecho.toml (5),
-.BR systemctl (1)
-";
+/// A page from docs/templates, with the text for each of its marks.
+fn filled(template: &str, marks: &[(&str, &str)]) -> String {
+    let mut page = fs::read_to_string(shipped("docs/templates").join(template)).unwrap();
+    for (mark, text) in marks {
+        assert!(page.contains(mark), "{mark} in {template}");
+        page = page.replace(mark, text);
+    }
+    page
+}
 
-#[test]
-fn the_man_page_is_that_of_the_command_line() {
-    let command = command();
-    let man = clap_mangen::Man::new(command.clone())
-        .section("8")
-        // Fixed: a page that changes with the day could not be compared. mandoc wants one.
-        .date("2026-11-22")
-        .source(concat!("wsecho ", env!("CARGO_PKG_VERSION")))
-        .manual("System Administration");
-    let mut page = Vec::new();
-    man.render_title(&mut page).unwrap();
-    man.render_name_section(&mut page).unwrap();
-    man.render_synopsis_section(&mut page).unwrap();
-    man.render_description_section(&mut page).unwrap();
-    man.render_options_section(&mut page).unwrap();
-    page.extend(b".SH COMMANDS\n");
-    for subcommand in command.get_subcommands() {
+/// Each command and what it does.
+fn commands(command: &clap::Command) -> String {
+    let entry = |subcommand: &clap::Command| {
         let about = subcommand.get_about().expect("every command says what it does");
         let values = subcommand.get_positionals().flat_map(clap::Arg::get_possible_values);
         let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
         let name = format!("{} {}", subcommand.get_name(), values.join("|"));
-        page.extend(format!(".TP\n.B {}\n{about}.\n", name.trim_end()).bytes());
-    }
-    page.extend(MAN_PAGE_END.trim_start().bytes());
-    compare("docs/wsecho.8", &page);
+        format!(".TP\n.B {}\n{about}.\n", name.trim_end())
+    };
+    command.get_subcommands().map(entry).collect()
+}
+
+#[test]
+fn the_man_page_is_that_of_the_command_line() {
+    let command = command();
+    let mut options = Vec::new();
+    clap_mangen::Man::new(command.clone()).render_options_section(&mut options).unwrap();
+    let page = filled(
+        "wsecho.8",
+        &[
+            ("@VERSION@", env!("CARGO_PKG_VERSION")),
+            ("@ABOUT@", &command.get_about().expect("it says what it is").to_string()),
+            ("@COMMANDS@\n", &commands(&command)),
+            ("@OPTIONS@\n", std::str::from_utf8(&options).unwrap()),
+        ],
+    );
+    compare("docs/wsecho.8", page.as_bytes());
+}
+
+#[test]
+fn the_man_page_of_the_configuration_is_that_of_the_keys() {
+    let version = ("@VERSION@", env!("CARGO_PKG_VERSION"));
+    let page = filled("wsecho.toml.5", &[version, ("@KEYS@\n", &reference::manual())]);
+    compare("docs/wsecho.toml.5", page.as_bytes());
+}
+
+#[test]
+fn the_shipped_configuration_is_that_of_the_keys() {
+    let text = filled("wsecho.toml", &[("@KEYS@\n", &reference::configuration())]);
+    compare("config/wsecho.toml", text.as_bytes());
 }
 
 #[test]
@@ -150,22 +114,22 @@ fn uncommented() -> String {
 fn the_shipped_configuration_is_the_defaults_also_when_uncommented() {
     let shipped = fs::read_to_string(shipped("config/wsecho.toml")).unwrap();
     assert_eq!(parse(&shipped), Ok(Config::default()));
-    let mut uncommented = parse(&uncommented()).expect("it is right");
-    // The one default that differs from its value: it gives way where descriptors are few.
+    let mut uncommented = parse(&uncommented()).expect("it is valid");
+    // Given as a value, it is binding; as the default, it adapts to the descriptor limit.
     assert_eq!(uncommented.boot.max_connections.take(), Some(10_000));
     assert_eq!(uncommented, Config::default());
 }
 
 #[test]
 fn the_shipped_configuration_shows_every_key() {
-    // Each unknown key is answered with the known ones, which is where this list comes from.
+    // The finding about an unknown key lists the valid ones.
     let wrong =
         "zz=1\nlimits.zz=1\ntimeouts.zz=1\nshutdown.zz=1\nlog.zz=1\n[[endpoint]]\npath=\"/\"\nzz=1";
     let findings = parse(wrong).unwrap_err();
     assert_eq!(findings.len(), 6, "{findings:?}");
     let text = uncommented();
     for finding in findings {
-        let (_, keys) = finding.message.split_once("there are ").expect("no key is near \"zz\"");
+        let (_, keys) = finding.message.split_once("valid keys: ").expect("no key is near \"zz\"");
         for key in keys.split(", ") {
             let shown = [format!("\n{key} = "), format!("\n[{key}]"), format!("\n[[{key}]]")];
             assert!(shown.iter().any(|shown| text.contains(shown)), "{key}");
