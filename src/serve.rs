@@ -16,10 +16,10 @@ use crate::ops::machine::Machine;
 use crate::ops::systemd;
 use crate::server::{Server, Signal, StartError};
 
-/// Why the service did not start, or did not go on.
+/// Why the service did not start, or stopped early.
 #[derive(Debug)]
 pub enum ServeError {
-    /// The configuration, or what systemd passed, is wrong: a restart will not help.
+    /// The configuration, or what systemd passed, is invalid: a restart does not help.
     Config(String),
     /// Something outside failed, such as an address in use.
     Failure(String),
@@ -70,7 +70,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
         logging.set_level(config.policy.log_level);
         Ok(config)
     };
-    #[expect(clippy::disallowed_methods, reason = "the root task: it waits for all the others")]
+    #[expect(clippy::disallowed_methods, reason = "the root task, which waits for all others")]
     let root = runtime.spawn(async move {
         // Before READY, so that no signal meets its default action.
         let signals = signals().map_err(|error| ServeError::Failure(error.to_string()))?;
@@ -85,24 +85,24 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
         Ok(())
     });
     runtime.block_on(root).unwrap_or(Err(ServeError::Internal))?;
-    // What did not drain is dropped with the runtime, without waiting for it.
+    // Whatever has not drained is dropped without waiting for it.
     runtime.shutdown_background();
     Ok(())
 }
 
-/// A runtime with so many workers; 0 means one per core.
+/// A runtime with `workers` threads; 0 means one per core.
 fn runtime(workers: usize) -> io::Result<Runtime> {
     let workers = match workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
-    // Even with one worker, the multi-threaded scheduler costs a twentieth of a small message.
+    // With one worker, the multi-threaded scheduler would add 5 % to the cost of a small message.
     let mut builder =
         if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     builder.worker_threads(workers).thread_name("worker").enable_all().build()
 }
 
-/// The signals of the process, as requests.
+/// The process's signals, as requests.
 fn signals() -> io::Result<impl FnMut(&mut Context<'_>) -> Poll<Signal>> {
     let mut reload = signal(SignalKind::hangup())?;
     let mut stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
