@@ -4,11 +4,12 @@
 //! does not know the paths, nor what is spoken after the handshake.
 
 use std::fmt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admin;
 use super::admission::Admission;
@@ -70,105 +71,120 @@ impl fmt::Display for Unanswered {
 /// Serves one connection of the admin listener.
 pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admission: Admission) {
     let end = Instant::now() + BRIEF;
-    let answered = within(&admission, end, async {
+    let mut timer = pin!(sleep_until(end));
+    let read = {
         let budget = &service.shared.budget;
-        let Prologue::Request(Beginning { head, .. }) =
-            prologue::read(&mut stream, Expect::Off, false, budget).await
-        else {
-            return false;
-        };
-        let answer = |request: &_| (admin::answer(request, &service), ());
-        let bytes = match exchange(head, answer).await {
-            Ok((bytes, ())) => bytes,
-            Err(bad) => Refusal::from(bad).bytes(),
-        };
-        close(&mut stream, &bytes, end).await.is_ok()
-    });
-    if answered.await != Ok(true) {
-        tracing::debug!("admin: not answered");
-    }
+        let reading = pin!(prologue::read(&mut stream, Expect::Off, false, budget));
+        within(timer.as_mut(), &admission, end, reading).await
+    };
+    let answer = match read {
+        Ok(Prologue::Request(Beginning { head, .. })) => {
+            let answer = |request: &_| (admin::answer(request, &service), ());
+            match exchange(head, answer).await {
+                Ok((bytes, ())) => bytes,
+                Err(bad) => Refusal::from(bad).bytes(),
+            }
+        }
+        Ok(Prologue::Bad(bad)) => Refusal::from(bad).bytes(),
+        Ok(Prologue::Wrong(verdict)) => Refusal::from(verdict).bytes(),
+        Ok(Prologue::Silent | Prologue::Incomplete) | Err(_) => {
+            tracing::debug!("admin: not answered");
+            return;
+        }
+    };
+    close(&mut stream, &answer, timer, &admission, Due { written: end, closed: end }).await;
 }
 
 /// Serves one connection: one request, which is answered or upgraded.
 ///
 /// It cannot fail. The head, with what comes before it, has to be complete within
 /// `timeouts.handshake` of this call.
-pub async fn serve<S: Transport>(
+#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
+pub fn serve<S: Transport>(
     mut stream: S,
     peer: PeerAddr,
     router: Arc<Router>,
     mut admission: Admission,
-) {
-    let (service, policy) = (router.service(), router.policy());
-    let _counted = service.count_connection();
-    let mut caller = Caller {
-        peer,
-        proxy: None,
-        accepted: Instant::now(),
-        refused: matches!(admission, Admission::Seated(_)).then_some(Rejection::Full),
-        claim: None,
-    };
-    let trusted = policy.proxy.trusted.contains(peer);
-    // A trusted proxy has yet to name its client, whose quota it is.
-    if !trusted && caller.refused.is_none() {
-        match service.claim(peer.into(), policy.max_connections_per_client) {
-            Ok(claim) => caller.claim = claim,
-            Err(rejection) => {
-                caller.refused = Some(rejection);
-                admission.step_aside(&service.overflow).await;
-            }
-        }
-    }
-    let end = caller.refused.map(|_| caller.accepted + BRIEF);
-    let mut head_due = (caller.accepted + policy.handshake_timeout, Unanswered::Timeout);
-    if let Some(end) = end.filter(|end| *end < head_due.0) {
-        head_due = (end, Unanswered::Brief);
-    }
-    let expect = policy.proxy.protocol;
-    let reading = prologue::read(&mut stream, expect, trusted, &service.shared.budget);
-    let answer = match within(&admission, head_due.0, reading).await {
-        Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
-            caller.proxy = proxy;
-            // Boxed, so that a connection without a head does not carry hyper's state.
-            match Box::pin(answer(head, &router, &mut caller)).await {
-                Ok((bytes, None)) => bytes,
-                Ok((bytes, Some(opening))) => {
-                    let written = timeout_at(
-                        Instant::now() + policy.timeouts.close,
-                        stream.write_all(&bytes),
-                    );
-                    if matches!(written.await, Ok(Ok(()))) {
-                        // A task of its own, so that it carries none of this connection's state for
-                        // the hours that it may last; only the permit moves on.
-                        let (service, permit) = (Arc::clone(service), admission.into_permit());
-                        let session =
-                            upgrade::run(opening, Arc::clone(&service), stream, rest, permit);
-                        service.drain().spawn(session);
-                    } else {
-                        unanswered(service, peer, Unanswered::Broken);
-                    }
-                    return;
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let (service, policy) = (router.service(), router.policy());
+        let _counted = service.count_connection();
+        let mut caller = Caller {
+            peer,
+            proxy: None,
+            accepted: Instant::now(),
+            refused: matches!(admission, Admission::Seated(_)).then_some(Rejection::Full),
+            claim: None,
+        };
+        let trusted = policy.proxy.trusted.contains(peer);
+        // A trusted proxy has yet to name its client, whose quota it is.
+        if !trusted && caller.refused.is_none() {
+            match service.claim(peer.into(), policy.max_connections_per_client) {
+                Ok(claim) => caller.claim = claim,
+                Err(rejection) => {
+                    caller.refused = Some(rejection);
+                    admission.step_aside(&service.overflow).await;
                 }
-                Err(bad) => refuse(service, peer, &bad.into()),
             }
         }
-        Ok(Prologue::Wrong(verdict)) => refuse(service, peer, &verdict.into()),
-        Ok(Prologue::Bad(bad)) => refuse(service, peer, &bad.into()),
-        Ok(Prologue::Silent) => {
-            tracing::debug!(%peer, "the client left without sending a request");
-            return;
+        let end = caller.refused.map(|_| caller.accepted + BRIEF);
+        let mut head_due = (caller.accepted + policy.handshake_timeout, Unanswered::Timeout);
+        if let Some(end) = end.filter(|end| *end < head_due.0) {
+            head_due = (end, Unanswered::Brief);
         }
-        Ok(Prologue::Incomplete) => return unanswered(service, peer, Unanswered::Incomplete),
-        Err(Unanswered::Timeout) => return unanswered(service, peer, head_due.1),
-        Err(why) => return unanswered(service, peer, why),
-    };
-    // Who gets no WebSocket takes no room from those that may.
-    admission.step_aside(&service.overflow).await;
-    let written_by = Instant::now() + policy.timeouts.close;
-    let written_by = end.map_or(written_by, |end| end.min(written_by));
-    let end = end.unwrap_or(written_by + LINGER);
-    // A client that does not wait for the end of the answer loses nothing.
-    let _ = within(&admission, end, close(&mut stream, &answer, written_by)).await;
+        let mut timer = pin!(sleep_until(head_due.0));
+        let read = {
+            let expect = policy.proxy.protocol;
+            let reading =
+                pin!(prologue::read(&mut stream, expect, trusted, &service.shared.budget));
+            within(timer.as_mut(), &admission, head_due.0, reading).await
+        };
+        let answer = match read {
+            Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
+                caller.proxy = proxy;
+                // Boxed, so that a connection without a head does not carry hyper's state.
+                match Box::pin(answer(head, &router, &mut caller)).await {
+                    Ok((bytes, None)) => bytes,
+                    Ok((bytes, Some(opening))) => {
+                        let end = Instant::now() + policy.timeouts.close;
+                        let written = {
+                            let writing = pin!(stream.write_all(&bytes));
+                            within(timer, &admission, end, writing).await
+                        };
+                        if matches!(written, Ok(Ok(()))) {
+                            // A task of its own, so that it carries none of this connection's state for
+                            // the hours that it may last; only the permit moves on.
+                            let (service, permit) = (Arc::clone(service), admission.into_permit());
+                            let session =
+                                upgrade::run(opening, Arc::clone(&service), stream, rest, permit);
+                            service.drain().spawn(session);
+                        } else {
+                            unanswered(service, peer, Unanswered::Broken);
+                        }
+                        return;
+                    }
+                    Err(bad) => refuse(service, peer, &bad.into()),
+                }
+            }
+            Ok(Prologue::Wrong(verdict)) => refuse(service, peer, &verdict.into()),
+            Ok(Prologue::Bad(bad)) => refuse(service, peer, &bad.into()),
+            Ok(Prologue::Silent) => {
+                tracing::debug!(%peer, "the client left without sending a request");
+                return;
+            }
+            Ok(Prologue::Incomplete) => return unanswered(service, peer, Unanswered::Incomplete),
+            Err(Unanswered::Timeout) => return unanswered(service, peer, head_due.1),
+            Err(why) => return unanswered(service, peer, why),
+        };
+        // Who gets no WebSocket takes no room from those that may.
+        admission.step_aside(&service.overflow).await;
+        let written = Instant::now() + policy.timeouts.close;
+        let due = match end {
+            Some(end) => Due { written: end.min(written), closed: end },
+            None => Due { written, closed: written + LINGER },
+        };
+        close(&mut stream, &answer, timer, &admission, due).await;
+    }
 }
 
 /// Answers a request; with the session to open, if it opens one.
@@ -185,16 +201,29 @@ async fn answer(
 }
 
 /// Awaits a step of a connection, unless its time is over or it has to make room.
-async fn within<T>(
+///
+/// The step is pinned by the caller: passed by value, it would be stored here once more.
+async fn within<F: Future>(
+    mut timer: Pin<&mut Sleep>,
     admission: &Admission,
     end: Instant,
-    step: impl Future<Output = T>,
-) -> Result<T, Unanswered> {
+    step: Pin<&mut F>,
+) -> Result<F::Output, Unanswered> {
+    timer.as_mut().reset(end);
     tokio::select! {
         biased;
         () = admission.evicted() => Err(Unanswered::Evicted),
-        done = timeout_at(end, step) => done.map_err(|_| Unanswered::Timeout),
+        // Before the step: one that never waits would use up tokio's budget for the timer as well.
+        () = timer => Err(Unanswered::Timeout),
+        done = step => Ok(done),
     }
+}
+
+/// By when an answer has to be written, and its connection closed.
+#[derive(Clone, Copy)]
+struct Due {
+    written: Instant,
+    closed: Instant,
 }
 
 /// Writes an answer and closes the connection, in time.
@@ -204,21 +233,26 @@ async fn within<T>(
 async fn close(
     stream: &mut impl Transport,
     answer: &[u8],
-    written_by: Instant,
-) -> Result<(), Unanswered> {
-    let written = timeout_at(written_by, async {
-        stream.write_all(answer).await?;
-        stream.shutdown().await
-    });
-    if !matches!(written.await, Ok(Ok(()))) {
-        return Err(Unanswered::Broken);
+    mut timer: Pin<&mut Sleep>,
+    admission: &Admission,
+    due: Due,
+) {
+    let written = {
+        let writing = pin!(async {
+            stream.write_all(answer).await?;
+            stream.shutdown().await
+        });
+        within(timer.as_mut(), admission, due.written, writing).await
+    };
+    if !matches!(written, Ok(Ok(()))) {
+        // A client that does not read its answer loses nothing.
+        return;
     }
     // Not an array, which every connection's future would have to hold.
     let mut discarded = vec![0; 4096];
-    let discard = async { while matches!(stream.read(&mut discarded).await, Ok(1..)) {} };
-    // The answer is written: whether the client closes in time matters to nobody.
-    let _ = timeout_at(Instant::now() + LINGER, discard).await;
-    Ok(())
+    let discarding = pin!(async { while matches!(stream.read(&mut discarded).await, Ok(1..)) {} });
+    // The answer is written: whether the client closes in time does not matter any more.
+    let _ = within(timer, admission, due.closed.min(Instant::now() + LINGER), discarding).await;
 }
 
 /// Counts and logs a connection that is refused before there is a request, and words its answer.

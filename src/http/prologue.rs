@@ -1,7 +1,7 @@
 //! The bytes of a connection up to the end of its request's head.
 //!
-//! Owns the reading, and the memory that an unfinished head takes: its own bytes and at most one KiB
-//! more, charged to the budget beyond what every connection may have. What the bytes mean is up to
+//! Owns the reading, and the memory that an unfinished head takes: its own bytes and 1 KiB more
+//! at most, charged to the budget beyond what every connection may have. What the bytes mean is up to
 //! the PROXY parser, the diagnosis and hyper.
 //!
 //! Source: section 2 of HAProxy's `proxy-protocol.txt` for what is read before anything else.
@@ -17,8 +17,9 @@ use crate::proxy::diagnosis::{Spoken, Verdict, spoken};
 use crate::proxy::protocol::{self, Expect, ProxyError, ProxyHeader};
 use crate::ws::session::{Budget, Charge, FREE};
 
-/// By how much the memory of a head grows. Most handshakes fit into one such step.
-const STEP: usize = 1024;
+/// By how much the memory of a head grows: what the allocator rounds to 1 KiB. Most handshakes fit
+/// into one such step.
+const STEP: usize = 1008;
 /// How often a connection looks whether there is memory for its head.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -64,7 +65,8 @@ pub(super) async fn read(
         if held.last.len() == held.last.capacity() {
             // Every connection may have a little memory; for more the budget has to allow it.
             while held.len() + STEP > FREE && budget.is_spent() {
-                sleep(RETRY).await;
+                // Boxed: it is rare, and every connection would carry it.
+                Box::pin(sleep(RETRY)).await;
             }
             held.grow(due);
             charge.set((held.len() + STEP).saturating_sub(FREE));

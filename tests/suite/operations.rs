@@ -91,7 +91,7 @@ fn operations_md_lists_every_reason_of_a_refusal_and_every_end_of_a_session() {
     let mut reasons = labels(&[
         "src/http/conn.rs",
         "src/http/head.rs",
-        "src/ws/handshake.rs",
+        "src/ws/handshake/rejection.rs",
         "src/proxy/diagnosis.rs",
     ]);
     // The diagnosis replaces it.
