@@ -1,40 +1,48 @@
 //! The echo engine: a client's bytes in, the server's bytes out, RFC 6455 sections 5 to 8.
 //!
-//! Owns everything between two reads of one WebSocket: the unfinished frame, what is held of it,
-//! the message it belongs to, and how it all ends. Knows no socket, no clock and no other
-//! connection, so that the same bytes always give the same messages.
+//! Owns everything between two reads of one WebSocket: what the client has begun, what it is owed,
+//! and how it all ends. Knows no socket, no clock and no other connection, so the same bytes always
+//! give the same messages.
 //!
 //! The engine does not assemble messages. A payload is unmasked where it was read and sent from
-//! there; only what cannot be sent yet is held. Each turn leaves whole frames in [`Out`], so that a
-//! control frame may always follow.
+//! there; only what cannot be sent yet is held. Each turn leaves complete frames in [`Out`], so that
+//! a control frame may always follow.
 
 mod close;
 mod out;
-mod turn;
-mod unfinished;
+mod reader;
+mod reply;
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data};
 
 pub use close::End;
 pub use out::Out;
 
 use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control};
-use close::Discard;
-use turn::{Ending, Turn};
-use unfinished::Unfinished;
+use close::{Discard, Ending};
+use reader::{Event, Incoming, Reader};
+use reply::{Composer, Outgoing};
 
-/// What the echo of an endpoint looks like; shared by its connections.
+/// How an endpoint echoes; shared by its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Echo {
-    /// Goes before each text message, empty ones too; never before a binary one.
+    /// Goes before each text message, empty ones too, and never before a binary one.
     ///
-    /// It is sent in the message's first fragment, which grows by it: keep it well under 64 KiB.
+    /// It is part of the message's first fragment: keep it well under 64 KiB.
     pub prefix: Box<str>,
-    /// The largest reply in bytes: the payload of a message, all fragments added up, and for a
-    /// text message the prefix; headers do not count.
+    /// The largest reply in bytes: the payload of all fragments of a message and, for text, the
+    /// prefix; headers do not count.
     pub max_message_size: u64,
+}
+
+impl Echo {
+    /// What goes before a message of this type.
+    #[inline]
+    fn prefix_of(&self, kind: Data) -> &[u8] {
+        if kind == Data::Text { self.prefix.as_bytes() } else { b"" }
+    }
 }
 
 impl Default for Echo {
@@ -43,14 +51,14 @@ impl Default for Echo {
     }
 }
 
-/// What the engine must know about the world around it for one turn.
+/// What the engine must know about its surroundings for one turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// Output of earlier turns has not been sent yet. Then pings are answered by the newest pong
-    /// alone, before the next echoed frame or in [`Engine::release_pong`].
+    /// Output of earlier turns is still unsent. Then only the newest ping is answered, before the
+    /// next echoed frame or by [`Engine::release_pong`].
     pub unsent: bool,
-    /// The process has no memory left for held frames. Then nothing over 4 KiB is held: such
-    /// frames are echoed in smaller fragments, as they come.
+    /// The process has no memory left for held frames. Then frames over 4 KiB are not held but
+    /// echoed in smaller fragments, as they come.
     pub memory_spent: bool,
 }
 
@@ -59,9 +67,9 @@ pub struct Pressure {
 pub struct Counts {
     /// Complete messages; the engine has echoed each one it received.
     pub messages: u64,
-    /// Bytes of payload in data frames received, unfinished messages included.
+    /// Bytes of payload received in data frames, unfinished messages included.
     pub bytes_in: u64,
-    /// Bytes of payload in data frames echoed, prefixes included.
+    /// Bytes of payload sent in data frames, prefixes included.
     pub bytes_out: u64,
 }
 
@@ -70,10 +78,11 @@ pub struct Counts {
 pub enum Phase {
     /// Messages are echoed.
     Open,
-    /// Our Close is in the output and the peer's has not come: send, and go on receiving until
-    /// [`Phase::Closed`], the end of the input or the end of patience. What comes is discarded.
+    /// Our Close is in the output and the client's has not come: send it, and go on receiving until
+    /// [`Phase::Closed`], the end of the input or a timeout. What comes is discarded.
     Closing,
-    /// Both Close frames have passed: send, then end the connection. More input means nothing.
+    /// Both Close frames have passed: send what is left, then end the connection. Further input is
+    /// ignored.
     Closed,
 }
 
@@ -93,6 +102,24 @@ enum State {
     Closed,
 }
 
+/// What is left between two turns; a connection without any of it is idle.
+#[derive(Debug, Default)]
+struct Unfinished {
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// The end that the server asked for, once this message is echoed.
+    close_after_message: Option<Box<End>>,
+}
+
+impl Unfinished {
+    /// What to keep: nothing, if the connection is idle.
+    fn into_box(self) -> Option<Box<Self>> {
+        // A close waits for a message, so it never keeps alone.
+        let idle = self.incoming.is_idle() && self.outgoing.is_idle();
+        (!idle).then(|| Box::new(self))
+    }
+}
+
 impl Engine {
     /// An engine for a connection whose handshake is done.
     #[must_use]
@@ -100,23 +127,27 @@ impl Engine {
         Self { echo, counts: Counts::default(), state: State::Open(None), end: None }
     }
 
-    /// Takes the next bytes from the peer and appends the reply to `out`.
+    /// Takes the next bytes from the client and appends the reply to `out`.
     ///
     /// Returns how many bytes of `window` it took: all of them, unless `out` became so large that
     /// it should be sent first; then clear it and call again with the rest. `out` refers to
     /// `window`, whose payloads are unmasked in place, and must have been cleared since the last
-    /// call. [`Engine::phase`] says afterwards whether there is an end in sight.
+    /// call. [`Engine::phase`] says afterwards whether the end has begun.
     pub fn receive(&mut self, window: &mut [u8], out: &mut Out, pressure: Pressure) -> usize {
         match &mut self.state {
             State::Open(unfinished) => {
-                let unfinished = unfinished.take().map_or_else(Unfinished::default, |it| *it);
-                let (echo, counts) = (&self.echo, &mut self.counts);
-                let mut turn = Turn::new(echo, counts, unfinished, window, out, pressure);
-                let stopped = turn.run();
-                let (unfinished, taken) = turn.into_parts();
-                if let Err(stop) = stopped {
-                    self.stop(stop, &window[taken..], out);
+                let Unfinished { incoming, outgoing, mut close_after_message } =
+                    unfinished.take().map_or_else(Unfinished::default, |it| *it);
+                let Counts { messages, bytes_in, bytes_out } = &mut self.counts;
+                let mut reader = Reader::new(incoming, &self.echo, window, bytes_in);
+                let mut composer = Composer::new(outgoing, &self.echo, out, pressure, bytes_out);
+                let stopped = turn(&mut reader, &mut composer, messages, &mut close_after_message);
+                let outgoing = composer.into_outgoing();
+                let (incoming, taken) = reader.into_parts();
+                if let Err(ending) = stopped {
+                    self.finish(ending, &window[taken..], out);
                 } else {
+                    let unfinished = Unfinished { incoming, outgoing, close_after_message };
                     self.state = State::Open(unfinished.into_box());
                     return taken;
                 }
@@ -131,8 +162,8 @@ impl Engine {
         window.len()
     }
 
-    /// Sends our Close and looks for the peer's in `rest`, which came behind the reason.
-    fn stop(&mut self, Ending { end, awaited }: Ending, rest: &[u8], out: &mut Out) {
+    /// Sends our Close and looks for the client's in `rest`, which came after what caused the end.
+    fn finish(&mut self, Ending { end, awaited }: Ending, rest: &[u8], out: &mut Out) {
         end.write(out.copied());
         self.end = Some(Box::new(end));
         let waiting = awaited.map(Box::new).and_then(|mut discard| {
@@ -144,17 +175,17 @@ impl Engine {
 
     /// Appends the pong that was kept back while output was unsent, if there is one.
     ///
-    /// To be called when everything has been sent and no input is at hand.
+    /// Call it when everything has been sent and no input is at hand.
     pub fn release_pong(&mut self, out: &mut Out) {
         if let State::Open(unfinished) = &mut self.state {
             if let Some(mut it) = unfinished.take() {
-                it.release_pong(out);
+                it.outgoing.release_pong(out);
                 *unfinished = it.into_box();
             }
         }
     }
 
-    /// Appends a ping with the first 125 bytes of `payload`; nothing once the end has begun.
+    /// Appends a ping with the first 125 bytes of `payload`; does nothing once the end has begun.
     pub fn ping(&mut self, payload: &[u8], out: &mut Out) {
         if let State::Open(_) = self.state {
             let payload = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD)];
@@ -167,17 +198,18 @@ impl Engine {
     /// The first 123 bytes of `reason` are sent. Does nothing once the end has begun.
     pub fn close(&mut self, code: CloseCode, reason: &str, out: &mut Out) {
         if let State::Open(unfinished) = &mut self.state {
-            let awaited = unfinished.take().map_or_else(Discard::default, |it| it.into_discard());
+            let awaited =
+                unfinished.take().map_or_else(Discard::default, |it| it.incoming.into_discard());
             let end = End::Server { code, reason: reason.into() };
-            self.stop(Ending { end, awaited: Some(awaited) }, &[], out);
+            self.finish(Ending { end, awaited: Some(awaited) }, &[], out);
         }
     }
 
-    /// As [`Engine::close`], but at the next message boundary: now, or as soon as the message that
-    /// has begun is echoed, even if the same window holds more.
+    /// As [`Engine::close`], but at the next message boundary: now, or as soon as the unfinished
+    /// message is echoed, even if the same window holds more.
     pub fn close_after_message(&mut self, code: CloseCode, reason: &str, out: &mut Out) {
         match &mut self.state {
-            State::Open(Some(unfinished)) if !unfinished.at_message_boundary() => {
+            State::Open(Some(unfinished)) if !unfinished.incoming.at_message_boundary() => {
                 let end = End::Server { code, reason: reason.into() };
                 unfinished.close_after_message = Some(Box::new(end));
             }
@@ -187,11 +219,11 @@ impl Engine {
 
     /// The bytes of memory that unfinished frames take, by capacity.
     ///
-    /// At most 64 KiB, whatever lengths the peer declares; 0 when no frame is unfinished.
+    /// At most 64 KiB, whatever lengths the client declares; 0 when no frame is unfinished.
     #[must_use]
     pub fn held_capacity(&self) -> usize {
         match &self.state {
-            State::Open(Some(unfinished)) => unfinished.held.capacity(),
+            State::Open(Some(unfinished)) => unfinished.outgoing.held_capacity(),
             _ => 0,
         }
     }
@@ -223,4 +255,47 @@ impl Engine {
     pub fn counts(&self) -> Counts {
         self.counts
     }
+}
+
+/// Echoes one window, until it ends, the output is full or there is a reason to stop for good.
+fn turn(
+    reader: &mut Reader<'_>,
+    composer: &mut Composer<'_>,
+    messages: &mut u64,
+    close_after_message: &mut Option<Box<End>>,
+) -> Result<(), Ending> {
+    while !composer.is_full() {
+        if reader.is_idle() && composer.is_idle() {
+            while let Some((kind, payload)) = reader.short_message() {
+                composer.short_message(kind, payload);
+                *messages += 1;
+                if composer.is_full() {
+                    return Ok(());
+                }
+            }
+        }
+        match reader.next()? {
+            None => return Ok(()),
+            Some(Event::Data(part)) => {
+                let (ended, goes_on) = (part.fin, part.remaining > 0);
+                composer.echo(part, reader.window());
+                if goes_on {
+                    return Ok(());
+                }
+                if ended {
+                    *messages += 1;
+                    if let Some(end) = close_after_message.take() {
+                        return Err(Ending { end: *end, awaited: Some(Discard::default()) });
+                    }
+                }
+            }
+            Some(Event::Control(Control::Close, payload)) => {
+                composer.release_pong();
+                return Err(Ending { end: End::from_peer(&payload), awaited: None });
+            }
+            Some(Event::Control(Control::Ping, payload)) => composer.pong(&payload),
+            Some(Event::Control(Control::Pong | Control::Reserved(_), _)) => {}
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! One frame's header and its mask, RFC 6455 sections 5.2, 5.3 and 5.5.
 //!
 //! Owns how a header is read, judged and written, and how a payload is unmasked. Knows neither
-//! messages nor connections: whether a frame may come *now* is the engine's business.
+//! messages nor connections: whether a frame may come *now* is for the engine to judge.
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -11,12 +11,12 @@ pub const MAX_CONTROL_PAYLOAD: usize = 125;
 /// The longest header of a client's frame, in bytes: two, a 64-bit length and a mask.
 pub const MAX_FRAME_HEADER: usize = 14;
 
-/// How a peer broke the framing rules. Each one is answered with 1002.
+/// How a peer broke the framing rules. Each one ends the connection with 1002.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
     /// A reserved bit is set although no extension was negotiated (section 5.2).
     ReservedBit,
-    /// An opcode without a meaning (section 5.2).
+    /// An opcode without a defined meaning (section 5.2).
     ReservedOpcode,
     /// A client's frame without a mask (section 5.1).
     Unmasked,
@@ -24,7 +24,7 @@ pub enum Violation {
     FragmentedControl,
     /// A control frame of more than 125 bytes (section 5.5).
     OversizedControl,
-    /// A length that would have fitted a shorter form (section 5.2).
+    /// A length that would have fit a shorter form (section 5.2).
     NonMinimalLength,
     /// A 64-bit length with its top bit set (section 5.2).
     LengthOverflow,
@@ -39,7 +39,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The stable label of metrics and access logs.
+    /// The stable label in metrics and access logs.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -61,16 +61,16 @@ impl Violation {
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::ReservedBit => "reserved bit set, but no extension was negotiated",
+            Self::ReservedBit => "reserved bit set without a negotiated extension",
             Self::ReservedOpcode => "reserved opcode",
-            Self::Unmasked => "frame from the client without a mask",
-            Self::FragmentedControl => "control frame in fragments",
+            Self::Unmasked => "unmasked frame from the client",
+            Self::FragmentedControl => "fragmented control frame",
             Self::OversizedControl => "control frame over 125 bytes",
             Self::NonMinimalLength => "frame length not in its shortest form",
             Self::LengthOverflow => "frame length over 63 bits",
             Self::StrayContinuation => "continuation frame outside a message",
-            Self::InterleavedMessage => "new message inside an unfinished one",
-            Self::OneByteClose => "close frame of one byte",
+            Self::InterleavedMessage => "new message before the previous one ended",
+            Self::OneByteClose => "one-byte close payload",
             Self::CloseCode(code) => return write!(f, "close code {code} must not be sent"),
         })
     }
@@ -78,26 +78,31 @@ impl std::fmt::Display for Violation {
 
 /// The header of a frame as it stands on the wire, not yet judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "these are the bits of the wire format")]
 pub struct FrameHeader {
     /// Whether this is the last fragment of its message.
     pub fin: bool,
-    /// Whether any of the three reserved bits is set.
-    pub reserved: bool,
-    /// What the frame is.
+    /// The first reserved bit.
+    pub rsv1: bool,
+    /// The second reserved bit.
+    pub rsv2: bool,
+    /// The third reserved bit.
+    pub rsv3: bool,
+    /// The kind of frame.
     pub opcode: OpCode,
     /// The mask of its payload, if it has one.
     pub mask: Option<Mask>,
-    /// The declared length of the payload in bytes; nothing says that it is legal.
+    /// The declared length of the payload in bytes, legal or not.
     pub len: u64,
-    /// Whether the length is in its shortest form.
+    /// Whether the length is encoded in its shortest form.
     pub minimal: bool,
 }
 
 impl FrameHeader {
     /// Reads the header at the start of `bytes` and says how many bytes it takes (2 to 14).
     ///
-    /// `None` means that more bytes are needed. Any bytes are a header; [`FrameHeader::check`] says
-    /// whether it is a legal one.
+    /// `None` means that more bytes are needed. Any bytes parse; [`FrameHeader::check`] says
+    /// whether the header is legal.
     #[inline]
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
@@ -120,7 +125,9 @@ impl FrameHeader {
         };
         let header = Self {
             fin: first & 0x80 != 0,
-            reserved: first & 0x70 != 0,
+            rsv1: first & 0x40 != 0,
+            rsv2: first & 0x20 != 0,
+            rsv3: first & 0x10 != 0,
             opcode: OpCode::from(first & 0x0f),
             mask,
             len,
@@ -129,14 +136,14 @@ impl FrameHeader {
         Some((header, 2 + extended + keyed))
     }
 
-    /// Judges the header as one frame from a client, and gives the mask it must have.
+    /// Checks that a client may send a frame with this header, and returns its mask.
     ///
     /// # Errors
     ///
-    /// The first rule of sections 5.1, 5.2 and 5.5 that the frame breaks, whatever its payload.
+    /// The first rule of sections 5.1, 5.2 and 5.5 that the header breaks.
     #[inline]
     pub fn check(&self) -> Result<Mask, Violation> {
-        if self.reserved {
+        if self.rsv1 || self.rsv2 || self.rsv3 {
             return Err(Violation::ReservedBit);
         }
         match self.opcode {
@@ -159,6 +166,47 @@ impl FrameHeader {
     }
 }
 
+/// A header that may arrive in several reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PartialHeader {
+    bytes: [u8; MAX_FRAME_HEADER],
+    len: usize,
+}
+
+impl PartialHeader {
+    /// Whether no byte of a header has been kept.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Reads on at the start of `bytes` and says how many of them complete the header.
+    ///
+    /// `None` means that all of `bytes` were kept and more are needed.
+    #[inline]
+    pub fn parse(&mut self, bytes: &[u8]) -> Option<(FrameHeader, usize)> {
+        if self.is_empty() {
+            if let Some(parsed) = FrameHeader::parse(bytes) {
+                return Some(parsed);
+            }
+        }
+        self.complete(bytes)
+    }
+
+    /// The rare case, kept out of the fast path.
+    #[cold]
+    fn complete(&mut self, bytes: &[u8]) -> Option<(FrameHeader, usize)> {
+        let kept = self.len;
+        let more = bytes.len().min(MAX_FRAME_HEADER - kept);
+        self.len += more;
+        self.bytes[kept..self.len].copy_from_slice(&bytes[..more]);
+        let (header, used) = FrameHeader::parse(&self.bytes[..self.len])?;
+        self.len = 0;
+        Some((header, used - kept))
+    }
+}
+
 /// Appends the header of an unmasked frame with a payload of `len` bytes to `out`.
 #[inline]
 pub fn write_header(out: &mut Vec<u8>, fin: bool, opcode: OpCode, len: usize) {
@@ -174,13 +222,13 @@ pub fn write_header(out: &mut Vec<u8>, fin: bool, opcode: OpCode, len: usize) {
     }
 }
 
-/// Appends a whole control frame; `payload` must not be longer than [`MAX_CONTROL_PAYLOAD`].
+/// Appends a complete control frame; `payload` must not exceed [`MAX_CONTROL_PAYLOAD`].
 pub fn write_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
     write_header(out, true, OpCode::Control(kind), payload.len());
     out.extend_from_slice(payload);
 }
 
-/// The mask of one frame, turned to the next byte of its payload (section 5.3).
+/// The mask of one frame, rotated to the next byte of its payload (section 5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask(u32);
 
@@ -194,12 +242,12 @@ impl Mask {
 
     /// Masks or unmasks the next bytes of the payload in place.
     ///
-    /// The payload may come in pieces of any size: the mask goes on where the last piece ended.
+    /// The payload may come in pieces of any size: the mask continues where the last one ended.
     #[inline]
     pub fn apply(&mut self, payload: &mut [u8]) {
         const WORD: usize = size_of::<u64>();
         let key = u64::from(self.0) << 32 | u64::from(self.0);
-        // The compiler makes vectors of these words.
+        // The compiler vectorizes this loop.
         let mut words = payload.chunks_exact_mut(WORD);
         for word in &mut words {
             if let Some(bytes) = word.first_chunk_mut::<WORD>() {
@@ -223,7 +271,7 @@ mod tests {
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
     #[test]
-    fn headers_are_read_in_all_three_lengths() {
+    fn headers_are_read_in_all_three_length_forms() {
         let table: [(&[u8], u64, usize); 6] = [
             (&[0x82, 0x80, 1, 2, 3, 4], 0, 6),
             (&[0x82, 0xfd, 1, 2, 3, 4], 125, 6),
@@ -237,7 +285,7 @@ mod tests {
             ),
         ];
         for (bytes, len, size) in table {
-            let (header, used) = FrameHeader::parse(bytes).expect("a whole header");
+            let (header, used) = FrameHeader::parse(bytes).expect("a complete header");
             assert_eq!((header.len, used), (len, size), "{bytes:02x?}");
             assert_eq!(header.check(), Ok(Mask::new(KEY)), "{bytes:02x?}");
             for cut in 0..size {
@@ -264,7 +312,7 @@ mod tests {
             (&[0x82, 0xff, 128, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4], Violation::LengthOverflow),
         ];
         for (bytes, violation) in table {
-            let (header, used) = FrameHeader::parse(bytes).expect("a whole header");
+            let (header, used) = FrameHeader::parse(bytes).expect("a complete header");
             assert_eq!(header.check(), Err(violation), "{bytes:02x?}");
             assert_eq!(used, bytes.len(), "{bytes:02x?}");
         }
@@ -285,7 +333,7 @@ mod tests {
             let mut out = Vec::new();
             write_header(&mut out, true, text, len);
             assert_eq!(out, expected);
-            let (header, used) = FrameHeader::parse(&out).expect("a whole header");
+            let (header, used) = FrameHeader::parse(&out).expect("a complete header");
             assert_eq!((header.len, used, header.opcode), (len as u64, out.len(), text));
             assert!(header.minimal && header.mask.is_none());
         }
@@ -295,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_goes_on_where_it_stopped() {
+    fn a_mask_continues_where_it_stopped() {
         let plain: Vec<u8> = (0..=255).collect();
         let masked: Vec<u8> = plain.iter().zip(KEY.iter().cycle()).map(|(b, k)| b ^ k).collect();
         for first in 0..100 {

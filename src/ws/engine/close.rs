@@ -1,29 +1,29 @@
 //! How a WebSocket ends, RFC 6455 sections 5.5.1, 7.1 and 7.4.
 //!
-//! Owns the reasons for an end with their codes and words, the reading of the peer's Close, and
-//! the waiting for it after ours. Knows nothing of echoing, nor of how long to wait.
+//! Owns the reasons for an end with their codes and texts, the parsing of the client's Close, and
+//! the search for it after ours. Knows nothing of echoing, nor of how long to wait.
 
 use std::borrow::Cow;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
-use crate::ws::frame::{FrameHeader, MAX_FRAME_HEADER, Violation, write_control};
+use crate::ws::frame::{PartialHeader, Violation, write_control};
 
 /// The longest reason of a Close frame, in bytes.
 const MAX_REASON: usize = 123;
 
-/// More than this many empty fragments in one message end the connection, because they cost work
-/// and memory at the peer's pleasure and carry nothing.
+/// More empty fragments than this in one message end the connection: they carry nothing, and cost
+/// work and memory for as long as the client likes.
 pub(super) const MAX_EMPTY_FRAGMENTS: u16 = 1023;
 
 /// Who ended the WebSocket, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// The peer sent a Close frame first; its code and reason were sent back.
+    /// The client sent a Close frame first; its code and reason were echoed.
     Peer {
-        /// The peer's code; `None` if its Close was empty.
+        /// The client's code; `None` if its Close was empty.
         code: Option<CloseCode>,
-        /// The peer's reason, at most 123 bytes of text from the network.
+        /// The client's reason: at most 123 bytes of text from the network.
         reason: Box<str>,
     },
     /// The server asked for it.
@@ -33,20 +33,20 @@ pub enum End {
         /// The reason that was sent.
         reason: Box<str>,
     },
-    /// The peer broke the framing rules: 1002.
+    /// The client broke the framing rules: 1002.
     Protocol(Violation),
     /// A text message is not UTF-8: 1007.
     InvalidText,
-    /// The reason in the peer's Close is not UTF-8: 1007.
+    /// The reason in the client's Close is not UTF-8: 1007.
     InvalidCloseReason,
-    /// The reply to a message would be larger than this limit in bytes: 1009.
+    /// The reply to a message would exceed this limit in bytes: 1009.
     TooBig(u64),
-    /// A message came in 1,024 empty fragments: 1008.
+    /// A message had 1,024 empty fragments: 1008.
     EmptyFragments,
 }
 
 impl End {
-    /// The code of the Close frame that was sent; `None` for the answer to an empty one.
+    /// The code of the Close frame we sent; `None` for the answer to an empty one.
     #[must_use]
     pub fn code(&self) -> Option<CloseCode> {
         match self {
@@ -59,7 +59,7 @@ impl End {
         }
     }
 
-    /// The stable label of metrics and access logs.
+    /// The stable label in metrics and access logs.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -73,7 +73,7 @@ impl End {
         }
     }
 
-    /// The reason of the Close frame that was sent, at most 123 bytes.
+    /// The reason of the Close frame we sent, at most 123 bytes.
     #[must_use]
     pub fn reason(&self) -> Cow<'_, str> {
         match self {
@@ -89,7 +89,7 @@ impl End {
         }
     }
 
-    /// Reads the payload of the peer's Close: an [`End::Peer`], or what is wrong with it.
+    /// Parses the payload of the client's Close: an [`End::Peer`], or what is wrong with it.
     pub(super) fn from_peer(payload: &[u8]) -> Self {
         let Some((code, reason)) = payload.split_first_chunk() else {
             return match payload {
@@ -107,7 +107,7 @@ impl End {
         }
     }
 
-    /// Appends the Close frame that tells the peer about this end.
+    /// Appends the Close frame for this end.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let mut payload = Vec::new();
         if let Some(code) = self.code() {
@@ -118,7 +118,7 @@ impl End {
     }
 }
 
-/// The codes that section 7.4 and its registry allow in a frame; 1014 is younger than the RFC.
+/// The codes that section 7.4 and its registry allow in a frame; 1012 to 1014 came after the RFC.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -129,7 +129,7 @@ fn shortened(reason: &str) -> &str {
     &reason[..end.unwrap_or(0)]
 }
 
-/// A number of bytes in the words of the configuration file.
+/// A number of bytes as the configuration file would write it.
 struct Size(u64);
 
 impl std::fmt::Display for Size {
@@ -142,45 +142,45 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// Reads on after our Close, only to see the peer's: nothing in it can be an error any more.
+/// What stopped a turn for good.
+pub(super) struct Ending {
+    pub(super) end: End,
+    /// Where to look for the client's Close; `None` if it has come.
+    pub(super) awaited: Option<Discard>,
+}
+
+/// Reads on after our Close, only to find the client's: nothing else counts as an error any more.
 #[derive(Debug, Default)]
 pub(super) struct Discard {
-    /// Bytes of the current frame that are still to come.
+    /// Bytes of the current frame's payload that are still to come.
     skip: u64,
-    header: [u8; MAX_FRAME_HEADER],
-    have: usize,
+    header: PartialHeader,
 }
 
 impl Discard {
-    /// Starts inside a frame of which `skip` bytes are still to come, or, if that is 0, inside the
-    /// header whose first bytes are `header`.
-    pub(super) fn new(skip: u64, header: &[u8]) -> Self {
-        let mut discard = Self { skip, ..Self::default() };
-        discard.have = header.len();
-        discard.header[..header.len()].copy_from_slice(header);
-        discard
+    /// Starts in a payload of which `skip` bytes are still to come.
+    pub(super) fn skipping(skip: u64) -> Self {
+        Self { skip, ..Self::default() }
     }
 
-    /// Passes over `bytes` and says whether the peer's Close began in them.
+    /// Starts between two frames, or in a header that has begun.
+    pub(super) fn within(header: PartialHeader) -> Self {
+        Self { skip: 0, header }
+    }
+
+    /// Skips over `bytes` and says whether the client's Close began in them.
     pub(super) fn saw_close(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             let skipped = usize::try_from(self.skip).map_or(bytes.len(), |n| n.min(bytes.len()));
             self.skip -= skipped as u64;
             bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return false;
-            }
-            let taken = bytes.len().min(MAX_FRAME_HEADER - self.have);
-            self.header[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            let Some((header, used)) = FrameHeader::parse(&self.header[..self.have + taken]) else {
-                self.have += taken;
+            let Some((header, used)) = self.header.parse(bytes) else {
                 return false;
             };
             if header.opcode == OpCode::Control(Control::Close) {
                 return true;
             }
-            bytes = &bytes[used - self.have..];
-            self.have = 0;
+            bytes = &bytes[used..];
             self.skip = header.len;
         }
     }
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_judged_as_the_registry_says() {
+    fn close_codes_are_judged_by_the_registry() {
         let refused = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535];
         for code in refused {
             let end = End::from_peer(&u16::to_be_bytes(code));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_of_the_peer_is_sent_back_byte_by_byte() {
+    fn a_close_of_the_client_is_echoed_byte_for_byte() {
         for payload in [&b""[..], b"\x03\xe8", b"\x03\xf6bye", "\u{f}\u{f}ö".as_bytes()] {
             let mut out = Vec::new();
             End::from_peer(payload).write(&mut out);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn every_close_of_the_server_says_who_and_why_in_123_bytes() {
+    fn every_close_of_the_server_names_wsecho_and_the_reason_in_123_bytes() {
         let server = |reason: &str| End::Server { code: CloseCode::Away, reason: reason.into() };
         let ends = [
             (End::Protocol(Violation::ReservedBit), 1002),
@@ -245,15 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn the_close_of_the_peer_is_found_behind_anything_and_in_any_pieces() {
+    fn the_close_of_the_client_is_found_behind_anything_and_in_any_pieces() {
         let mut stream = vec![0; 5];
-        // Payloads that look like a Close are passed over.
+        // Payloads that look like a Close are skipped.
         stream.extend_from_slice(&[0xff, 0xfe, 0, 3, 1, 2, 3, 4, 0x88, 0x80, 0x88]);
         stream.extend_from_slice(&[0x02, 0x01, 0x88]);
         let close = stream.len();
         stream.extend_from_slice(&[0x88, 0x80, 1, 2, 3, 4]);
         for size in 1..=stream.len() {
-            let mut discard = Discard::new(5, &[]);
+            let mut discard = Discard::skipping(5);
             let seen = stream.chunks(size).position(|chunk| discard.saw_close(chunk));
             let expected = (close + 5) / size;
             assert_eq!(seen, Some(expected), "in pieces of {size}");
@@ -261,8 +261,10 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_was_cut_by_our_close_is_read_to_its_end() {
-        let mut discard = Discard::new(0, &[0x82, 0xfe, 0]);
+    fn a_header_that_our_close_interrupted_is_completed() {
+        let mut header = PartialHeader::default();
+        assert_eq!(header.parse(&[0x82, 0xfe, 0]), None);
+        let mut discard = Discard::within(header);
         assert!(!discard.saw_close(&[2, 1, 2, 3, 4, 0x88]));
         assert!(discard.saw_close(&[0x88, 0x88, 0x80, 0, 0, 0, 0]));
     }

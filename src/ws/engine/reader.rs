@@ -1,0 +1,279 @@
+//! Reads and judges a client's frames, RFC 6455 sections 5.2 to 5.5 and 8.1.
+//!
+//! Owns what the client has begun (a header, a frame, a message) and every rule that may refuse it.
+//! Does not know what is sent in reply, nor what happens after a refusal.
+//!
+//! Whatever a header alone can decide is decided on the header, before any payload has come.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::Echo;
+use super::close::{Discard, End, Ending, MAX_EMPTY_FRAGMENTS};
+use crate::ws::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, Mask, PartialHeader, Violation};
+use crate::ws::utf8::Utf8;
+
+/// Text is unmasked and validated in blocks of this size, so that validation finds each block in
+/// the fastest cache.
+const TEXT_BLOCK: usize = 16 * 1024;
+
+/// What the client has begun and not finished: all that is kept of its input between two turns.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    header: PartialHeader,
+    frame: Option<Frame>,
+    message: Option<Message>,
+    /// The payload so far of an unfinished control frame, unmasked.
+    control: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    fin: bool,
+    opcode: OpCode,
+    mask: Mask,
+    /// Bytes of payload that have not come yet.
+    remaining: u64,
+}
+
+#[derive(Debug)]
+struct Message {
+    /// Text or binary.
+    kind: Data,
+    /// Bytes of the reply, as declared so far, the prefix included.
+    size: u64,
+    empty_fragments: u16,
+    text: Utf8,
+}
+
+/// What the reader found next in the window.
+pub(super) enum Event<'a> {
+    /// Payload of a data frame.
+    Data(Part),
+    /// A complete control frame and its payload.
+    Control(Control, Cow<'a, [u8]>),
+}
+
+/// Payload of a data frame: all of it, or as much as the window holds.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Text or binary: the type of the message, also in its continuation frames.
+    pub(super) kind: Data,
+    /// Whether the frame ends its message.
+    pub(super) fin: bool,
+    /// Bytes of the frame that are still to come.
+    pub(super) remaining: u64,
+    /// Bytes at the end that belong to an unfinished character of a text, 0 to 3. Some of them may
+    /// have come before this part.
+    pub(super) unfinished: usize,
+    /// Where the payload is in the window: unmasked and, if text, valid so far.
+    pub(super) payload: Range<usize>,
+}
+
+/// Reads one window.
+pub(super) struct Reader<'a> {
+    incoming: Incoming,
+    echo: &'a Echo,
+    window: &'a mut [u8],
+    /// How much of the window has been taken.
+    taken: usize,
+    bytes_in: &'a mut u64,
+}
+
+impl Incoming {
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.message.is_none() && self.frame.is_none() && self.header.is_empty()
+    }
+
+    pub(super) fn at_message_boundary(&self) -> bool {
+        self.message.is_none()
+    }
+
+    /// Where among the client's frames to look for its Close once nothing more is echoed.
+    pub(super) fn into_discard(self) -> Discard {
+        match self.frame {
+            Some(frame) => Discard::skipping(frame.remaining),
+            None => Discard::within(self.header),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        incoming: Incoming,
+        echo: &'a Echo,
+        window: &'a mut [u8],
+        bytes_in: &'a mut u64,
+    ) -> Self {
+        Self { incoming, echo, window, taken: 0, bytes_in }
+    }
+
+    /// What stays unfinished, and how much of the window was taken.
+    pub(super) fn into_parts(self) -> (Incoming, usize) {
+        (self.incoming, self.taken)
+    }
+
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.incoming.is_idle()
+    }
+
+    #[inline]
+    pub(super) fn window(&self) -> &[u8] {
+        self.window
+    }
+
+    /// The next message, if it is there completely, in one short frame: the most common case by
+    /// far, at a third of the cost. To be called between messages only.
+    ///
+    /// Whatever is not plainly in order is left as it came, for [`Reader::next`] to judge.
+    #[inline]
+    pub(super) fn short_message(&mut self) -> Option<(Data, &[u8])> {
+        let [first @ (0x81 | 0x82), masked, k0, k1, k2, k3, tail @ ..] =
+            &mut self.window[self.taken..]
+        else {
+            return None;
+        };
+        let kind = if *first == 0x81 { Data::Text } else { Data::Binary };
+        // Without the mask bit this wraps around to more than a short frame may hold, as do the
+        // two values that announce a longer form of the length.
+        let len = usize::from(masked.wrapping_sub(0x80));
+        let size = self.echo.prefix_of(kind).len() + len;
+        let fits = len <= MAX_CONTROL_PAYLOAD && len <= tail.len();
+        if !fits || size as u64 > self.echo.max_message_size {
+            return None;
+        }
+        let mask = Mask::new([*k0, *k1, *k2, *k3]);
+        let payload = &mut tail[..len];
+        { mask }.apply(payload);
+        if kind == Data::Text && !payload.is_ascii() && std::str::from_utf8(payload).is_err() {
+            { mask }.apply(payload);
+            return None;
+        }
+        self.taken += 6 + len;
+        *self.bytes_in += len as u64;
+        Some((kind, payload))
+    }
+
+    /// The next thing to act on; `None` if more input is needed.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Event<'_>>, Ending> {
+        let mut frame = match self.incoming.frame.take() {
+            Some(frame) => frame,
+            None => match self.frame()? {
+                Some(frame) => frame,
+                None => return Ok(None),
+            },
+        };
+        let rest = self.window.len() - self.taken;
+        let here = usize::try_from(frame.remaining).map_or(rest, |n| n.min(rest));
+        let payload = self.taken..self.taken + here;
+        self.taken += here;
+        frame.remaining -= here as u64;
+        match frame.opcode {
+            OpCode::Data(_) => self.data(frame, payload).map(|part| Some(Event::Data(part))),
+            OpCode::Control(kind) => {
+                Ok(self.control(frame, payload).map(|payload| Event::Control(kind, payload)))
+            }
+        }
+    }
+
+    /// Reads and judges the next header; `None` if it is not complete.
+    #[inline]
+    fn frame(&mut self) -> Result<Option<Frame>, Ending> {
+        let Some((header, used)) = self.incoming.header.parse(&self.window[self.taken..]) else {
+            self.taken = self.window.len();
+            return Ok(None);
+        };
+        self.taken += used;
+        match self.admit(&header) {
+            Ok(frame) => Ok(Some(frame)),
+            Err(end) => {
+                // However malformed, it was the client's Close: no other will follow.
+                let closed = header.opcode == OpCode::Control(Control::Close);
+                Err(Ending { end, awaited: (!closed).then(|| Discard::skipping(header.len)) })
+            }
+        }
+    }
+
+    /// Judges a header by itself, by the message it belongs to and by the limits.
+    #[inline]
+    fn admit(&mut self, header: &FrameHeader) -> Result<Frame, End> {
+        let mask = header.check().map_err(End::Protocol)?;
+        if let OpCode::Data(kind) = header.opcode {
+            let message = match (kind, &mut self.incoming.message) {
+                (Data::Continue, Some(message)) => message,
+                (Data::Continue, None) => return Err(End::Protocol(Violation::StrayContinuation)),
+                (_, Some(_)) => return Err(End::Protocol(Violation::InterleavedMessage)),
+                (_, none) => none.insert(Message {
+                    kind,
+                    size: self.echo.prefix_of(kind).len() as u64,
+                    empty_fragments: 0,
+                    text: Utf8::default(),
+                }),
+            };
+            let limit = self.echo.max_message_size;
+            message.size = message.size.saturating_add(header.len);
+            if message.size > limit {
+                return Err(End::TooBig(limit));
+            }
+            if header.len == 0 && !(header.fin && kind != Data::Continue) {
+                message.empty_fragments += 1;
+                if message.empty_fragments > MAX_EMPTY_FRAGMENTS {
+                    return Err(End::EmptyFragments);
+                }
+            }
+        }
+        let FrameHeader { fin, opcode, len, .. } = *header;
+        Ok(Frame { fin, opcode, mask, remaining: len })
+    }
+
+    /// Unmasks and validates payload of a data frame.
+    #[inline]
+    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<Part, Ending> {
+        *self.bytes_in += payload.len() as u64;
+        let message = self.incoming.message.as_mut().expect("a data frame belongs to a message");
+        let invalid = |frame: &Frame| Ending {
+            end: End::InvalidText,
+            awaited: Some(Discard::skipping(frame.remaining)),
+        };
+        if message.kind == Data::Text {
+            for block in self.window[payload.clone()].chunks_mut(TEXT_BLOCK) {
+                frame.mask.apply(block);
+                message.text.push(block).map_err(|_| invalid(&frame))?;
+            }
+        } else {
+            frame.mask.apply(&mut self.window[payload.clone()]);
+        }
+        let Frame { fin, remaining, .. } = frame;
+        let (kind, unfinished) = (message.kind, message.text.unfinished());
+        if remaining > 0 {
+            self.incoming.frame = Some(frame);
+        } else if fin {
+            if unfinished > 0 {
+                return Err(invalid(&frame));
+            }
+            self.incoming.message = None;
+        }
+        Ok(Part { kind, fin, remaining, unfinished, payload })
+    }
+
+    /// Unmasks payload of a control frame; `None` until all of it has come.
+    fn control(&mut self, mut frame: Frame, payload: Range<usize>) -> Option<Cow<'_, [u8]>> {
+        let payload = &mut self.window[payload];
+        frame.mask.apply(payload);
+        let earlier = &mut self.incoming.control;
+        if frame.remaining == 0 && earlier.is_empty() {
+            return Some(Cow::Borrowed(payload));
+        }
+        earlier.extend_from_slice(payload);
+        if frame.remaining == 0 {
+            return Some(Cow::Owned(std::mem::take(earlier)));
+        }
+        self.incoming.frame = Some(frame);
+        None
+    }
+}
