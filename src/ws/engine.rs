@@ -112,11 +112,10 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    /// What to keep: nothing, if the connection is idle.
-    fn into_box(self) -> Option<Box<Self>> {
-        // A close waits for a message, so it never keeps alone.
-        let idle = self.incoming.is_idle() && self.outgoing.is_idle();
-        (!idle).then(|| Box::new(self))
+    /// A close that waits does so for a message, so it is never kept alone.
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.incoming.is_idle() && self.outgoing.is_idle()
     }
 }
 
@@ -135,20 +134,24 @@ impl Engine {
     /// call. [`Engine::phase`] says afterwards whether the end has begun.
     pub fn receive(&mut self, window: &mut [u8], out: &mut Out, pressure: Pressure) -> usize {
         match &mut self.state {
-            State::Open(unfinished) => {
-                let Unfinished { incoming, outgoing, mut close_after_message } =
-                    unfinished.take().map_or_else(Unfinished::default, |it| *it);
+            State::Open(kept) => {
+                // Between messages there is nothing to keep: then this stays on the stack.
+                let mut fresh = Unfinished::default();
+                let unfinished = kept.as_deref_mut().unwrap_or(&mut fresh);
+                let Unfinished { incoming, outgoing, close_after_message } = unfinished;
                 let Counts { messages, bytes_in, bytes_out } = &mut self.counts;
                 let mut reader = Reader::new(incoming, &self.echo, window, bytes_in);
                 let mut composer = Composer::new(outgoing, &self.echo, out, pressure, bytes_out);
-                let stopped = turn(&mut reader, &mut composer, messages, &mut close_after_message);
-                let outgoing = composer.into_outgoing();
-                let (incoming, taken) = reader.into_parts();
+                let stopped = turn(&mut reader, &mut composer, messages, close_after_message);
+                let taken = reader.taken();
                 if let Err(ending) = stopped {
                     self.finish(ending, &window[taken..], out);
                 } else {
-                    let unfinished = Unfinished { incoming, outgoing, close_after_message };
-                    self.state = State::Open(unfinished.into_box());
+                    if unfinished.is_idle() {
+                        *kept = None;
+                    } else if kept.is_none() {
+                        *kept = Some(Box::new(fresh));
+                    }
                     return taken;
                 }
             }
@@ -177,10 +180,12 @@ impl Engine {
     ///
     /// Call it when everything has been sent and no input is at hand.
     pub fn release_pong(&mut self, out: &mut Out) {
-        if let State::Open(unfinished) = &mut self.state {
-            if let Some(mut it) = unfinished.take() {
-                it.outgoing.release_pong(out);
-                *unfinished = it.into_box();
+        if let State::Open(kept) = &mut self.state {
+            if let Some(unfinished) = kept {
+                unfinished.outgoing.release_pong(out);
+                if unfinished.is_idle() {
+                    *kept = None;
+                }
             }
         }
     }
@@ -264,7 +269,7 @@ fn turn(
     messages: &mut u64,
     close_after_message: &mut Option<Box<End>>,
 ) -> Result<(), Ending> {
-    while !composer.is_full() {
+    while !reader.is_done() && !composer.is_full() {
         if reader.is_idle() && composer.is_idle() {
             while let Some((kind, payload)) = reader.short_message() {
                 composer.short_message(kind, payload);

@@ -74,7 +74,7 @@ pub(super) struct Part {
 
 /// Reads one window.
 pub(super) struct Reader<'a> {
-    incoming: Incoming,
+    incoming: &'a mut Incoming,
     echo: &'a Echo,
     window: &'a mut [u8],
     /// How much of the window has been taken.
@@ -103,7 +103,7 @@ impl Incoming {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(
-        incoming: Incoming,
+        incoming: &'a mut Incoming,
         echo: &'a Echo,
         window: &'a mut [u8],
         bytes_in: &'a mut u64,
@@ -111,9 +111,15 @@ impl<'a> Reader<'a> {
         Self { incoming, echo, window, taken: 0, bytes_in }
     }
 
-    /// What stays unfinished, and how much of the window was taken.
-    pub(super) fn into_parts(self) -> (Incoming, usize) {
-        (self.incoming, self.taken)
+    /// How much of the window was taken.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Whether all of the window was taken.
+    #[inline]
+    pub(super) fn is_done(&self) -> bool {
+        self.taken == self.window.len()
     }
 
     #[inline]

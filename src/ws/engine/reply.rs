@@ -60,7 +60,7 @@ struct Payload<'a> {
 
 /// Composes the replies to one window.
 pub(super) struct Composer<'a> {
-    outgoing: Outgoing,
+    outgoing: &'a mut Outgoing,
     echo: &'a Echo,
     out: &'a mut Out,
     pressure: Pressure,
@@ -101,7 +101,7 @@ impl Outgoing {
 impl<'a> Composer<'a> {
     /// A pong that was kept back goes out first, if nothing is unsent any more.
     pub(super) fn new(
-        outgoing: Outgoing,
+        outgoing: &'a mut Outgoing,
         echo: &'a Echo,
         out: &'a mut Out,
         pressure: Pressure,
@@ -112,10 +112,6 @@ impl<'a> Composer<'a> {
             composer.release_pong();
         }
         composer
-    }
-
-    pub(super) fn into_outgoing(self) -> Outgoing {
-        self.outgoing
     }
 
     #[inline]
