@@ -282,12 +282,11 @@ fn turn(
         match reader.next()? {
             None => return Ok(()),
             Some(Event::Data(part)) => {
-                let (ended, goes_on) = (part.fin, part.remaining > 0);
-                composer.echo(part, reader.window());
-                if goes_on {
+                composer.echo(&part, reader.window());
+                if part.remaining > 0 {
                     return Ok(());
                 }
-                if ended {
+                if part.fin {
                     *messages += 1;
                     if let Some(end) = close_after_message.take() {
                         return Err(Ending { end: *end, awaited: Some(Discard::default()) });

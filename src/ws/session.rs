@@ -1,8 +1,8 @@
 //! One open WebSocket: the engine on a stream (RFC 6455, sections 5.5 and 7).
 //!
-//! Owns reading and writing in turns, back-pressure, and the way out: Close, FIN, the client's FIN.
-//! What becomes due when nothing happens is in `times`. It does not know HTTP, addresses or logs;
-//! what the bytes mean is the engine's.
+//! Owns reading and writing in turns, and back-pressure. What is due when nothing happens is in
+//! `times`, the way out in `stage`. It does not know HTTP, addresses or logs; what the bytes mean is
+//! for the engine.
 //!
 //! Idle, a session owns its task and nothing else: reads go through one buffer per worker thread,
 //! and output that the socket takes at once is sent from there.
@@ -10,91 +10,70 @@
 mod backlog;
 mod budget;
 mod ended;
+mod stage;
 mod times;
+mod write;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use self::backlog::{Backlog, Spare};
 pub use self::budget::{Budget, Charge};
 pub use self::ended::Ended;
+use self::stage::Stage;
+pub use self::times::Timeouts;
+use self::write::poll_send_out;
 use crate::net::listen::Transport;
 use crate::ops::drain::{Drain, Slot};
 use crate::ops::metrics::Metrics;
-use crate::ws::engine::{Counts, Echo, End, Engine, Out, Phase, Pressure};
+use crate::ws::engine::{Counts, Echo, Engine, Out, Phase, Pressure};
 
 /// The most that is read at once, in bytes: large reads are what makes large messages cheap. A
-/// little over half a MiB, so that a header does not cost a message of 1 MiB a third read. One such
-/// read is also the most that a session does before others have their turn.
+/// little over half a MiB, so that a header does not cost a message of 1 MiB a third read. It is
+/// also the most that a session reads before others have their turn.
 const WINDOW: usize = 516 * 1024;
-/// Reads in one turn, however small; well below tokio's own limit, so that a write is held up by
-/// the socket alone.
+/// Reads in one turn, however small. Well below tokio's own budget for a task, so that a write that
+/// is not ready always means that the socket is full.
 const READS: u32 = 32;
-/// The most slices given to one write; the kernel's own limit is 1,024.
-const SLICES: usize = 64;
 /// What may be read, and must be answered, when the process has no memory left.
 const SMALL_WINDOW: usize = 4096;
-/// What a connection may hold without being charged for it, in bytes.
+/// What a connection may hold uncharged, in bytes.
 pub const FREE: usize = 4096;
-/// A client that has been sent so many bytes within so much time of its beginning reads fast.
+/// A client that has been sent this many bytes within this time of its beginning reads fast.
 const FAST: (u64, Duration) = (4 << 20, Duration::from_secs(4));
 
-/// The times of a session: `[timeouts]` in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// A client that was silent for so long, give or take a tenth, is pinged.
-    pub ping_interval: Duration,
-    /// A pinged client from which no byte comes for so long is gone.
-    pub pong: Duration,
-    /// A client that takes no byte of what it is owed for so long is dropped.
-    pub write: Duration,
-    /// How long the closing handshake may take.
-    pub close: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            ping_interval: Duration::from_secs(25),
-            pong: Duration::from_secs(20),
-            write: Duration::from_secs(30),
-            close: Duration::from_secs(5),
-        }
-    }
-}
-
-/// What one session did.
+/// What became of one session.
 #[derive(Debug)]
 pub struct Report {
     /// How it ended.
     pub ended: Ended,
     /// What was echoed.
     pub counts: Counts,
-    /// How long it took.
+    /// How long it lasted.
     pub lasted: Duration,
 }
 
-/// What all sessions of a process share.
+/// What all sessions of the process share.
 pub struct Shared {
-    /// The memory of the process.
+    /// The memory they may take.
     pub budget: Budget,
-    /// When the service stops.
+    /// When and how they have to end.
     pub drain: Drain,
-    /// What is counted.
+    /// Where they are counted.
     pub metrics: Metrics,
 }
 
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
 ///
-/// With `pings` the client is pinged when it is silent; without, the session is silent too, and
+/// With `pings`, a silent client is pinged. Without, the server stays silent too, and the session
 /// ends after an hour.
 pub fn run<'a, S>(
     stream: S,
@@ -109,7 +88,7 @@ where
 {
     let mut session = Session::new(stream, echo, timeouts, shared, pings);
     session.begin_with(first);
-    // The session is used where the future holds it: moved once more, it would be stored twice.
+    // The session is moved into the future and never again: an async fn would store it twice.
     async move {
         let mut timer = pin!(sleep_until(session.due().0));
         let mut slot = pin!(shared.drain.slot());
@@ -118,7 +97,7 @@ where
     }
 }
 
-/// What a worker lends to the session that has its turn.
+/// What a worker thread lends to the session whose turn it is.
 struct Scratch {
     window: Box<[u8]>,
     out: Out,
@@ -133,13 +112,6 @@ thread_local! {
     });
 }
 
-/// Why the server closes a session by its own will.
-#[derive(Clone, Copy)]
-enum Asked {
-    Draining,
-    TooOld,
-}
-
 struct Session<'a, S> {
     stream: S,
     timeouts: &'a Timeouts,
@@ -147,6 +119,7 @@ struct Session<'a, S> {
     engine: Engine,
     backlog: Backlog,
     charge: Charge<'a>,
+    stage: Stage,
     /// How long a silence leads to a ping; `None` means never.
     interval: Option<Duration>,
     began: Instant,
@@ -156,22 +129,8 @@ struct Session<'a, S> {
     pinged: Option<Instant>,
     /// When the socket last took a byte of the backlog, or the backlog began.
     progress: Instant,
-    /// Since when, or since which check, memory is charged.
+    /// Since when memory has been charged, or was last found affordable.
     holding: Option<Instant>,
-    /// Set when the drain has begun.
-    slot: Option<Slot>,
-    /// Why we asked the engine to close, if we did.
-    asked: Option<Asked>,
-    /// Nothing more is expected of the client: its side has ended, or our patience.
-    eof: bool,
-    /// Whether the client reads fast is known.
-    rated: bool,
-    /// The drain knows whom to wake.
-    registered: bool,
-    /// When the socket took our Close, while the client's has not come.
-    closing: Option<Instant>,
-    /// When our side of the connection was closed.
-    left: Option<Instant>,
 }
 
 impl<'a, S: Transport> Session<'a, S> {
@@ -191,20 +150,14 @@ impl<'a, S: Transport> Session<'a, S> {
             engine: Engine::new(echo),
             backlog: Backlog::default(),
             charge: Charge::new(&shared.budget),
-            // Clients that came together shall not be pinged together.
+            stage: Stage::Open { registered: false },
+            // Clients that came together should not be pinged together.
             interval: pings.then(|| interval.mul_f64(0.9 + 0.2 * fastrand::f64())),
             began,
             heard: began,
             pinged: None,
             progress: began,
             holding: None,
-            slot: None,
-            asked: None,
-            eof: false,
-            rated: false,
-            registered: false,
-            closing: None,
-            left: None,
         }
     }
 
@@ -223,19 +176,21 @@ impl<'a, S: Transport> Session<'a, S> {
         self.count_since(Counts::default());
     }
 
-    /// One turn, and whatever has become due.
+    /// One turn, and whatever is due.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         mut timer: Pin<&mut Sleep>,
         slot: Pin<&mut impl Future<Output = Slot>>,
     ) -> Poll<Ended> {
-        // Polled once to be woken, and then not before there is something to learn: it takes a
-        // lock that all sessions share.
-        if self.slot.is_none() && (!self.registered || self.shared.drain.is_draining()) {
-            self.registered = true;
-            if let Poll::Ready(slot) = slot.poll(cx) {
-                self.slot = Some(slot);
+        // Polled once to be woken when the drain begins, and not again before that: it takes a lock
+        // that all sessions share.
+        if let Stage::Open { registered } = self.stage {
+            if !registered || self.shared.drain.is_draining() {
+                self.stage = match slot.poll(cx) {
+                    Poll::Ready(slot) => Stage::Draining(slot),
+                    Poll::Pending => Stage::Open { registered: true },
+                };
             }
         }
         let before = self.engine.counts();
@@ -252,7 +207,8 @@ impl<'a, S: Transport> Session<'a, S> {
                     return Poll::Pending;
                 }
                 let now = Instant::now();
-                // It may have moved since the timer was set: then the timer only runs on.
+                // The timer is never moved later while a session is busy, because moving it costs
+                // more than an early wake-up: the deadline may have moved since it was set.
                 let (deadline, due) = self.due();
                 let over = if deadline <= now { self.act(due, now, scratch) } else { None };
                 if let Some(ended) = over {
@@ -265,7 +221,7 @@ impl<'a, S: Transport> Session<'a, S> {
         polled
     }
 
-    /// Adds to what all sessions have echoed what this one has since `before`.
+    /// Adds what was echoed since `before` to the metrics.
     fn count_since(&self, before: Counts) {
         let now = self.engine.counts();
         if now != before {
@@ -277,7 +233,7 @@ impl<'a, S: Transport> Session<'a, S> {
         }
     }
 
-    /// Adds what is left of the engine's output after the first `sent` bytes to what is owed.
+    /// Adds the engine's output, but for its first `sent` bytes, to the backlog.
     fn owe(&mut self, out: &mut Out, window: &[u8], sent: usize, spare: &mut Spare, now: Instant) {
         if self.backlog.is_empty() {
             self.progress = now;
@@ -287,23 +243,29 @@ impl<'a, S: Transport> Session<'a, S> {
         self.settle(now);
     }
 
-    /// Draws the consequences of what the engine and the backlog hold now.
+    /// Brings charge and stage in line with what the engine and the backlog hold now.
     fn settle(&mut self, now: Instant) {
         let held = self.engine.held_capacity() + self.backlog.capacity();
         let charged = held.saturating_sub(FREE);
         self.charge.set(charged);
         self.holding = (charged > 0).then(|| self.holding.unwrap_or(now));
         if self.engine.phase() == Phase::Closing && self.backlog.is_empty() {
-            self.closing.get_or_insert(now);
+            self.stage = self.stage.after_our_close(now);
         }
     }
 
-    /// Sends what is owed, then reads and echoes, until the socket has no more or others have to
-    /// have their turn.
+    /// One turn: sends what is owed, then reads and echoes, until the socket has no more input or
+    /// others have to have their turn.
+    ///
+    /// Whenever it returns `Pending`, something will wake the session: the socket, because its
+    /// last read, write or shutdown was pending; the timer; or, when others are to have their turn,
+    /// the session itself. So whatever makes new output goes round the loop again: only a write
+    /// that was tried will wake us.
     fn poll_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Ended> {
         let mut bytes = 0;
         let mut reads = 0;
         loop {
+            // First, so that memory is freed before more is read.
             if !self.backlog.is_empty() {
                 match self.backlog.poll_send(&mut self.stream, cx, &mut scratch.spare) {
                     Ok(0) => {}
@@ -323,6 +285,8 @@ impl<'a, S: Transport> Session<'a, S> {
                     return Poll::Ready(ended);
                 }
             }
+            // A backlog does not stop reading by itself: a client that writes a whole message before
+            // it reads would wait for us, and we for it.
             let room = self.room();
             if room == 0 {
                 return Poll::Pending;
@@ -336,6 +300,7 @@ impl<'a, S: Transport> Session<'a, S> {
                 Poll::Ready(Ok(())) => buffer.filled().len(),
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
                 Poll::Pending => {
+                    // No frame is at hand that the pong could go before.
                     if self.release_pong(scratch) {
                         continue;
                     }
@@ -343,7 +308,7 @@ impl<'a, S: Transport> Session<'a, S> {
                 }
             };
             if read == 0 {
-                self.eof = true;
+                self.stage = self.stage.after_eof();
                 continue;
             }
             bytes += read;
@@ -354,10 +319,10 @@ impl<'a, S: Transport> Session<'a, S> {
         }
     }
 
-    /// How much may be read now, in bytes. While output waits, memory is what limits reading; when
-    /// the process has none left, reading waits for writing.
+    /// How much may be read now, in bytes. With a backlog, memory limits reading; when the process
+    /// has none left, reading waits for writing.
     fn room(&self) -> usize {
-        if self.eof {
+        if !self.stage.reads() {
             return 0;
         }
         let spent = self.shared.budget.is_spent();
@@ -366,7 +331,7 @@ impl<'a, S: Transport> Session<'a, S> {
             (true, true) => SMALL_WINDOW,
             (false, true) => 0,
             (false, false) => {
-                // A client that writes a whole message before it reads must not be stuck.
+                // The largest message, and the headers of its fragments.
                 let max = usize::try_from(self.engine.max_message_size());
                 let max = max.unwrap_or(usize::MAX);
                 let allowance = max.saturating_add(max / 1024 + 64 * 1024);
@@ -375,13 +340,14 @@ impl<'a, S: Transport> Session<'a, S> {
         }
     }
 
-    /// Gives the engine what was read, and the socket what it answers.
+    /// Gives the engine what was read, and the socket the reply.
     fn echo(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: usize) -> io::Result<()> {
         let now = Instant::now();
         self.heard = now;
         if let Some(pinged) = self.pinged.take() {
             self.shared.metrics.ping_round_trip.observe((now - pinged).as_secs_f64());
         }
+        let before = self.engine.counts().bytes_out;
         let Scratch { window, out, spare } = scratch;
         let mut taken = 0;
         while taken < read {
@@ -398,17 +364,15 @@ impl<'a, S: Transport> Session<'a, S> {
                 self.owe(out, rest, sent, spare, now);
             }
         }
-        if !self.rated && self.engine.counts().bytes_out >= FAST.0 {
-            self.rated = true;
-            if now < self.began + FAST.1 {
-                self.stream.widen();
-            }
+        let after = self.engine.counts().bytes_out;
+        if before < FAST.0 && after >= FAST.0 && now < self.began + FAST.1 {
+            self.stream.widen();
         }
         self.settle(now);
         Ok(())
     }
 
-    /// Sends the pong that waited for the backlog; says whether there was one.
+    /// Moves the pong that waited for the backlog into it; returns whether there was one.
     fn release_pong(&mut self, scratch: &mut Scratch) -> bool {
         let Scratch { out, spare, .. } = scratch;
         if !self.backlog.is_empty() {
@@ -422,73 +386,65 @@ impl<'a, S: Transport> Session<'a, S> {
         self.owe(out, &[], 0, spare, Instant::now());
         true
     }
-
-    /// Whether nothing is left but to close the connection.
-    fn is_over(&self) -> bool {
-        self.eof || self.engine.phase() == Phase::Closed
-    }
-
-    /// Closes our side. After both Close frames the client's end is waited for: a connection that
-    /// is closed while bytes are under way is reset, and a reset can overtake our Close.
-    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if self.left.is_none() {
-            self.left = Some(Instant::now());
-            match Pin::new(&mut self.stream).poll_shutdown(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
-            }
-        }
-        if self.eof { Poll::Ready(self.ended()) } else { Poll::Pending }
-    }
-
-    fn ended(&self) -> Ended {
-        match (self.asked, self.engine.end()) {
-            (Some(Asked::Draining), Some(End::Server { .. })) => Ended::Draining,
-            (Some(Asked::TooOld), Some(End::Server { .. })) => Ended::TooOld,
-            (_, Some(end)) => Ended::Closed(end.clone()),
-            (_, None) => Ended::Eof,
-        }
-    }
-
-    /// How the session ended, if the connection broke now: after both Close frames it has not.
-    fn broken(&self, error: &io::Error) -> Ended {
-        if self.engine.end().is_some() { self.ended() } else { Ended::Broken(error.kind()) }
-    }
 }
 
-/// Writes as much of the engine's output as the socket takes, and says how much that was.
-fn poll_send_out(
-    stream: &mut (impl AsyncWrite + Unpin),
-    cx: &mut Context<'_>,
-    out: &Out,
-    window: &[u8],
-) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < out.len() {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        for (place, slice) in slices.iter_mut().zip(out.unsent(window, sent)) {
-            *place = IoSlice::new(slice);
-            count += 1;
-        }
-        let written = poll_write(stream, cx, &slices[..count])?;
-        if written == 0 {
-            break;
-        }
-        sent += written;
-    }
-    Ok(sent)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::sleep;
 
-/// Writes once, and says how much the socket took: 0 when it takes no more now.
-fn poll_write(
-    stream: &mut (impl AsyncWrite + Unpin),
-    cx: &mut Context<'_>,
-    slices: &[IoSlice<'_>],
-) -> io::Result<usize> {
-    match Pin::new(stream).poll_write_vectored(cx, slices) {
-        Poll::Ready(Ok(0)) => Err(io::ErrorKind::WriteZero.into()),
-        Poll::Ready(written) => written,
-        Poll::Pending => Ok(0),
+    /// A stream whose shutdown takes some time, as that of TLS may.
+    struct SlowToShut {
+        stream: DuplexStream,
+        delay: Option<Pin<Box<Sleep>>>,
+    }
+
+    impl Transport for SlowToShut {}
+
+    impl AsyncRead for SlowToShut {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for SlowToShut {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.stream).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let second = || Box::pin(sleep(Duration::from_secs(1)));
+            std::task::ready!(self.delay.get_or_insert_with(second).as_mut().poll(cx));
+            Pin::new(&mut self.stream).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pending_shutdown_is_polled_until_it_is_done() {
+        let shared = Shared {
+            budget: Budget::new(1 << 20),
+            drain: Drain::default(),
+            metrics: Metrics::new(),
+        };
+        let (timeouts, echo) = (Timeouts::default(), Arc::default());
+        let (mut client, stream) = duplex(1024);
+        let stream = SlowToShut { stream, delay: None };
+        client.shutdown().await.expect("a duplex pair can");
+        let report = run(stream, b"", echo, &timeouts, &shared, true).await;
+        assert_eq!(report.ended, Ended::Eof);
+        assert_eq!(report.lasted.as_secs(), 1, "the FIN was sent");
     }
 }

@@ -15,8 +15,8 @@ LONG = 10.0
 # On a busy machine.
 SLACK = 10
 
-FIN = ("eof", "the client or the path closed the connection without a Close frame")
-RESET = ("broken", "the connection broke: connection reset")
+FIN = ("eof", "the client or a proxy closed the connection without a Close frame")
+RESET = ("broken", "the connection failed: connection reset")
 # What sets the timeout, and how the service sees the end.
 CUTS = {
     "nginx": (("proxy_read_timeout 1h;", f"proxy_read_timeout {CUT:.0f}s;"), FIN),

@@ -155,12 +155,12 @@ impl<'a> Composer<'a> {
 
     /// Echoes a part of a data frame, or holds what cannot be echoed yet.
     #[inline]
-    pub(super) fn echo(&mut self, part: Part, window: &[u8]) {
+    pub(super) fn echo(&mut self, part: &Part, window: &[u8]) {
         if part.remaining > 0 {
             self.echo_some(part, window);
             return;
         }
-        self.echo_rest(&part, window);
+        self.echo_rest(part, window);
         self.outgoing.frame_begun = false;
         if part.fin {
             self.outgoing.message_begun = false;
@@ -187,7 +187,7 @@ impl<'a> Composer<'a> {
     /// The frame is held while its reply may still go out whole, that is until it is complete or
     /// memory runs out. If it is too large for that, only what would make too short a fragment is
     /// held.
-    fn echo_some(&mut self, part: Part, window: &[u8]) {
+    fn echo_some(&mut self, part: &Part, window: &[u8]) {
         let (whole_to, part_from) = if self.pressure.memory_spent {
             (HELD_UNDER_PRESSURE, HELD_UNDER_PRESSURE)
         } else {
@@ -195,7 +195,7 @@ impl<'a> Composer<'a> {
         };
         // A character that has only begun is held, so that our own cuts do not divide it. If all
         // of this part belongs to one, some of it may be held already, and there is no place to cut.
-        let Part { kind, remaining, unfinished, payload: Range { mut start, end }, .. } = part;
+        let Part { kind, remaining, unfinished, payload: Range { mut start, end }, .. } = *part;
         loop {
             let at_hand = self.before(kind) + (end - start);
             let all = (at_hand as u64).saturating_add(remaining);

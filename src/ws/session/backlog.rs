@@ -1,7 +1,6 @@
 //! Output that the socket has not taken yet.
 //!
-//! Owns the chunks it is kept in, which are freed as they are sent. It does not know frames: the
-//! bytes are final.
+//! Owns the chunks it is kept in, which are freed as they are sent. It does not know frames.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -9,19 +8,21 @@ use std::task::Context;
 
 use tokio::io::AsyncWrite;
 
-/// The size of a full chunk, in bytes: the allocator maps it for itself, and gives it back to the
-/// system when it is freed.
+use super::write::{SLICES, poll_write};
+
+/// The size of a full chunk, in bytes: large enough that the allocator maps it separately, and
+/// returns it to the system when it is freed.
 const CHUNK: usize = 128 * 1024;
 /// The size of the smallest chunk, in bytes.
 const SMALL: usize = 512;
 
-/// From this many bytes on a chunk is a full one: odd sizes leave holes in the allocator's heap.
+/// For this many bytes or more a full chunk is used: odd sizes fragment the allocator's heap.
 const LARGE: usize = CHUNK / 16;
-/// Full chunks that a worker keeps for the next backlog; to map and unmap one costs as much as to
-/// send half of it.
+/// Full chunks that a worker keeps for the next backlog; mapping and unmapping one costs as much as
+/// sending half of it.
 const MOST_SPARE: usize = 4;
 
-/// Full chunks without contents, of all sessions of a worker.
+/// Empty full-size chunks, shared by all sessions of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Spare(Vec<Vec<u8>>);
 
@@ -38,14 +39,14 @@ impl Spare {
     }
 }
 
-/// Bytes in the order in which they are to be sent.
+/// Unsent bytes, in order.
 #[derive(Debug, Default)]
 pub(super) struct Backlog(Option<Box<Chunks>>);
 
 #[derive(Debug, Default)]
 struct Chunks {
     all: VecDeque<Vec<u8>>,
-    /// Bytes of the first chunk that are sent already.
+    /// Bytes of the first chunk that are already sent.
     sent: usize,
     len: usize,
     capacity: usize,
@@ -57,7 +58,7 @@ impl Backlog {
         self.0.is_none()
     }
 
-    /// The bytes that are to be sent.
+    /// How many bytes are unsent.
     pub(super) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |chunks| chunks.len)
     }
@@ -67,7 +68,7 @@ impl Backlog {
         self.0.as_ref().map_or(0, |chunks| chunks.capacity)
     }
 
-    /// Appends pieces of `total` bytes.
+    /// Appends pieces of `total` bytes together.
     pub(super) fn extend<'a>(
         &mut self,
         pieces: impl Iterator<Item = &'a [u8]>,
@@ -82,7 +83,7 @@ impl Backlog {
         }
     }
 
-    /// Writes as much as the socket takes, and says how much that was.
+    /// Writes as much as the socket takes, and returns how much that was.
     pub(super) fn poll_send(
         &mut self,
         stream: &mut (impl AsyncWrite + Unpin),
@@ -91,14 +92,14 @@ impl Backlog {
     ) -> io::Result<usize> {
         let mut sent = 0;
         while let Some(chunks) = &mut self.0 {
-            let mut slices = [IoSlice::new(&[]); super::SLICES];
+            let mut slices = [IoSlice::new(&[]); SLICES];
             let mut skip = chunks.sent;
             let count = chunks.all.len().min(slices.len());
             for (slice, chunk) in slices.iter_mut().zip(&chunks.all) {
                 *slice = IoSlice::new(&chunk[skip..]);
                 skip = 0;
             }
-            let written = super::poll_write(stream, cx, &slices[..count])?;
+            let written = poll_write(stream, cx, &slices[..count])?;
             if written == 0 {
                 break;
             }
@@ -118,7 +119,7 @@ impl Chunks {
         self.all.push_back(chunk);
     }
 
-    /// Copies bytes, of `total` that are about to come.
+    /// Copies bytes, the first of `total` that are about to come.
     fn copy(&mut self, mut bytes: &[u8], mut total: usize, spare: &mut Spare) {
         while !bytes.is_empty() {
             let room = self.all.back().map_or(0, |last| last.capacity() - last.len());
@@ -153,7 +154,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Poll, Waker};
 
-    /// Takes a few bytes, then none for one call.
+    /// Takes some bytes, then none for one call.
     struct Trickle {
         taken: Vec<u8>,
         ready: bool,
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_leave_in_order_and_their_memory_with_them() {
+    fn bytes_are_sent_in_order_and_their_memory_is_freed() {
         let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
         let (first, rest) = bytes.split_at(10);
         let (second, third) = rest.split_at(500_000);

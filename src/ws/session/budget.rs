@@ -1,14 +1,14 @@
 //! The memory that all sessions of the process share: `limits.buffer_budget`.
 //!
-//! Owns the sum. It does not know what the memory is for, and takes none away: who sees that it is
-//! spent holds itself back.
+//! Owns the sum. It does not know what the memory is for, and takes none back: sessions that see it
+//! spent hold back by themselves.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A process-wide number of bytes.
 ///
 /// It may be exceeded by what one turn of each worker reads, and by what every session may hold
-/// for free.
+/// uncharged.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -16,19 +16,19 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    /// The bytes that may be used.
+    /// Bytes that may be used.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// The bytes that are in use.
+    /// Bytes in use.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
@@ -41,7 +41,7 @@ impl Budget {
     }
 }
 
-/// What one connection has taken of the budget; given back on drop.
+/// One connection's share of the budget; returned when it is dropped, however the connection ends.
 pub struct Charge<'a> {
     budget: &'a Budget,
     bytes: usize,
@@ -54,7 +54,7 @@ impl<'a> Charge<'a> {
         Self { budget, bytes: 0 }
     }
 
-    /// Changes the charge to so many bytes.
+    /// Changes the charge to `bytes`.
     pub fn set(&mut self, bytes: usize) {
         let used = &self.budget.used;
         if bytes > self.bytes {

@@ -1,14 +1,16 @@
 //! How a session ended.
 //!
-//! Owns the labels and sentences of logs and metrics. It does not know how it came to that.
+//! Owns the labels and sentences for logs and metrics. It does not know what led to the end.
 
 use std::fmt;
 use std::io;
 
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
 use crate::ops::metrics::Label;
 use crate::ws::engine::End;
 
-/// How a session ended. It knows its label and its sentence.
+/// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// By a Close frame: the client's, or ours for something the client did.
@@ -19,14 +21,27 @@ pub enum Ended {
     TooOld,
     /// The client's side of the connection ended without a Close frame.
     Eof,
-    /// The connection broke.
+    /// The connection failed.
     Broken(io::ErrorKind),
     /// No byte came after a ping.
     PongTimeout,
-    /// No byte was taken of what the client is owed.
+    /// The client stopped reading.
     WriteTimeout,
     /// It held memory for too long while the process had none left.
     MemorySpent,
+}
+
+impl Ended {
+    /// The end of a session whose engine stopped for this reason.
+    ///
+    /// On its own account the server closes for two reasons only, each with a code of its own.
+    pub(super) fn by(end: &End) -> Self {
+        match end {
+            End::Server { code: CloseCode::Away, .. } => Self::Draining,
+            End::Server { .. } => Self::TooOld,
+            end => Self::Closed(end.clone()),
+        }
+    }
 }
 
 impl Label for Ended {
@@ -56,16 +71,18 @@ impl fmt::Display for Ended {
                 write!(f, "closed with {code}, {}", end.reason())
             }
             Self::Draining => f.write_str("closed with 1001, the service is stopping"),
-            Self::TooOld => f.write_str("closed with 1000, an hour without pings is over"),
+            Self::TooOld => {
+                f.write_str("closed with 1000, sessions with ping=off end after an hour")
+            }
             Self::Eof => {
-                f.write_str("the client or the path closed the connection without a Close frame")
+                f.write_str("the client or a proxy closed the connection without a Close frame")
             }
-            Self::Broken(kind) => write!(f, "the connection broke: {kind}"),
-            Self::PongTimeout => f.write_str("no byte came within timeouts.pong after a ping"),
-            Self::WriteTimeout => f.write_str("no byte was taken within timeouts.write"),
-            Self::MemorySpent => {
-                f.write_str("unsent output was held too long while limits.buffer_budget was spent")
-            }
+            Self::Broken(kind) => write!(f, "the connection failed: {kind}"),
+            Self::PongTimeout => f.write_str("nothing arrived within timeouts.pong after a ping"),
+            Self::WriteTimeout => f.write_str("the client read nothing within timeouts.write"),
+            Self::MemorySpent => f.write_str(
+                "its buffers were held too long while limits.buffer_budget was exhausted",
+            ),
         }
     }
 }

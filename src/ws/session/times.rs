@@ -1,22 +1,47 @@
-//! What a session does when its time has come: pings, the ends of patience, the drain.
+//! What a session does when a time has passed: pings, timeouts, the drain.
 //!
-//! Owns the one deadline of a session and what follows from it. It does not know sockets: what it
-//! wants said it gives to the engine, and leaves the sending to the next turn.
+//! Owns the one deadline of a session and what follows from it. It does not know sockets: what is
+//! to be said goes to the engine, and the next turn sends it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::{Asked, Ended, Scratch, Session, Timeouts};
+use super::stage::Stage;
+use super::{Ended, Scratch, Session};
 use crate::net::listen::Transport;
 use crate::ws::engine::Phase;
 
-/// How long a client may be silent during the closing handshake, and after it.
+/// The times of a session: `[timeouts]` in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A client that has been silent for this long, give or take a tenth, is pinged.
+    pub ping_interval: Duration,
+    /// A pinged client is dropped if nothing arrives from it for this long.
+    pub pong: Duration,
+    /// A client is dropped if it reads nothing of its unsent output for this long.
+    pub write: Duration,
+    /// How long the closing handshake may take.
+    pub close: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(25),
+            pong: Duration::from_secs(20),
+            write: Duration::from_secs(30),
+            close: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How long a client may be silent during the closing handshake, and before its FIN.
 const CLOSE_SILENCE: Duration = Duration::from_secs(2);
 /// The longest life of a session that is never pinged.
 const UNPINGED_LIFE: Duration = Duration::from_secs(60 * 60);
-/// A deadline noticed later than this was slept over: the client gets another chance.
+/// A pong deadline noticed this late means that we were suspended: the client is pinged once more.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
 /// What a session's timer is set for.
@@ -24,37 +49,38 @@ const OVERSLEPT: Duration = Duration::from_secs(1);
 pub(super) enum Due {
     /// Our side is closed, and the client has had its time to close its own.
     End,
-    /// Nothing of the backlog was taken for too long.
+    /// The client stopped reading.
     Write,
     /// Memory has been held for long.
     Memory,
-    /// The client's Close is not waited for any longer.
+    /// The client has had its time to send its Close.
     Leave,
-    /// No byte came after a ping.
+    /// Nothing arrived after a ping.
     Pong,
     /// The client was silent.
     Ping,
     /// A session without pings is an hour old.
     Age,
-    /// The drain has come to this session.
+    /// The session's slot in the drain has come.
     Drain,
-    /// The drain waits no longer for the end of a message.
+    /// The drain no longer waits for the end of a message.
     Cut,
 }
 
 impl<S: Transport> Session<'_, S> {
-    /// What will be due first if nothing happens before, and when.
+    /// What is due first if nothing happens before then, and when.
     pub(super) fn due(&self) -> (Instant, Due) {
         let Timeouts { pong, write, close, .. } = *self.timeouts;
-        if let Some(left) = self.left {
-            return (left + CLOSE_SILENCE, Due::End);
+        if let Stage::Leaving { since, .. } = self.stage {
+            return (since + CLOSE_SILENCE, Due::End);
         }
-        // While output waits, a pong would wait behind it: then writing is what has to go on.
+        // While output is unsent we may not be reading, and so miss the pong: then the client has
+        // to read on instead.
         let mut first = if !self.backlog.is_empty() {
             (self.progress + write, Due::Write)
-        } else if let Some(closing) = self.closing {
-            let silence = self.heard.max(closing) + CLOSE_SILENCE;
-            (silence.min(closing + close), Due::Leave)
+        } else if let Stage::Closing { since } = self.stage {
+            let silence = self.heard.max(since) + CLOSE_SILENCE;
+            (silence.min(since + close), Due::Leave)
         } else if let Some(pinged) = self.pinged {
             (pinged + pong, Due::Pong)
         } else if let Some(interval) = self.interval {
@@ -70,11 +96,13 @@ impl<S: Transport> Session<'_, S> {
         if let Some(holding) = self.holding {
             consider(holding + write, Due::Memory);
         }
-        if let (Some(slot), Phase::Open) = (self.slot, self.engine.phase()) {
-            if self.asked.is_none() {
-                consider(slot.due, Due::Drain);
-            } else {
-                consider(slot.deadline.checked_sub(close).unwrap_or(slot.due), Due::Cut);
+        if self.engine.phase() == Phase::Open {
+            match self.stage {
+                Stage::Draining(slot) => consider(slot.due, Due::Drain),
+                Stage::LastMessage(slot) => {
+                    consider(slot.deadline.checked_sub(close).unwrap_or(slot.due), Due::Cut);
+                }
+                _ => {}
             }
         }
         first
@@ -90,19 +118,20 @@ impl<S: Transport> Session<'_, S> {
             Due::Write => return Some(Ended::WriteTimeout),
             Due::Memory if self.shared.budget.is_spent() => return Some(Ended::MemorySpent),
             Due::Memory => self.holding = Some(now),
-            Due::Leave => self.eof = true,
+            Due::Leave => self.stage = Stage::Flushing,
             Due::Pong if now < self.due().0 + OVERSLEPT => return Some(Ended::PongTimeout),
             Due::Pong | Due::Ping => {
                 self.pinged = Some(now);
                 self.engine.ping(&[], out);
             }
             Due::Age => {
-                self.asked = Some(Asked::TooOld);
-                let reason = "wsecho: a session with ping=off ends after an hour";
+                let reason = "wsecho: sessions with ping=off end after an hour";
                 self.engine.close(CloseCode::Normal, reason, out);
             }
             Due::Drain => {
-                self.asked = Some(Asked::Draining);
+                if let Stage::Draining(slot) = self.stage {
+                    self.stage = Stage::LastMessage(slot);
+                }
                 self.engine.close_after_message(CloseCode::Away, STOPPING, out);
             }
             Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),

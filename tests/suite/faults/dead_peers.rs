@@ -25,7 +25,7 @@ fn a_mute_client_is_pinged_and_then_dropped_and_one_that_answers_stays() {
     }
     let end = mute.read_frame().expect_err("no second ping, but the end");
     assert_eq!(end.kind(), ErrorKind::UnexpectedEof, "a FIN, not a reset");
-    let line = service.log_line("no byte came within timeouts.pong after a ping");
+    let line = service.log_line("nothing arrived within timeouts.pong after a ping");
     assert!(line.contains(&mute.addr().to_string()), "{line}");
     alive.send(FIN | TEXT, b"alive");
     while alive.read_frame().unwrap().payload != b"alive" {}

@@ -94,7 +94,7 @@ fn a_stalled_reader_is_dropped_and_its_neighbour_is_not() {
     }
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
-    service.log_line("no byte was taken within timeouts.write");
+    service.log_line("the client read nothing within timeouts.write");
     wait_for("all have been dropped", || descriptors(&service) <= open);
 }
 
