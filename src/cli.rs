@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Overrides, Source};
-use crate::net::listen::ListenAddr;
+use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
 use crate::ops::machine::Machine;
 use crate::proxy::protocol::Expect;

@@ -21,7 +21,7 @@ use self::field::{Applies, Draft};
 use self::keys::{ENDPOINT, KEYS, Key};
 use self::read::{Document, Table};
 pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, Source};
-use crate::net::listen::ListenAddr;
+use crate::net::addr::ListenAddr;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
 use crate::proxy::client_addr::Trusted;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Boot, Config};
-use crate::net::listen::{BACKLOG, ListenAddr};
+use crate::net::addr::ListenAddr;
+use crate::net::listen::BACKLOG;
 use crate::ops::machine::{Capacity, DEFAULT_CONNECTIONS, Demand, Machine, TooFew};
 
 impl Config {

@@ -5,7 +5,7 @@
 use super::read::{Entry, Position};
 use super::value::{Addr, EndpointPath, Peer, Seconds};
 use super::{Boot, Config, Endpoint, Policy};
-use crate::net::listen::ListenAddr;
+use crate::net::addr::ListenAddr;
 
 /// A configuration that is being read.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Config, Finding, parse};
-use crate::net::listen::ListenAddr;
+use crate::net::addr::ListenAddr;
 use crate::ops::logging::Level;
 
 /// The configuration file unless the command line names another.

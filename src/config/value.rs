@@ -12,7 +12,7 @@ use hyper::http::uri::PathAndQuery;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
 
 pub(super) use self::word::Word;
-use crate::net::listen::ListenAddr;
+use crate::net::addr::ListenAddr;
 use crate::proxy::client_addr::TrustedPeer;
 
 /// A value as it is written in the file.

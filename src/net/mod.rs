@@ -1,4 +1,5 @@
 //! Sockets, and the grammar of header fields.
 
+pub mod addr;
 pub mod field;
 pub mod listen;

@@ -21,8 +21,8 @@ use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 
 pub use trusted::{ParseTrustedError, Trusted, TrustedPeer};
 
+use crate::net::addr::PeerAddr;
 use crate::net::field::list;
-use crate::net::listen::PeerAddr;
 use crate::proxy::protocol::ProxyHeader;
 use headers::{Element, forwarded, host, node, nth_from_right};
 

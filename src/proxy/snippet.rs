@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use self::template::{Values, fill, text, when};
 use super::diagnosis::{HTTP_VERSION, SET_CONNECTION, SET_HOST, SET_UPGRADE};
-use crate::net::listen::ListenAddr;
+use crate::net::addr::ListenAddr;
 
 /// A proxy that there is a template for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::http::admission::{Admission, Lane};
-use crate::net::listen::{ListenAddr, Listeners, PeerAddr, Stream};
+use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::listen::{Listeners, Stream};
 
 /// Listening sockets, and the permits for what is accepted on them.
 pub(super) struct Entrance {

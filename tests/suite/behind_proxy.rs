@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use tokio::io::AsyncWriteExt;
-use wsecho::net::listen::PeerAddr;
+use wsecho::net::addr::PeerAddr;
 
 use crate::inside::{Inside, handshake, read_head, read_to_end};
 use crate::service::{Service, upgrade};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wsecho::config::{Changes, Config, parse};
-use wsecho::net::listen::PeerAddr;
+use wsecho::net::addr::PeerAddr;
 use wsecho::proxy::protocol::Expect;
 use wsecho::ws::handshake::{Origins, Subprotocols};
 

@@ -11,7 +11,7 @@ use wsecho::http::admission::{Admission, Lane};
 use wsecho::http::conn;
 use wsecho::http::router::Router;
 use wsecho::http::service::Service;
-use wsecho::net::listen::PeerAddr;
+use wsecho::net::addr::PeerAddr;
 use wsecho::ops::drain::Drain;
 use wsecho::ops::logging::Lost;
 use wsecho::ops::metrics::Now;

@@ -101,9 +101,9 @@ fn an_address_that_cannot_be_bound_is_named_with_the_fix() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (bind, sentence) in [
-        (taken.as_str(), "is in use by another process: stop that one"),
-        ("192.0.2.1:8888", "is no address of this machine"),
-        ("unix:/nonexistent/w.sock", "the folder of unix:/nonexistent/w.sock is missing"),
+        (taken.as_str(), "is in use by another process: stop it"),
+        ("192.0.2.1:8888", "is not an address of this machine"),
+        ("unix:/nonexistent/w.sock", "the directory of unix:/nonexistent/w.sock does not exist"),
     ] {
         let (code, said) = refused(bind);
         assert_eq!(code, 1, "{bind}: {said}");
@@ -126,7 +126,7 @@ fn a_port_below_1024_points_to_the_socket_unit() {
         return;
     }
     assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("127.0.0.1:1 is a port for root"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("127.0.0.1:1 is a privileged port"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("wsecho.socket"), "{}", outcome.stderr);
 }
 
@@ -202,7 +202,7 @@ fn out_of_descriptors_the_service_waits_keeps_serving_and_recovers() {
     let few = Rlimit { current: Some(64), maximum: Some(64) };
     prlimit(Some(service.process()), Resource::Nofile, few).expect("our own child");
     let crowd: Vec<_> = (0..100).map(|_| service.connect()).collect();
-    service.log_line("no connection can be accepted");
+    service.log_line("cannot accept connections");
     for _ in 0..100 {
         assert_eq!(echo(&mut session, "unharmed"), "unharmed");
     }
@@ -213,7 +213,7 @@ fn out_of_descriptors_the_service_waits_keeps_serving_and_recovers() {
     assert!(spent.as_millis() < 100, "{spent:?} of CPU time in two seconds of waiting");
     let begun = tokio::time::Instant::now();
     drop(crowd);
-    service.log_line("connections are accepted again");
+    service.log_line("accepting connections again");
     assert!(
         begun.elapsed().as_secs() < 10,
         "longer than ten of the longest pauses: {:?}",
@@ -221,6 +221,6 @@ fn out_of_descriptors_the_service_waits_keeps_serving_and_recovers() {
     );
     assert_eq!(echo(&mut service.open("/echo"), "served"), "served");
     let (_, log) = service.stop();
-    let told = log.matches("no connection can be accepted").count();
+    let told = log.matches("cannot accept connections").count();
     assert!(told <= 3, "once per change, not {told} times");
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 use wsecho::config::{Config, parse};
-use wsecho::net::listen::ListenAddr;
+use wsecho::net::addr::ListenAddr;
 use wsecho::ops::metrics::Label;
 use wsecho::proxy::diagnosis::{Diagnosis, Verdict};
 use wsecho::proxy::snippet::{Backend, Product, render};

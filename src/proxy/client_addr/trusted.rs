@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::ClientAddr;
-use crate::net::listen::PeerAddr;
+use crate::net::addr::PeerAddr;
 
 /// Who is trusted: an entry of `proxy.trusted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

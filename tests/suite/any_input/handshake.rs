@@ -15,7 +15,7 @@ use wsecho::http::admission::Lane;
 use wsecho::http::router::{Answer, Router};
 use wsecho::http::service::Service;
 use wsecho::http::upgrade::Caller;
-use wsecho::net::listen::PeerAddr;
+use wsecho::net::addr::PeerAddr;
 use wsecho::ops::logging::Lost;
 use wsecho::ws::session::Budget;
 

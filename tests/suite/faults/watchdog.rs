@@ -67,7 +67,7 @@ fn a_service_that_is_out_of_descriptors_is_alive() {
     let few = Rlimit { current: Some(24), maximum: Some(24) };
     prlimit(Some(service.process()), Resource::Nofile, few).expect("our own child");
     let crowd: Vec<_> = (0..100).map(|_| service.connect()).collect();
-    service.log_line("no connection can be accepted");
+    service.log_line("cannot accept connections");
     forget(&service);
     assert_fed(&service, "out of descriptors");
     drop(crowd);

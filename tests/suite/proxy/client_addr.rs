@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use arbitrary::{Result, Unstructured};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use wsecho::net::listen::PeerAddr;
+use wsecho::net::addr::PeerAddr;
 use wsecho::proxy::client_addr::{
     Because, Client, ClientAddr, ForwardingHeader, LastHop, MAX_HOPS, Trusted, resolve,
 };

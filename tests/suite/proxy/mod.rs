@@ -9,7 +9,7 @@ mod protocol;
 use hyper::header::{FORWARDED, HeaderMap, HeaderValue};
 use proptest::prelude::*;
 use tokio::time::{Duration, Instant};
-use wsecho::net::listen::PeerAddr;
+use wsecho::net::addr::PeerAddr;
 use wsecho::proxy::client_addr::{Trusted, resolve};
 
 fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
