@@ -1,10 +1,10 @@
-//! Draining: the one door through which tasks start, and the promise that each of them ends.
+//! Draining: the only way to start a task, and the guarantee that each one ends.
 //!
 //! Owns the set of running tasks, the moment at which draining begins, and the schedule by which
-//! sessions leave. It does not know what a task does, nor what a Close frame is.
+//! sessions end. It does not know what a task does, nor what a Close frame is.
 //!
 //! hyper's graceful shutdown forgets a connection once it is upgraded, so the service tracks every
-//! task itself: `tokio::spawn` is forbidden by `clippy.toml`, and [`Drain::spawn`] takes its place.
+//! task itself: `clippy.toml` forbids `tokio::spawn`, and [`Drain::spawn`] takes its place.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,9 +18,9 @@ use tokio_util::task::TaskTracker;
 /// How long a drain may take, and how it is spread: `[shutdown]` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// From the first SIGTERM to the moment at which what still runs is aborted.
+    /// From the first SIGTERM until whatever still runs is aborted.
     pub timeout: Duration,
-    /// The time over which sessions are closed, so that their clients do not return all at once.
+    /// The time over which sessions are closed, so that clients do not all reconnect at once.
     pub spread: Duration,
 }
 
@@ -30,12 +30,12 @@ impl Default for Times {
     }
 }
 
-/// When one session has to leave.
+/// When one session has to end.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// From here on the session closes at its next message boundary.
+    /// From now on the session closes at its next message boundary.
     pub due: Instant,
-    /// Here whatever still runs is aborted.
+    /// Whatever still runs at this time is aborted.
     pub deadline: Instant,
 }
 
@@ -58,13 +58,13 @@ struct Tasks {
 pub struct Drain(Arc<Tasks>);
 
 impl Drain {
-    /// Starts a task that [`Drain::wait`] waits for. A panic in it ends this task alone.
+    /// Starts a task that [`Drain::wait`] waits for. A panic ends only this task.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        #[expect(clippy::disallowed_methods, reason = "this is the door that tracks every task")]
+        #[expect(clippy::disallowed_methods, reason = "every task is tracked here")]
         self.0.tracker.spawn(task);
     }
 
-    /// Begins to drain; a second call changes nothing.
+    /// Begins draining; a second call changes nothing.
     pub fn begin(&self, times: Times) {
         self.0.schedule.get_or_init(|| Schedule {
             begun: Instant::now(),
@@ -82,14 +82,14 @@ impl Drain {
         self.0.schedule.get().is_some()
     }
 
-    /// The number of tasks that have started and not ended.
+    /// The number of running tasks.
     #[must_use]
     pub fn running(&self) -> usize {
         self.0.tracker.len()
     }
 
-    /// Waits until the drain begins, then hands out the next slot: the slots of all tasks lie
-    /// evenly in `spread`, the first at once.
+    /// Waits until the drain begins, then hands out the next slot. Slots are spread evenly over
+    /// `spread`, and the first is due at once.
     pub async fn slot(&self) -> Slot {
         self.0.token.cancelled().await;
         let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
@@ -100,13 +100,13 @@ impl Drain {
         }
     }
 
-    /// Waits until every task has ended, at most until the deadline of the drain, and returns how
-    /// many are left. They are dropped with the runtime.
+    /// Waits until every task has ended, or the deadline of the drain, and returns how many are
+    /// left. Those are dropped with the runtime.
     pub async fn wait(&self) -> usize {
         self.0.token.cancelled().await;
         let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
         let deadline = schedule.begun + schedule.times.timeout;
-        // Elapsed is no error here: what remains is counted below.
+        // A timeout is no error here: what remains is counted below.
         let _ = timeout_at(deadline, self.0.tracker.wait()).await;
         self.running()
     }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slots_are_spread_evenly_and_the_first_is_at_once() {
+    async fn slots_are_spread_evenly_and_the_first_is_due_at_once() {
         let drain = Drain::default();
         for _ in 0..4 {
             let task = drain.clone();

@@ -1,4 +1,4 @@
-//! Logging: where records go, what they look like, and how text from the network gets into them.
+//! Logging: where records go, what they look like, and how network text gets into them.
 //!
 //! Owns tracing-subscriber, the format of a line, and [`Untrusted`], the one type through which
 //! bytes from a peer may reach a log. It does not know what is logged.
@@ -30,18 +30,18 @@ pub use self::limiter::Limiter;
 
 /// The longest line, in bytes, its newline included.
 const MAX_LINE: usize = 2047;
-/// Records that may wait for a slow reader of stderr before new ones are lost.
+/// Records that may wait for a slow reader of stderr; beyond that, new ones are lost.
 const QUEUE: usize = 8192;
 
-/// The least urgent kind of record that is written: `log.level`.
+/// The least severe level that is logged: `log.level`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// The service cannot do its work.
+    /// The service cannot do its job.
     Error,
-    /// An administrator should look; a peer alone can never cause this.
+    /// An administrator should look at this. A peer alone can never cause it.
     Warn,
-    /// One line per session, and the life of the service.
+    /// One line per session, and the life cycle of the service.
     #[default]
     Info,
     /// Why something was decided.
@@ -62,31 +62,31 @@ impl From<Level> for LevelFilter {
     }
 }
 
-/// What a record looks like: `log.format`.
+/// The format of a record: `log.format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// `journal` when stderr leads to journald, otherwise `text`.
+    /// `journal` if stderr is connected to journald, otherwise `text`.
     #[default]
     Auto,
     /// With the time; on a terminal with colour.
     Text,
-    /// With the `<N>` priority that journald reads; it adds the time itself.
+    /// With the `<N>` priority for journald, which adds the time itself.
     Journal,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Text from a peer, made safe for a log: escaped so that it stays on its line and in its field,
-/// and cut to 256 bytes.
+/// Text from a peer, made safe to log: escaped so that it stays on its line and in its field, and
+/// cut to 256 bytes.
 ///
-/// Escaped are control characters, quotes, backslashes, the invisible marks that reorder text
-/// (UAX #9), U+2028 and U+2029; bytes that are not UTF-8 become U+FFFD.
+/// Control characters, quotes, backslashes, the invisible marks that reorder text (UAX #9), U+2028
+/// and U+2029 are escaped; bytes that are not UTF-8 become U+FFFD.
 #[derive(Clone, Copy, Debug)]
 pub struct Untrusted<'a>(pub &'a [u8]);
 
 impl Untrusted<'_> {
-    /// The most bytes that one value takes in a log line.
+    /// The most bytes one value takes in a log line.
     pub const MAX: usize = 256;
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Untrusted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const CUT: char = '…';
         let mut escaped = String::with_capacity(self.0.len().min(Self::MAX));
-        // No character shrinks when escaped, so what lies behind this many bytes never shows.
+        // No character shrinks when escaped, so nothing beyond this many bytes can show.
         for character in String::from_utf8_lossy(&self.0[..self.0.len().min(Self::MAX + 1)]).chars()
         {
             let before = escaped.len();
@@ -113,7 +113,7 @@ impl fmt::Display for Untrusted<'_> {
     }
 }
 
-/// Whether a character could break a line or change how the rest of it reads.
+/// Whether a character could break a line, or change how the rest of it is displayed.
 fn needs_escape(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -125,7 +125,7 @@ fn needs_escape(character: char) -> bool {
 
 /// Whether stderr is the stream socket that journald listens on.
 ///
-/// systemd 219 sets no `JOURNAL_STREAM` (it came with 231): the name of the peer is what tells.
+/// systemd 219 does not set `JOURNAL_STREAM` (new in 231), so the name of the peer has to do.
 fn stderr_is_the_journal() -> bool {
     let peer = io::stderr()
         .as_fd()
@@ -140,12 +140,12 @@ fn stderr_is_the_journal() -> bool {
 pub fn print_error(message: &impl fmt::Display) {
     let prefix = if stderr_is_the_journal() { "<3>" } else { "wsecho: " };
     for line in message.to_string().lines() {
-        // Nobody is left to be told when stderr is closed.
+        // With stderr closed there is nobody left to tell.
         let _ = writeln!(io::stderr(), "{prefix}{line}");
     }
 }
 
-/// The running log; it is flushed when this is dropped.
+/// The running log, flushed on drop.
 pub struct Logging {
     level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
     lost: ErrorCounter,
@@ -153,13 +153,13 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Starts to log to stderr, and turns panics into records.
+    /// Starts logging to stderr, panics included.
     ///
-    /// Records pass through a bounded queue and are lost when its reader stalls: writing a log
-    /// must never hold up a session.
+    /// Records pass through a bounded queue, and are lost if the reader of stderr stalls: logging
+    /// must never block a session.
     ///
     /// # Panics
-    /// When called twice in one process.
+    /// If called twice in one process.
     #[must_use]
     pub fn start(format: Format, level: Level) -> Self {
         let (writer, worker) = NonBlockingBuilder::default()
@@ -191,31 +191,31 @@ impl Logging {
         Self { level, lost, _worker: worker }
     }
 
-    /// The lines that are lost.
+    /// The counter of lost lines.
     #[must_use]
     pub fn lost(&self) -> Lost {
         Lost(Some(self.lost.clone()))
     }
 
-    /// Changes the level from the next record on.
+    /// Changes the level, from the next record on.
     pub fn set_level(&self, level: Level) {
         self.level.reload(LevelFilter::from(level)).expect("the subscriber lives with the process");
     }
 }
 
-/// Counts lines that were lost because the queue before stderr was full. Without a log: none.
+/// Counts lines lost because the queue to stderr was full. Without a log there are none.
 #[derive(Clone, Debug, Default)]
 pub struct Lost(Option<ErrorCounter>);
 
 impl Lost {
-    /// How many it were since the start.
+    /// How many have been lost since the start.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.as_ref().map_or(0, ErrorCounter::dropped_lines)
     }
 }
 
-/// The two forms of a line for people.
+/// The two formats for people.
 enum Line {
     Journal,
     Text { colour: bool },
@@ -290,11 +290,11 @@ impl Visit for Fields {
             return;
         }
         let quote = if text.is_empty() || text.contains([' ', '=']) { "\"" } else { "" };
-        write!(self.rest, " {name}={quote}{text}{quote}").expect("a String takes all");
+        self.rest.extend([" ", name, "=", quote, &text, quote]);
     }
 }
 
-/// Cuts a line to at most `max` bytes, between two characters.
+/// Cuts a line to at most `max` bytes, between characters.
 fn cut(line: &mut String, max: usize) {
     if line.len() > max {
         line.truncate((0..=max).rfind(|&at| line.is_char_boundary(at)).unwrap_or(0));
@@ -328,6 +328,6 @@ mod tests {
             assert!(shown.len() <= Untrusted::MAX, "{} bytes", shown.len());
             assert!(shown.ends_with('…'), "{shown}");
         }
-        assert_eq!(Untrusted(&[b'a'; 253]).to_string().len(), 253, "what fits is left alone");
+        assert_eq!(Untrusted(&[b'a'; 253]).to_string().len(), 253, "what fits is left as it is");
     }
 }

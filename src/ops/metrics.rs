@@ -1,12 +1,12 @@
 //! Metrics: every name in one place, and the text that Prometheus reads.
 //!
 //! Owns the counters, the names of their labels, and the text format. It does not know what is
-//! counted: who acts tells, and the values of labels come from enums alone ([`Label`]).
+//! counted: callers report events, and label values come only from enums ([`Label`]).
 //!
 //! Sources: Prometheus' text format 0.0.4, its naming conventions, and the `process_` metrics that
-//! all of its client libraries share.
+//! all its client libraries share.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-/// What is counted apart, under a name of its own.
+/// What is counted separately, under a label of its own.
 pub trait Label {
     /// A short name that never changes.
     fn label(&self) -> &'static str;
@@ -28,11 +28,11 @@ pub trait Label {
 type Labels = [(&'static str, &'static str); 1];
 type Seconds = Counter<f64, AtomicU64>;
 
-/// From a client nearby to the default of `timeouts.handshake`.
+/// From a nearby client to the default of `timeouts.handshake`.
 const HANDSHAKE_BUCKETS: [f64; 8] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 10.0];
-/// From a probe to a day; the 60 seconds after which many proxies cut have a bucket of their own.
+/// From a probe to a day; the 60-second idle timeout of many proxies has a bucket of its own.
 const SESSION_BUCKETS: [f64; 9] = [0.1, 1.0, 10.0, 30.0, 59.0, 61.0, 600.0, 3600.0, 86_400.0];
-/// From the same machine to the other side of the earth.
+/// From the same machine to the other side of the world.
 const PING_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
 /// All metrics of one server.
@@ -41,17 +41,17 @@ pub struct Metrics {
     registry: Registry,
     /// Open WebSockets.
     pub sessions: Gauge,
-    /// Open connections, those of the sessions included, those of the admin listener not.
+    /// Open connections, including those of sessions, but not those of the admin listener.
     pub connections: Gauge,
-    /// What the sessions echo.
+    /// What sessions echo.
     pub traffic: Traffic,
     /// Tasks that ended in a panic.
     pub panics: Counter,
-    /// From accept to a good handshake, in seconds.
+    /// From accept to a completed handshake, in seconds.
     pub handshake_duration: Histogram,
-    /// From handshake to end, in seconds.
+    /// From the handshake to the end of the session, in seconds.
     pub session_duration: Histogram,
-    /// From a ping of ours to the next byte, in seconds.
+    /// From our ping to the next byte, in seconds.
     pub ping_round_trip: Histogram,
     refused: Family<Labels, Counter>,
     ended: Family<Labels, Counter>,
@@ -63,7 +63,7 @@ pub struct Metrics {
     at_scrape: AtScrape,
 }
 
-/// What is known elsewhere, and looked up when somebody asks.
+/// What is known elsewhere, and looked up at each scrape.
 #[derive(Debug)]
 struct AtScrape {
     messages: Counter,
@@ -74,7 +74,7 @@ struct AtScrape {
     process: OfProcess,
 }
 
-/// What /proc tells.
+/// What /proc says of this process.
 #[derive(Debug)]
 struct OfProcess {
     cpu: Seconds,
@@ -86,14 +86,14 @@ struct OfProcess {
     start: Gauge<f64, AtomicU64>,
 }
 
-/// What a scrape needs that others keep.
+/// Values kept elsewhere that a scrape needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
     /// `limits.buffer_budget`, in bytes.
     pub budget_limit: usize,
-    /// How much of it is used, in bytes.
+    /// How much of it is in use, in bytes.
     pub budget_used: usize,
-    /// Log lines that were lost because their reader was too slow.
+    /// Log lines lost because their reader was too slow.
     pub log_lost: usize,
 }
 
@@ -104,25 +104,26 @@ impl Metrics {
         let mut registry = Registry::default();
         let process = &mut Names(registry.sub_registry_with_prefix("process"));
         let process = OfProcess {
-            cpu: process.add("cpu_seconds", "Time on the processors, user and system"),
-            resident: process.add("resident_memory_bytes", "Memory in RAM"),
-            virtual_memory: process.add("virtual_memory_bytes", "Memory in address space"),
-            descriptors: process.add("open_fds", "Open descriptors"),
-            max_descriptors: process.add("max_fds", "The soft limit of descriptors"),
+            cpu: process.add("cpu_seconds", "User and system CPU time, in seconds"),
+            resident: process.add("resident_memory_bytes", "Resident memory, in bytes"),
+            virtual_memory: process.add("virtual_memory_bytes", "Virtual memory, in bytes"),
+            descriptors: process.add("open_fds", "Open file descriptors"),
+            max_descriptors: process.add("max_fds", "Soft limit on open file descriptors"),
             threads: process.add("threads", "Threads"),
-            start: process.add("start_time_seconds", "When the process started, as Unix time"),
+            start: process.add("start_time_seconds", "Start of the process, as Unix time"),
         };
         let own = &mut Names(registry.sub_registry_with_prefix("wsecho"));
-        let build: Family<Labels, Gauge> = own.add("build_info", "Always 1, with the version");
+        let build: Family<Labels, Gauge> =
+            own.add("build_info", "Always 1, labelled with the version");
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Self {
             sessions: own.add("sessions", "Open WebSockets"),
-            connections: own.add("connections", "Open connections, WebSockets included"),
+            connections: own.add("connections", "Open connections, including WebSockets"),
             traffic: Traffic::default(),
             panics: own.add("panics", "Tasks that ended in a panic"),
             handshake_duration: own.histogram(
                 "handshake_duration_seconds",
-                "From accept to a good handshake",
+                "From accept to a completed handshake",
                 HANDSHAKE_BUCKETS,
             ),
             session_duration: own.histogram(
@@ -132,38 +133,39 @@ impl Metrics {
             ),
             ping_round_trip: own.histogram(
                 "ping_round_trip_seconds",
-                "From a ping of the server to the next byte of the client",
+                "From a ping to the next byte from the client",
                 PING_BUCKETS,
             ),
-            refused: own.add("handshakes_refused", "Requests that got no WebSocket, by reason"),
-            ended: own.add("sessions_ended", "WebSockets that have ended, by how"),
-            suppressed: own.add("log_suppressed", "Log lines left out by the rate limits, by kind"),
-            reloads: own.add("config_reloads", "Reloads of the configuration, by result"),
+            refused: own.add("handshakes_refused", "Requests refused a WebSocket, by reason"),
+            ended: own.add("sessions_ended", "WebSockets ended, by how"),
+            suppressed: own
+                .add("log_suppressed", "Log lines suppressed by the rate limits, by kind"),
+            reloads: own.add("config_reloads", "Configuration reloads, by result"),
             reload_time: own.add(
                 "config_last_reload_timestamp_seconds",
-                "When the configuration that holds was read, as Unix time",
+                "When the active configuration was loaded, as Unix time",
             ),
             reload_successful: own.add(
                 "config_last_reload_successful",
-                "0 when the last reload was refused and the configuration before it holds",
+                "0 if the last reload failed and the previous configuration is still active",
             ),
             connections_limit: own.add(
                 "connections_limit",
-                "Connections that are served: limits.max_connections, or what descriptors allow",
+                "Most connections served: limits.max_connections, or what file descriptors allow",
             ),
             at_scrape: AtScrape {
                 messages: own.add("messages", "Messages echoed"),
-                bytes: own.add("bytes", "Payload of messages, by direction"),
+                bytes: own.add("bytes", "Message payload in bytes, by direction"),
                 budget_limit: own.add("buffer_budget_bytes", "The value of limits.buffer_budget"),
                 budget_used: own.add("buffer_used_bytes", "Memory charged to limits.buffer_budget"),
-                log_lost: own.add("log_lost", "Log lines lost: their reader was too slow"),
+                log_lost: own.add("log_lost", "Log lines lost because their reader was too slow"),
                 process,
             },
             registry,
         }
     }
 
-    /// Counts a request that got no WebSocket.
+    /// Counts a request that was refused a WebSocket.
     pub fn refuse(&self, reason: &impl Label) {
         self.refused.get_or_create(&[("reason", reason.label())]).inc();
     }
@@ -174,12 +176,12 @@ impl Metrics {
         self.session_duration.observe(lasted.as_secs_f64());
     }
 
-    /// Counts log lines of a kind that were left out.
+    /// Counts a log line of this kind that was suppressed.
     pub fn suppress(&self, kind: &'static str) {
         self.suppressed.get_or_create(&[("kind", kind)]).inc();
     }
 
-    /// Notes that the configuration was read, and whether it was good.
+    /// Records a reload, and whether the new configuration was good.
     pub fn reload(&self, good: bool) {
         let result = if good { "ok" } else { "refused" };
         self.reloads.get_or_create(&[("result", result)]).inc();
@@ -190,15 +192,15 @@ impl Metrics {
         }
     }
 
-    /// Notes that the configuration which holds was read just now.
+    /// Records that the active configuration was loaded just now.
     pub fn loaded(&self) {
-        #[expect(clippy::disallowed_methods, reason = "told to people, not used for a timer")]
+        #[expect(clippy::disallowed_methods, reason = "shown to people, not used for a timer")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         gauge(&self.reload_time, now.as_secs());
         self.reload_successful.set(1);
     }
 
-    /// Notes how many connections are served at most.
+    /// Records how many connections are served at most.
     pub fn limit_connections(&self, most: usize) {
         gauge(&self.connections_limit, most as u64);
     }
@@ -207,14 +209,21 @@ impl Metrics {
     #[must_use]
     pub fn text(&self, now: Now) -> String {
         self.at_scrape.update(&self.traffic, now);
-        let mut open_metrics = String::new();
-        encode_registry(&mut open_metrics, &self.registry).expect("a String takes all");
-        classic(&open_metrics)
+        classic(&OpenMetrics(&self.registry).to_string())
     }
 }
 
-/// Turns OpenMetrics, which is all that the library writes, into the format that every scraper
-/// reads: there a counter is described under the name that its samples have.
+/// All metrics, in the OpenMetrics format.
+struct OpenMetrics<'a>(&'a Registry);
+
+impl fmt::Display for OpenMetrics<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        encode_registry(f, self.0)
+    }
+}
+
+/// Turns OpenMetrics, the only format the library writes, into the one that every scraper reads.
+/// There, a counter is described under the name of its samples.
 fn classic(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len() + 256);
     let mut help = "";
@@ -226,11 +235,10 @@ fn classic(open_metrics: &str) -> String {
         {
             let suffix = if kind == "counter" { "_total" } else { "" };
             let said = help.split_once(name).map_or("", |(_, said)| said);
-            writeln!(text, "# HELP {name}{suffix}{said}\n# TYPE {name}{suffix} {kind}")
-                .expect("a String takes all");
+            text.extend(["# HELP ", name, suffix, said, "\n"]);
+            text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
         } else {
-            text.push_str(line);
-            text.push('\n');
+            text.extend([line, "\n"]);
         }
     }
     text
@@ -273,7 +281,7 @@ impl AtScrape {
         set(&self.log_lost, now.log_lost as u64);
         gauge(&self.budget_limit, now.budget_limit as u64);
         gauge(&self.budget_used, now.budget_used as u64);
-        // What /proc does not tell stays as it was.
+        // What /proc does not say keeps its last value.
         let _ = self.process.update();
     }
 }
@@ -306,8 +314,8 @@ fn gauge(gauge: &Gauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
-/// What sessions echo: a sum that every worker adds to on a cache line of its own, so that
-/// counting costs a read nothing.
+/// What sessions echo: sums that every worker adds to on a cache line of its own, so that counting
+/// costs nothing.
 #[derive(Debug, Default)]
 pub struct Traffic([Share; 16]);
 
@@ -320,7 +328,7 @@ struct Share {
 }
 
 thread_local! {
-    /// Which share this thread adds to.
+    /// The share this thread adds to.
     static OWN_SHARE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
@@ -328,7 +336,7 @@ thread_local! {
 }
 
 impl Traffic {
-    /// Adds what was echoed: complete messages, and bytes of payload received and sent.
+    /// Adds complete messages, and bytes of payload received and sent.
     pub fn add(&self, messages: u64, bytes_in: u64, bytes_out: u64) {
         let share = &self.0[OWN_SHARE.with(|own| own % self.0.len())];
         share.messages.fetch_add(messages, Ordering::Relaxed);
@@ -354,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_stands_in_the_text_under_its_name() {
+    fn what_is_reported_appears_in_the_text_under_its_name() {
         let metrics = Metrics::new();
         metrics.sessions.inc();
         metrics.traffic.add(2, 30, 400);

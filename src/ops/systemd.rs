@@ -1,8 +1,8 @@
-//! The protocols a service speaks with systemd: readiness, watchdog and socket activation.
+//! The protocols between a service and systemd: readiness, watchdog and socket activation.
 //!
 //! Owns `NOTIFY_SOCKET` (sd_notify(3)), `WATCHDOG_USEC` (sd_watchdog_enabled(3)) and `LISTEN_FDS`
-//! (sd_listen_fds(3)). It does not know what is served on a socket. Written for systemd 219:
-//! descriptors have no names there, so sockets are told apart by their address.
+//! (sd_listen_fds(3)). It does not know what a socket serves. Written for systemd 219, where
+//! descriptors have no names and sockets can only be told apart by address.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,27 +15,28 @@ use listenfd::ListenFd;
 pub use sd_notify::NotifyState;
 use socket2::SockRef;
 
-/// How long a manager that does not read may hold up a change of state.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for what is repeated.
-const REPEATED_PATIENCE: Duration = Duration::from_millis(1);
+/// How long a service manager that does not read may block us.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// The same for states that are sent again anyway.
+const REPEATED_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// Opened once: a service that is out of descriptors must still show that it is alive.
+/// Opened once: a service that is out of descriptors must still report that it is alive.
 static SOCKET: LazyLock<io::Result<UnixDatagram>> = LazyLock::new(UnixDatagram::unbound);
 
 /// Tells the service manager about a change of state, in one datagram.
 ///
-/// Without `NOTIFY_SOCKET` nothing happens. A datagram that cannot be sent is logged and
-/// forgotten: a service must not fail because nobody listens to its status. Nor may it wait for
-/// that: a sign of life or a status that would have to wait is dropped, the next one follows.
+/// Without `NOTIFY_SOCKET` this does nothing. A failure is only logged: a service must not fail
+/// because nobody listens to its status. Nor may it wait for that: a watchdog ping or a status that
+/// would block is dropped, since another one follows.
 pub fn notify(states: &[NotifyState<'_>]) {
     let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&name, states) {
-        tracing::warn!(%error, "the service manager could not be notified: check NOTIFY_SOCKET");
+        tracing::warn!(%error, "cannot notify the service manager: check NOTIFY_SOCKET");
     }
 }
 
-/// sd-notify opens a socket each time, waits for ever, and takes an abstract name for a path.
+/// By hand, because sd-notify opens a socket each time, blocks forever, and takes an abstract name
+/// for a path.
 fn send(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
     let addr = match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -44,7 +45,7 @@ fn send(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
     let socket = SOCKET.as_ref().map_err(|error| io::Error::from(error.kind()))?;
     let is_repeated = |state| matches!(state, &NotifyState::Watchdog | &NotifyState::Status(_));
     let repeated = states.iter().all(is_repeated);
-    socket.set_write_timeout(Some(if repeated { REPEATED_PATIENCE } else { PATIENCE }))?;
+    socket.set_write_timeout(Some(if repeated { REPEATED_TIMEOUT } else { TIMEOUT }))?;
     let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
     match socket.send_to_addr((lines.join("\n") + "\n").as_bytes(), &addr) {
         Err(error) if repeated && error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -52,13 +53,13 @@ fn send(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
     }
 }
 
-/// `RELOADING=1` with the time stamp that systemd 253 and later insist on.
+/// `RELOADING=1` with the timestamp that systemd 253 and later require.
 #[must_use]
 pub fn reloading() -> Vec<NotifyState<'static>> {
     std::iter::once(NotifyState::Reloading).chain(NotifyState::monotonic_usec_now().ok()).collect()
 }
 
-/// How long the service manager's watchdog waits for a sign of life, if it watches this process.
+/// The timeout of the service manager's watchdog, if it watches this process.
 #[must_use]
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled()
@@ -69,11 +70,11 @@ pub fn watchdog() -> Option<Duration> {
 pub enum Inherited {
     /// A TCP listener, IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix stream listener; its path belongs to the service manager.
+    /// A Unix stream listener; the service manager owns its path.
     Unix(UnixListener),
 }
 
-/// Why a passed descriptor cannot be served on.
+/// Why a passed descriptor cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritedError {
     /// `Accept=yes` passes connections instead of listeners.
@@ -81,19 +82,19 @@ pub enum InheritedError {
         "the socket unit passed a connection instead of a listener: set Accept=no in its [Socket]"
     )]
     Connected,
-    /// A datagram socket, a FIFO or anything else that no WebSocket can arrive on.
+    /// A datagram socket, a FIFO or anything else that cannot carry a WebSocket.
     #[error(
-        "descriptor {0} passed by systemd is no stream listener: use ListenStream= in the .socket unit"
+        "descriptor {0} passed by systemd is not a stream listener: use ListenStream= in the .socket unit"
     )]
     NotAStream(usize),
 }
 
 /// Takes every socket passed in `LISTEN_FDS`, and clears the variables.
 ///
-/// To be called once, before the first thread starts: it changes the environment.
+/// Call it once, before the first thread starts: it changes the environment.
 ///
 /// # Errors
-/// When a descriptor is no stream listener.
+/// When a descriptor is not a stream listener.
 pub fn inherited() -> Result<Vec<Inherited>, InheritedError> {
     /// `SD_LISTEN_FDS_START`.
     const FIRST: usize = 3;
