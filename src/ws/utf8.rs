@@ -1,16 +1,16 @@
-//! UTF-8 that comes in pieces, RFC 6455 section 8.1 and RFC 3629.
+//! UTF-8 that arrives in pieces, RFC 6455 section 8.1 and RFC 3629.
 //!
-//! Owns what is left of a character at the end of a piece. Knows no frames.
+//! Owns the unfinished character at the end of a piece. Knows no frames.
 
-/// A validator that takes a text in pieces and fails at the first byte that no text could have.
+/// A validator that takes text in pieces, and fails at the first byte that cannot be valid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Utf8 {
-    /// The first bytes of a character whose last bytes have not come yet.
+    /// The first bytes of a character that is not complete yet.
     begun: [u8; 3],
     len: u8,
 }
 
-/// The text has a byte that cannot stand where it stands.
+/// A byte cannot be valid where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalid;
 
@@ -37,16 +37,16 @@ impl Utf8 {
         Ok(())
     }
 
-    /// How many bytes at the end of all pieces so far are an unfinished character: 0 to 3.
+    /// How many bytes at the end of all pieces so far belong to an unfinished character: 0 to 3.
     ///
-    /// A text may end, or be cut between characters, where this is 0.
+    /// Text may end here, or be cut, only if this is 0.
     #[inline]
     #[must_use]
     pub fn unfinished(&self) -> usize {
         usize::from(self.len)
     }
 
-    /// Adds one byte to the character that has begun.
+    /// Adds one byte to the unfinished character.
     fn complete(&mut self, byte: u8) -> Result<(), Invalid> {
         let len = self.unfinished();
         let mut character = [0; 4];
@@ -64,7 +64,7 @@ impl Utf8 {
     }
 }
 
-/// How many bytes at the end of `piece` look like the beginning of a character: 0 to 3.
+/// How many bytes at the end of `piece` look like the start of an unfinished character: 0 to 3.
 fn begun_character(piece: &[u8]) -> usize {
     let back = piece.iter().rev().take(3).position(|byte| !is_continuation(*byte));
     match back.map(|back| (back + 1, piece[piece.len() - 1 - back])) {
@@ -75,7 +75,7 @@ fn begun_character(piece: &[u8]) -> usize {
     }
 }
 
-/// Whether the byte is inside a character, so that a text must not be cut before it.
+/// Whether the byte continues a character, so that text must not be cut before it.
 #[inline]
 #[must_use]
 pub fn is_continuation(byte: u8) -> bool {
@@ -86,7 +86,7 @@ pub fn is_continuation(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// How many bytes a fresh validator takes before it fails, if each comes alone.
+    /// How many bytes a new validator takes before it fails, one at a time.
     fn fails_at(bytes: &[u8]) -> Option<usize> {
         let mut text = Utf8::default();
         bytes.iter().position(|byte| text.push(&[*byte]).is_err())
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_text_is_the_same_text() {
+    fn text_is_valid_however_it_is_cut() {
         let long = "aé€😀".repeat(40);
         for first in 0..long.len() {
             for second in [1, 2, 3, 64, 200] {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scalar_value_passes_and_every_pair_of_bytes_is_judged_as_std_judges_it() {
+    fn every_scalar_value_passes_and_every_pair_of_bytes_is_judged_as_by_std() {
         let mut text = Utf8::default();
         for character in '\0'..=char::MAX {
             let mut buffer = [0; 4];

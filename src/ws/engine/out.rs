@@ -1,29 +1,29 @@
-//! What one turn of the engine wants sent: whole frames, as a list of slices for one vectored write.
+//! The output of one turn: complete frames, as a list of slices for one vectored write.
 //!
-//! Owns the order of the bytes and which of them are copied. Knows no frame: the engine says what
-//! the bytes are. Large payloads stay where they were read; headers and small frames are copied
-//! into one buffer that the worker uses again and again.
+//! Owns the order of the bytes and which of them are copied. Knows no frames. Large payloads stay
+//! where they were read; headers and small frames are copied into one buffer, which the worker
+//! reuses.
 
 use std::ops::Range;
 
-/// From this many bytes on a payload is referred to instead of copied.
+/// A payload of this many bytes or more is referred to instead of copied.
 ///
-/// A slice of its own costs the kernel about as much as a copy of this size.
+/// A slice of its own costs the kernel about as much as copying this many bytes.
 pub(super) const COPY_BELOW: usize = 4096;
 
-/// With this many copied bytes the engine ends its turn. Only a prefix can make so many of one
-/// window; without the limit a flood of empty texts would multiply into the worker's memory.
+/// With this many copied bytes the engine ends its turn. Only a prefix can make that many from one
+/// window: without the limit, a flood of empty texts would multiply into the worker's memory.
 const FULL: usize = 256 * 1024;
 
 /// The output of [`Engine::receive`](super::Engine::receive), reusable without allocating.
 ///
-/// Whatever is in it ends at a frame's end. It refers to the window of the last `receive`, so it
-/// must be written, or taken over with [`Out::unsent`], and cleared before the next one.
+/// It always ends with a complete frame. It refers to the window of the last `receive`, so it must
+/// be written, or copied with [`Out::unsent`], and cleared before the next one.
 #[derive(Debug, Default)]
 pub struct Out {
     copied: Vec<u8>,
     pieces: Vec<Piece>,
-    /// The end of the copied bytes that a piece speaks for; the rest comes after all pieces.
+    /// How many of the copied bytes are covered by pieces; the rest comes after all pieces.
     placed: usize,
     /// Bytes that are not in `copied`.
     elsewhere: usize,
@@ -43,7 +43,7 @@ impl Out {
         Self::default()
     }
 
-    /// How many bytes are to be sent.
+    /// How many bytes there are to send.
     #[must_use]
     pub fn len(&self) -> usize {
         self.copied.len() + self.elsewhere
@@ -55,10 +55,10 @@ impl Out {
         self.len() == 0
     }
 
-    /// The bytes in the order in which they are to be sent, none of the slices empty.
+    /// The bytes in the order in which to send them; no slice is empty.
     ///
-    /// `window` is the one of the last `receive`. There are at most two slices for each 4 KiB of
-    /// it, and a few more: write them in batches if an array on the stack holds fewer.
+    /// `window` is that of the last `receive`. There are at most two slices for each 4 KiB of it,
+    /// and a few more: write them in batches.
     ///
     /// # Panics
     ///
@@ -75,7 +75,7 @@ impl Out {
             .chain((!last.is_empty()).then_some(last))
     }
 
-    /// What is left after the first `sent` bytes were sent: as [`Out::slices`], without those.
+    /// As [`Out::slices`], without the first `sent` bytes.
     ///
     /// # Panics
     ///
@@ -92,7 +92,7 @@ impl Out {
         })
     }
 
-    /// Forgets everything, and keeps the memory for the next turn.
+    /// Drops everything, and keeps the memory for the next turn.
     pub fn clear(&mut self) {
         self.copied.clear();
         self.pieces.clear();
@@ -104,7 +104,7 @@ impl Out {
         self.copied.len() >= FULL
     }
 
-    /// The buffer to which headers and other small bytes are appended.
+    /// The buffer for headers and other small bytes.
     pub(super) fn copied(&mut self) -> &mut Vec<u8> {
         &mut self.copied
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_keep_the_order_in_which_they_came() {
+    fn slices_keep_the_order_in_which_they_were_added() {
         let window: Vec<u8> = (0..10_000_u32).map(|i| i.to_le_bytes()[0]).collect();
         let mut out = sample(&window);
         assert_eq!(out.slices(&window).collect::<Vec<_>>().concat(), expected(&window));
