@@ -112,7 +112,7 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    /// A close that waits does so for a message, so it is never kept alone.
+    /// `close_after_message` need not be asked: it waits for a message that is unfinished.
     #[inline]
     fn is_idle(&self) -> bool {
         self.incoming.is_idle() && self.outgoing.is_idle()

@@ -190,7 +190,7 @@ fn a_socket_path_too_long_for_the_kernel_is_refused() {
     let long = format!("unix:/{}", "x".repeat(200));
     let outcome = Outcome::of(wsecho().args(["--bind", &long]));
     assert_eq!(outcome.code(), 2);
-    assert!(outcome.stderr.contains("at most 107 bytes"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("limited to 107 bytes"), "{}", outcome.stderr);
     assert!(!Path::new("/xxx").exists());
 }
 

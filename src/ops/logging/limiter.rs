@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_peers_cause_ten_lines_per_second_in_bounded_memory() {
+    async fn many_peers_cause_ten_lines_a_second_and_bounded_memory() {
         let limiter = Limiter::new();
         let mut peers = (0..u32::MAX).map(|peer| Some(IpAddr::from(peer.to_be_bytes())));
         for _ in 0..200 {
