@@ -26,9 +26,9 @@ end
 
 complete -c wsecho -n "__fish_wsecho_needs_command" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_needs_command" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
-complete -c wsecho -n "__fish_wsecho_needs_command" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
-warn\t'An administrator should look; a peer alone can never cause this'
-info\t'One line per session, and the life of the service'
+complete -c wsecho -n "__fish_wsecho_needs_command" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -39,25 +39,25 @@ complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "snippet" -d 'Print a 
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
-warn\t'An administrator should look; a peer alone can never cause this'
-info\t'One line per session, and the life of the service'
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
-warn\t'An administrator should look; a peer alone can never cause this'
-info\t'One line per session, and the life of the service'
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its work'
-warn\t'An administrator should look; a peer alone can never cause this'
-info\t'One line per session, and the life of the service'
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'
 trace\t'Everything, libraries included'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -141,7 +141,7 @@ fn a_drain_ends_at_its_timeout_even_if_a_client_does_not_answer() {
     );
     let _mute = service.open("/echo");
     service.signal(Signal::TERM);
-    assert!(service.log_line("was aborted").contains("aborted=1"));
+    assert!(service.log_line("were aborted").contains("aborted=1"));
     assert_eq!(service.wait().0, 0);
 }
 
