@@ -110,6 +110,7 @@ pub fn serve<S: Transport>(
     async move {
         let (service, policy) = (router.service(), router.policy());
         let _counted = service.count_connection();
+        let trusted = policy.proxy.trusted.contains(peer);
         let mut caller = Caller {
             peer,
             proxy: None,
@@ -117,15 +118,11 @@ pub fn serve<S: Transport>(
             refused: matches!(admission, Admission::Seated(_)).then_some(Rejection::Full),
             claim: None,
         };
-        let trusted = policy.proxy.trusted.contains(peer);
         // A trusted proxy has yet to name its client, whose quota it is.
         if !trusted && caller.refused.is_none() {
-            match service.claim(peer.into(), policy.max_connections_per_client) {
-                Ok(claim) => caller.claim = claim,
-                Err(rejection) => {
-                    caller.refused = Some(rejection);
-                    admission.step_aside(&service.overflow).await;
-                }
+            caller.claim(service, policy.max_connections_per_client);
+            if caller.refused.is_some() {
+                admission.step_aside(&service.overflow).await;
             }
         }
         let end = caller.refused.map(|_| caller.accepted + BRIEF);
@@ -179,11 +176,7 @@ pub fn serve<S: Transport>(
         };
         // Who gets no WebSocket takes no room from those that may.
         admission.step_aside(&service.overflow).await;
-        let written = Instant::now() + policy.timeouts.close;
-        let due = match end {
-            Some(end) => Due { written: end.min(written), closed: end },
-            None => Due { written, closed: written + LINGER },
-        };
+        let due = Due::new(Instant::now() + policy.timeouts.close, end);
         close(&mut stream, &answer, timer, &admission, due).await;
     }
 }
@@ -225,6 +218,16 @@ async fn within<F: Future>(
 struct Due {
     written: Instant,
     closed: Instant,
+}
+
+impl Due {
+    /// A connection over a limit has an end of its own.
+    fn new(written: Instant, end: Option<Instant>) -> Self {
+        match end {
+            Some(end) => Self { written: end.min(written), closed: end },
+            None => Self { written, closed: written + LINGER },
+        }
+    }
 }
 
 /// Writes an answer and closes the connection, in time.

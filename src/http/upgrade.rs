@@ -82,6 +82,16 @@ pub struct Caller {
     pub claim: Option<Box<Claim>>,
 }
 
+impl Caller {
+    /// Counts the connection against the quota of its peer, or refuses it.
+    pub(super) fn claim(&mut self, service: &Service, quota: usize) {
+        match service.claim(self.peer.into(), quota) {
+            Ok(claim) => self.claim = claim,
+            Err(rejection) => self.refused = Some(rejection),
+        }
+    }
+}
+
 /// A session that is about to begin.
 #[derive(Debug)]
 pub struct Opening {
