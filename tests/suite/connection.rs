@@ -99,6 +99,35 @@ async fn a_head_over_16_kib_or_100_fields_gets_431() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_parser_takes_is_refused_with_its_reason() {
+    let inside = Inside::new("");
+    for (request, status, reason) in [
+        ("GET /socket here HTTP/1.1\r\nHost: a\r\n\r\n", 400, "encode it as %20"),
+        ("GET /socket\r\n", 400, "does not end with HTTP/1.1"),
+        ("GET / HTTP/2.0\r\n\r\n", 400, "other versions are not spoken here"),
+        ("hello\r\n", 400, "HTTP/1.1"),
+        ("{\"a\": 1}\r\n", 400, "does not begin with a method"),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "header field is malformed"),
+        ("GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "not a valid URI"),
+    ] {
+        let answer = inside.exchange(request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}{answer}");
+        assert!(answer.contains(reason) && answer.ends_with('\n'), "{request}{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_printable_character_may_stand_in_a_target() {
+    let inside = Inside::new("");
+    for character in (b'!'..=b'~').map(char::from) {
+        for target in [format!("/a{character}"), format!("/?{character}")] {
+            let answer = inside.exchange(&format!("GET {target} HTTP/1.0\r\n\r\n")).await;
+            assert!(!answer.starts_with("HTTP/1.1 400 "), "{target} {answer}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_after_a_refused_handshake_is_taken_for_a_request() {
     let inside = Inside::new("");
     let smuggled = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
