@@ -51,10 +51,10 @@ impl Admission {
 
 /// A number of seats for connections that are soon over.
 #[derive(Clone, Debug)]
-pub struct Lane(Arc<Shared>);
+pub struct Lane(Arc<Seats>);
 
 #[derive(Debug)]
-struct Shared {
+struct Seats {
     seats: usize,
     taken: Mutex<Taken>,
     left: Notify,
@@ -80,7 +80,7 @@ impl Lane {
     #[must_use]
     pub fn new(seats: usize) -> Self {
         let (taken, left) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { seats: seats.max(1), taken, left }))
+        Self(Arc::new(Seats { seats: seats.max(1), taken, left }))
     }
 
     /// Takes a seat. If there is none, the connection seated longest is evicted, and waited for.

@@ -93,7 +93,7 @@ pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admi
             return;
         }
     };
-    close(&mut stream, &answer, timer, &admission, Due { written: end, closed: end }).await;
+    close(&mut stream, &answer, timer, &admission, Deadlines { written: end, closed: end }).await;
 }
 
 /// Serves one connection: one request, which is answered or upgraded.
@@ -176,7 +176,7 @@ pub fn serve<S: Transport>(
         };
         // Who gets no WebSocket takes no room from those that may.
         admission.step_aside(&service.overflow).await;
-        let due = Due::new(Instant::now() + policy.timeouts.close, end);
+        let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
         close(&mut stream, &answer, timer, &admission, due).await;
     }
 }
@@ -215,12 +215,12 @@ async fn within<F: Future>(
 
 /// By when an answer has to be written, and its connection closed.
 #[derive(Clone, Copy)]
-struct Due {
+struct Deadlines {
     written: Instant,
     closed: Instant,
 }
 
-impl Due {
+impl Deadlines {
     /// A connection over a limit has an end of its own.
     fn new(written: Instant, end: Option<Instant>) -> Self {
         match end {
@@ -239,7 +239,7 @@ async fn close(
     answer: &[u8],
     mut timer: Pin<&mut Sleep>,
     admission: &Admission,
-    due: Due,
+    due: Deadlines,
 ) {
     let written = {
         let writing = pin!(async {

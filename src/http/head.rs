@@ -66,12 +66,12 @@ impl fmt::Display for BadHead {
 #[derive(Debug)]
 pub(super) struct Scan {
     length: usize,
-    line: Line,
+    line: Reading,
 }
 
 /// The line that is arriving.
 #[derive(Debug)]
-enum Line {
+enum Reading {
     /// An empty one before the request line, which is skipped (section 2.2).
     Before,
     Request(RequestLine),
@@ -83,7 +83,7 @@ enum Line {
 
 impl Default for Scan {
     fn default() -> Self {
-        Self { length: 0, line: Line::Before }
+        Self { length: 0, line: Reading::Before }
     }
 }
 
@@ -100,18 +100,18 @@ impl Scan {
                 return Err(BadHead::TooLarge);
             }
             match &mut self.line {
-                Line::Before if b"\r\n".contains(byte) => {}
-                Line::Before => {
+                Reading::Before if b"\r\n".contains(byte) => {}
+                Reading::Before => {
                     let mut line = RequestLine::default();
                     line.push(*byte)?;
-                    self.line = Line::Request(line);
+                    self.line = Reading::Request(line);
                 }
-                Line::Request(line) => {
+                Reading::Request(line) => {
                     if line.push(*byte)? {
-                        self.line = Line::Field { is_empty: true };
+                        self.line = Reading::Field { is_empty: true };
                     }
                 }
-                Line::Field { is_empty } => match byte {
+                Reading::Field { is_empty } => match byte {
                     b'\n' if *is_empty => return Ok(Some(at + 1)),
                     b'\n' => *is_empty = true,
                     b'\r' => {}
