@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 
 use crate::config::Endpoint;
@@ -12,6 +12,9 @@ use crate::ops::drain::Drain;
 
 /// The only kind of body: short, and complete from the start.
 pub type Body = Full<Bytes>;
+
+/// The methods that any path has.
+pub(super) const ALLOWED: &str = "GET, HEAD, OPTIONS";
 
 /// Text for people. It closes the connection, so that bytes behind a refused handshake are never
 /// taken for a request.
@@ -35,6 +38,13 @@ pub(super) fn health(drain: &Drain) -> Response<Body> {
     } else {
         plain(StatusCode::OK, "ok\n")
     }
+}
+
+/// The answer to OPTIONS, which some load balancers check health with.
+pub(super) fn options(drain: &Drain) -> Response<Body> {
+    let mut response = health(drain);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(ALLOWED));
+    response
 }
 
 /// A heading, and a line for each endpoint.

@@ -164,7 +164,12 @@ pub fn serve<S: Transport>(
                     Err(bad) => refuse(service, peer, &bad.into()),
                 }
             }
-            Ok(Prologue::Wrong(verdict)) => refuse(service, peer, &verdict.into()),
+            Ok(Prologue::Wrong { verdict, by_proxy }) => {
+                if by_proxy {
+                    service.metrics().fault(&verdict);
+                }
+                refuse(service, peer, &verdict.into())
+            }
             Ok(Prologue::Bad(bad)) => refuse(service, peer, &bad.into()),
             Ok(Prologue::Silent) => {
                 tracing::debug!(%peer, "the client left without sending a request");

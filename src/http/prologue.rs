@@ -28,8 +28,9 @@ const RETRY: Duration = Duration::from_millis(50);
 pub(super) enum Prologue {
     /// With what may be a request.
     Request(Beginning),
-    /// With something else.
-    Wrong(Verdict),
+    /// With something else. `by_proxy` says whether a trusted peer began with it, and not a client
+    /// behind the peer's PROXY header.
+    Wrong { verdict: Verdict, by_proxy: bool },
     /// With something that looks like a request, and is not.
     Bad(BadHead),
     /// Not at all: the client left without a byte of a request, as simple health checks do.
@@ -80,26 +81,35 @@ pub(super) async fn read(
         }
         let mut new = old;
         if due && !may_proxy {
-            return Prologue::Wrong(Verdict::ProxyUntrusted);
+            return Prologue::Wrong { verdict: Verdict::ProxyUntrusted, by_proxy: false };
         }
         if due {
-            match protocol::parse(&held.last) {
+            let verdict = match protocol::parse(&held.last) {
                 Ok(Some((found, length))) => {
                     proxy = Some(found);
                     held.last.drain(..length);
+                    None
                 }
                 Ok(None) => continue,
-                Err(ProxyError::Absent) => return Prologue::Wrong(Verdict::ProxyMissing),
-                Err(ProxyError::Malformed(_) | ProxyError::TooLong(_)) => {
-                    return Prologue::Wrong(Verdict::ProxyMalformed);
-                }
+                Err(ProxyError::Absent) => Some(Verdict::ProxyMissing),
+                Err(ProxyError::Malformed(defect)) => Some(Verdict::ProxyMalformed(defect)),
+                Err(ProxyError::TooLong(_)) => Some(Verdict::ProxyTooLong),
+            };
+            if let Some(verdict) = verdict {
+                return Prologue::Wrong { verdict, by_proxy: true };
             }
         }
         if !is_http {
-            match spoken(&held.last) {
-                Some(Spoken::Http) => is_http = true,
-                Some(Spoken::Other(verdict)) => return Prologue::Wrong(verdict),
-                None => continue,
+            match (spoken(&held.last), proxy) {
+                (Some(Spoken::Http), _) => is_http = true,
+                (Some(Spoken::Other(Verdict::ProxyUnexpected)), Some(_)) => {
+                    return Prologue::Wrong { verdict: Verdict::ProxyDoubled, by_proxy: false };
+                }
+                (Some(Spoken::Other(verdict)), _) => {
+                    let by_proxy = may_proxy && proxy.is_none();
+                    return Prologue::Wrong { verdict, by_proxy };
+                }
+                (None, _) => continue,
             }
             new = 0;
         }

@@ -10,10 +10,12 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::answer::{Body, plain};
+use super::answer::{ALLOWED, Body, plain};
 use super::head::BadHead;
+use crate::config::Endpoint;
 use crate::ops::metrics::Label;
-use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy};
+use crate::proxy::blame::Fault;
+use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy, misplaced};
 use crate::ws::handshake::{self, Rejection};
 
 /// A refusal, and where to fix what led to it.
@@ -21,6 +23,9 @@ use crate::ws::handshake::{self, Rejection};
 pub struct Refusal {
     #[serde(skip)]
     status: StatusCode,
+    /// What a proxy did to the handshake, if that is what led to it.
+    #[serde(skip)]
+    pub fault: Option<Fault>,
     /// The label of logs and metrics.
     reason: &'static str,
     /// The sentence.
@@ -36,14 +41,14 @@ impl From<Rejection> for Refusal {
             return Self::new(status, rejection.label(), rejection.to_string());
         };
         let Diagnosis { verdict, remedy } = Diagnosis::of(trace);
-        Self { remedy, ..Self::new(status, verdict.label(), verdict.to_string()) }
+        Self { remedy, ..Self::by(verdict, status) }
     }
 }
 
 impl From<Verdict> for Refusal {
     /// Refuses a connection that did not begin with a request.
     fn from(verdict: Verdict) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, verdict.label(), verdict.to_string())
+        Self::by(verdict, StatusCode::BAD_REQUEST)
     }
 }
 
@@ -65,15 +70,31 @@ impl Label for Refusal {
 
 impl Refusal {
     fn new(status: StatusCode, reason: &'static str, message: String) -> Self {
-        Self { status, reason, message, remedy: None }
+        Self { status, fault: None, reason, message, remedy: None }
+    }
+
+    fn by(verdict: Verdict, status: StatusCode) -> Self {
+        let refusal = Self::new(status, verdict.label(), verdict.to_string());
+        Self { fault: verdict.fault(), ..refusal }
     }
 
     /// A page that is refused only because the proxy in front hides the site's host.
     #[must_use]
     pub fn host_lost() -> Self {
-        let (label, message) = (Verdict::HostLost.label(), Verdict::HostLost.to_string());
-        let refusal = Self::new(Rejection::Origin.status(), label, message);
+        let refusal = Self::by(Verdict::HostLost, StatusCode::FORBIDDEN);
         Self { remedy: Some(host_remedy()), ..refusal }
+    }
+
+    /// A handshake on a path that is no endpoint. The path only selects what is said.
+    #[must_use]
+    pub fn no_endpoint(path: &str, endpoints: &[Endpoint]) -> Self {
+        let paths: Vec<_> = endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
+        let (meant, remedy) = misplaced(path, &paths);
+        let meant = meant.map(|meant| format!(", {meant} is probably meant")).unwrap_or_default();
+        let listed = paths.join(", ");
+        let refusal = Self::by(Verdict::NoEndpoint, StatusCode::NOT_FOUND);
+        let message = format!("{}{meant}; endpoints: {listed}", refusal.message);
+        Self { message, remedy, ..refusal }
     }
 
     /// For a terminal, or the network tab of a browser.
@@ -105,7 +126,7 @@ impl Refusal {
             response.headers_mut().insert(name, value);
         };
         match self.status {
-            StatusCode::METHOD_NOT_ALLOWED => say(ALLOW, HeaderValue::from_static("GET, HEAD")),
+            StatusCode::METHOD_NOT_ALLOWED => say(ALLOW, HeaderValue::from_static(ALLOWED)),
             StatusCode::UPGRADE_REQUIRED => {
                 say(UPGRADE, HeaderValue::from_static("websocket"));
                 say(CONNECTION, HeaderValue::from_static("close, Upgrade"));

@@ -60,16 +60,25 @@ impl Router {
         let route = self.routes.iter().find(|route| route.path() == path);
         let trace = Trace::of(request);
         let readable = request.method() == Method::GET || request.method() == Method::HEAD;
+        let is_options = request.method() == Method::OPTIONS && !trace.is_attempt();
         let refuse =
             |rejection| Answer::Plain(Refusal::from(rejection).response(request.headers()));
         match (path, route, caller.refused) {
             ("/healthz", ..) if readable => Answer::Plain(answer::health(self.service.drain())),
+            // HAProxy's `option httpchk` without arguments, before any limit as /healthz is.
+            ("/" | "*" | "/healthz", ..) | (_, Some(_), _) if is_options => {
+                Answer::Plain(answer::options(self.service.drain()))
+            }
             // A WebSocket on "/" leaves the list there to everybody else.
             (_, Some(route), _) if path != "/" || trace.is_attempt() => {
                 match upgrade::open(route, &self.service, request, trace, caller) {
                     Ok((response, opening)) => Answer::Upgrade(response, opening),
                     Err(refusal) => Answer::Plain(refusal.response(request.headers())),
                 }
+            }
+            (_, None, _) if trace.is_attempt() => {
+                let refusal = upgrade::misplaced(&self.policy, &self.service, request, caller);
+                Answer::Plain(refusal.response(request.headers()))
             }
             (_, _, Some(rejection)) => refuse(rejection),
             _ if !readable => refuse(Rejection::Method),

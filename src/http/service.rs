@@ -3,12 +3,20 @@
 //! Owns the counting of connections and of requests that got no WebSocket. It does not know any
 //! policy: a reload leaves it alone.
 
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use hyper::header::{HeaderMap, ORIGIN};
+
 use super::admission::Lane;
 use super::clients::{Claim, Clients};
+use super::refusal::Refusal;
+use crate::net::listen::PeerAddr;
 use crate::ops::drain::Drain;
 use crate::ops::logging::{Limiter, Lost};
 use crate::ops::metrics::{Label, Metrics};
-use crate::proxy::client_addr::ClientAddr;
+use crate::proxy::blame::{Blame, Fault};
+use crate::proxy::client_addr::{Client, ClientAddr};
 use crate::ws::handshake::Rejection;
 use crate::ws::session::{Budget, Shared};
 
@@ -24,6 +32,10 @@ pub struct Service {
     pub log_lost: Lost,
     /// The seats of connections over a limit.
     pub overflow: Lane,
+    /// The TCP ports that are listened on, once they are known.
+    pub ports: OnceLock<BTreeSet<u16>>,
+    /// Which faults are a proxy's.
+    blame: Blame,
 }
 
 impl Service {
@@ -32,7 +44,8 @@ impl Service {
     pub fn new(budget: Budget, log_lost: Lost, overflow: Lane) -> Self {
         let shared = Shared { budget, drain: Drain::default(), metrics: Metrics::new() };
         let (limiter, clients) = (Limiter::new(), Clients::default());
-        Self { shared, limiter, clients, log_lost, overflow }
+        let (ports, blame) = (OnceLock::new(), Blame::default());
+        Self { shared, limiter, clients, log_lost, overflow, ports, blame }
     }
 
     /// The one door through which tasks start.
@@ -83,6 +96,32 @@ impl Service {
             self.metrics().suppress(reason.label());
         }
         admitted
+    }
+
+    /// Whether a TCP port may be one of ours: any may while none is known.
+    pub(super) fn is_ours(&self, port: u16) -> bool {
+        self.ports.get().is_none_or(|ports| ports.contains(&port))
+    }
+
+    /// Counts the refusal of a request that this peer forwarded, if it is certain that the peer is at
+    /// fault and not the client.
+    pub(super) fn blame(&self, peer: PeerAddr, client: &Client, refusal: &Refusal) {
+        if let Some(fault) = refusal.fault.filter(|_| client.is_forwarded()) {
+            if self.blame.counts(peer, client.addr, fault) {
+                self.metrics().fault(refusal);
+            }
+        }
+    }
+
+    /// Notes that a WebSocket was opened by a request with these headers, and which faults the peer
+    /// that forwarded it therefore does not have.
+    pub(super) fn acquit(&self, peer: PeerAddr, client: &Client, headers: &HeaderMap) {
+        if client.is_forwarded() {
+            self.blame.acquit(peer, Fault::Upgrade);
+            if headers.contains_key(ORIGIN) {
+                self.blame.acquit(peer, Fault::Host);
+            }
+        }
     }
 }
 

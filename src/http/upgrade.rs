@@ -28,7 +28,7 @@ use crate::proxy::client_addr::{self, Client, ClientAddr};
 use crate::proxy::diagnosis::is_upstream;
 use crate::proxy::protocol::ProxyHeader;
 use crate::ws::engine::{Echo, End};
-use crate::ws::handshake::{self, Accepted, Rejection, Rules, Trace};
+use crate::ws::handshake::{self, Accepted, Compared, Rejection, Rules, Trace};
 use crate::ws::session::{self, Ended, Report};
 
 /// An endpoint, ready to be served under its policy.
@@ -118,14 +118,8 @@ pub(super) fn open<B>(
     caller: &mut Caller,
 ) -> Result<(Response<Body>, Opening), Refusal> {
     let (headers, peer, policy) = (request.headers(), caller.peer, &route.policy);
-    let client = client_addr::resolve(peer, caller.proxy, headers, &policy.proxy.trusted);
-    tracing::debug!(%peer, client = %client.addr, "client resolved: {}", client.because);
-    let admitted = if service.drain().is_draining() {
-        Err(Rejection::Draining)
-    } else {
-        caller.refused.map_or(Ok(()), Err)
-    };
-    let checked = admitted
+    let client = resolve(policy, headers, caller);
+    let checked = admitted(service, caller)
         .and_then(|()| handshake::check(request, trace, route.rules(), client.host.as_deref()))
         .and_then(|accepted| {
             let claim = match caller.claim.take() {
@@ -135,18 +129,40 @@ pub(super) fn open<B>(
             Ok((accepted, claim))
         });
     let (accepted, claim) = checked.map_err(|rejection| {
-        let refusal = refusal(rejection, &client, peer, headers);
+        let host = request.uri().authority().map(|target| target.as_str().as_bytes());
+        let host =
+            host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
+        let hidden = || {
+            client.is_forwarded()
+                && std::str::from_utf8(host)
+                    .is_ok_and(|host| is_upstream(host, |port| service.is_ours(port)))
+        };
+        let refusal = match rejection {
+            Rejection::Origin(Compared::Host) if hidden() => Refusal::host_lost(),
+            other => other.into(),
+        };
         if service.refuse(client.addr, &refusal) {
-            let origin = headers.get(ORIGIN).filter(|_| rejection == Rejection::Origin);
-            let origin = origin.map(|origin| tracing::field::display(Untrusted(origin.as_bytes())));
+            let origin = headers.get(ORIGIN).filter(|_| matches!(rejection, Rejection::Origin(_)));
+            let compared = match rejection {
+                Rejection::Origin(Compared::Host) => Some(host),
+                Rejection::Origin(Compared::ForwardedHost) => {
+                    client.host.as_deref().map(str::as_bytes)
+                }
+                _ => None,
+            };
+            let shown = |text| tracing::field::display(Untrusted(text));
             tracing::info!(
-                %peer, client = %client.addr, endpoint = route.path(), origin,
+                %peer, client = %client.addr, endpoint = route.path(),
+                origin = origin.map(|origin| shown(origin.as_bytes())),
+                host = compared.map(shown),
                 reason = refusal.label(),
                 "handshake refused: {}", refusal.message
             );
         }
+        service.blame(peer, &client, &refusal);
         refusal
     })?;
+    service.acquit(peer, &client, headers);
     let took = caller.accepted.elapsed();
     service.metrics().handshake_duration.observe(took.as_secs_f64());
     let query = request.uri().query().unwrap_or_default();
@@ -162,16 +178,43 @@ pub(super) fn open<B>(
     Ok((switch(accepted), opening))
 }
 
-/// The refusal for a rejection: an origin that is refused only because the proxy in front hides the
-/// site's host has a verdict of its own.
-fn refusal(rejection: Rejection, client: &Client, peer: PeerAddr, headers: &HeaderMap) -> Refusal {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let hidden =
-        client.addr != peer.into() && client.host.is_none() && host.is_some_and(is_upstream);
-    match rejection {
-        Rejection::Origin if hidden => Refusal::host_lost(),
-        other => other.into(),
+fn resolve(policy: &Policy, headers: &HeaderMap, caller: &Caller) -> Client {
+    let peer = caller.peer;
+    let client = client_addr::resolve(peer, caller.proxy, headers, &policy.proxy.trusted);
+    tracing::debug!(%peer, client = %client.addr, "client resolved: {}", client.because);
+    client
+}
+
+/// Whether any WebSocket is opened on this connection.
+fn admitted(service: &Service, caller: &Caller) -> Result<(), Rejection> {
+    if service.drain().is_draining() {
+        return Err(Rejection::Draining);
     }
+    caller.refused.map_or(Ok(()), Err)
+}
+
+/// Refuses a handshake on a path that is no endpoint, which is counted and logged.
+pub(super) fn misplaced<B>(
+    policy: &Policy,
+    service: &Service,
+    request: &Request<B>,
+    caller: &Caller,
+) -> Refusal {
+    let (peer, path) = (caller.peer, request.uri().path());
+    tracing::debug!(%peer, path = %Untrusted(path.as_bytes()), "no such path");
+    let client = resolve(policy, request.headers(), caller);
+    let refusal = match admitted(service, caller) {
+        Ok(()) => Refusal::no_endpoint(path, &policy.endpoints),
+        Err(rejection) => rejection.into(),
+    };
+    if service.refuse(client.addr, &refusal) {
+        tracing::info!(
+            %peer, client = %client.addr, path = %Untrusted(path.as_bytes()),
+            reason = refusal.label(),
+            "handshake refused: {}", refusal.message
+        );
+    }
+    refusal
 }
 
 /// The 101 of RFC 6455, section 4.2.2, item 5.

@@ -54,6 +54,7 @@ pub struct Metrics {
     /// From our ping to the next byte, in seconds.
     pub ping_round_trip: Histogram,
     refused: Family<Labels, Counter>,
+    faults: Family<Labels, Counter>,
     ended: Family<Labels, Counter>,
     suppressed: Family<Labels, Counter>,
     reloads: Family<Labels, Counter>,
@@ -137,6 +138,7 @@ impl Metrics {
                 PING_BUCKETS,
             ),
             refused: own.add("handshakes_refused", "Requests refused a WebSocket, by reason"),
+            faults: own.add("proxy_faults", "Clients whose handshakes a proxy broke, by reason"),
             ended: own.add("sessions_ended", "WebSockets ended, by how"),
             suppressed: own
                 .add("log_suppressed", "Log lines suppressed by the rate limits, by kind"),
@@ -168,6 +170,11 @@ impl Metrics {
     /// Counts a request that was refused a WebSocket.
     pub fn refuse(&self, reason: &impl Label) {
         self.refused.get_or_create(&[("reason", reason.label())]).inc();
+    }
+
+    /// Counts a client that got no WebSocket because of a proxy.
+    pub fn fault(&self, reason: &impl Label) {
+        self.faults.get_or_create(&[("reason", reason.label())]).inc();
     }
 
     /// Counts the end of a session.
@@ -368,6 +375,7 @@ mod tests {
         metrics.traffic.add(2, 30, 400);
         metrics.end(&Fell, Duration::from_secs(60));
         metrics.refuse(&Fell);
+        metrics.fault(&Fell);
         metrics.reload(false);
         let now = Now { budget_limit: 4096, budget_used: 7, log_lost: 3 };
         let text = metrics.text(now);
@@ -383,6 +391,7 @@ mod tests {
             "wsecho_session_duration_seconds_bucket{le=\"59.0\"} 0",
             "wsecho_session_duration_seconds_bucket{le=\"61.0\"} 1",
             "wsecho_handshakes_refused_total{reason=\"fell\"} 1",
+            "wsecho_proxy_faults_total{reason=\"fell\"} 1",
             "wsecho_config_reloads_total{result=\"refused\"} 1",
             "wsecho_buffer_used_bytes 7",
             "wsecho_log_lost_total 3",

@@ -195,6 +195,19 @@ pub struct Client {
     pub because: Because,
 }
 
+impl Client {
+    /// Whether an HTTP proxy that is believed forwarded the request for it, and appended its address:
+    /// unlike a proxy that only passes bytes on, that one may have changed the request.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        match self.because {
+            Because::XRealIp => true,
+            Because::Followed(_, stop) => stop != LastHop::Malformed,
+            _ => false,
+        }
+    }
+}
+
 /// Who the client is.
 ///
 /// `proxy` is what a trusted `peer` said in its PROXY header. The `headers` are followed only if the

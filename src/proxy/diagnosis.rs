@@ -1,12 +1,13 @@
 //! What an incomplete handshake reveals about the proxy in front, and what fixes it.
 //!
-//! Owns the names of proxies and the lines of their configuration. It judges a [`Trace`] or the
-//! first bytes of a connection; it does not know requests, answers or logs.
+//! Owns the names of proxies and the lines of their configuration. It judges a [`Trace`], a path or
+//! the first bytes of a connection; it does not know requests, answers or logs.
 //!
 //! `Upgrade` and `Connection` are hop-by-hop (RFC 9110, section 7.6.1), so each proxy must send them
-//! itself; `Sec-WebSocket-Key` is end-to-end and always arrives. A key without an upgrade therefore
-//! proves that a proxy dropped the rest, and what is left shows which line its configuration lacks.
-//! The verdicts were measured behind nginx 1.22 and 1.31, Apache 2.4 and HAProxy 2.6.
+//! itself; `Sec-WebSocket-Key` is end-to-end and always arrives, unless the client spoke HTTP/2. A key
+//! without an upgrade therefore shows that a proxy dropped the rest, and what is left shows which line
+//! its configuration lacks. The verdicts were measured behind nginx 1.22 and 1.31, Apache 2.4, HAProxy
+//! 2.6, Caddy 2.11, Varnish 7.1, Squid 5.7, Traffic Server 9.2 and Envoy 1.40.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,8 +16,9 @@ use hyper::http::uri::Authority;
 use serde::Serialize;
 
 use crate::ops::metrics::Label;
+use crate::proxy::blame::Fault;
 use crate::proxy::protocol;
-use crate::ws::handshake::{Connection, Trace, Upgrade};
+use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
 
 const NGINX: &str = "nginx, next to proxy_pass";
 pub(super) const HTTP_VERSION: &str = "proxy_http_version 1.1;";
@@ -24,6 +26,10 @@ pub(super) const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
 pub(super) const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
 pub(super) const SET_HOST: &str = "proxy_set_header Host $http_host;";
 const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
+/// The trailing slash of the second line strips the prefix of the first.
+const STRIP_PREFIX: [&str; 2] = ["location /ws/ {", "    proxy_pass http://wsecho/;"];
+/// Without a path, `proxy_pass` leaves that of the request alone.
+const KEEP_PATH: &str = "proxy_pass http://wsecho;";
 
 /// What is wrong in front of the service, or with the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +56,10 @@ pub enum Verdict {
     Apache,
     /// What is missing fits no proxy known here.
     Incomplete,
+    /// Envoy passed on a handshake from HTTP/2, which has no key, and made none.
+    KeyLost,
+    /// The path is that of no endpoint.
+    NoEndpoint,
     /// A TLS handshake where plain HTTP is expected.
     TlsSpoken,
     /// The HTTP/2 preface where HTTP/1.1 is expected.
@@ -58,8 +68,12 @@ pub enum Verdict {
     ProxyUnexpected,
     /// No PROXY header where one is required.
     ProxyMissing,
-    /// It starts like a PROXY header, but is not one.
-    ProxyMalformed,
+    /// It starts like a PROXY header, but is not one, for this reason.
+    ProxyMalformed(&'static str),
+    /// A PROXY header over [`protocol::MAX_PROXY_HEADER`].
+    ProxyTooLong,
+    /// A second PROXY header behind the first.
+    ProxyDoubled,
     /// A PROXY header is required, but the peer is not trusted to send one.
     ProxyUntrusted,
     /// A page is refused because `Host` names the upstream instead of the site.
@@ -69,11 +83,15 @@ pub enum Verdict {
 impl Verdict {
     /// Judges what is left of a handshake.
     fn of(trace: Trace) -> Self {
-        let Trace { http_1_1, upgrade, connection, key, forwarded_by_apache } = trace;
+        let Trace { http_1_1, upgrade, connection, key, front } = trace;
         match (http_1_1, upgrade, connection) {
-            (_, Upgrade::Absent, _) if !key => Self::NoWebSocket,
+            _ if !trace.is_attempt() => Self::NoWebSocket,
+            _ if trace.is_complete() && key => Self::NoWebSocket,
+            _ if trace.is_complete() && front == Front::Envoy => Self::KeyLost,
             _ if !key => Self::NoKey,
-            (true, Upgrade::Absent, Connection::KeepAlive) if forwarded_by_apache => Self::Apache,
+            (true, Upgrade::Absent, Connection::KeepAlive) if front == Front::Apache => {
+                Self::Apache
+            }
             (true, Upgrade::Absent, Connection::Upgrade) => Self::UpgradeLost,
             (true, Upgrade::Absent, _) => Self::HeadersLost,
             (true, Upgrade::WebSocket, Connection::Absent) => Self::ConnectionEmptied,
@@ -82,6 +100,25 @@ impl Verdict {
             (false, Upgrade::WebSocket, Connection::Upgrade) => Self::Http10,
             (false, Upgrade::Absent, Connection::Other | Connection::Absent) => Self::NothingPassed,
             _ => Self::Incomplete,
+        }
+    }
+
+    /// What the proxy did to a handshake, if it did.
+    #[must_use]
+    pub fn fault(self) -> Option<Fault> {
+        match self {
+            Self::NothingPassed
+            | Self::HeadersLost
+            | Self::Http10
+            | Self::ConnectionLost
+            | Self::ConnectionEmptied
+            | Self::UpgradeLost
+            | Self::UpgradeValue
+            | Self::Apache
+            | Self::Incomplete
+            | Self::KeyLost => Some(Fault::Upgrade),
+            Self::HostLost => Some(Fault::Host),
+            _ => None,
         }
     }
 }
@@ -100,11 +137,15 @@ impl Label for Verdict {
             Self::UpgradeValue => "proxy_upgrade_value",
             Self::Apache => "proxy_apache",
             Self::Incomplete => "proxy_incomplete",
+            Self::KeyLost => "proxy_key_lost",
+            Self::NoEndpoint => "no_endpoint",
             Self::TlsSpoken => "tls_spoken",
             Self::Http2Spoken => "http2_spoken",
             Self::ProxyUnexpected => "proxy_protocol_unexpected",
             Self::ProxyMissing => "proxy_protocol_missing",
-            Self::ProxyMalformed => "proxy_protocol_malformed",
+            Self::ProxyMalformed(_) => "proxy_protocol_malformed",
+            Self::ProxyTooLong => "proxy_protocol_too_long",
+            Self::ProxyDoubled => "proxy_protocol_doubled",
             Self::ProxyUntrusted => "proxy_protocol_untrusted",
             Self::HostLost => "host_lost",
         }
@@ -145,7 +186,16 @@ impl Diagnosis {
                 "Apache, instead of the ProxyPass to http:// (needs mod_proxy_wstunnel)",
                 vec![APACHE],
             ),
+            Verdict::KeyLost => (
+                "Envoy, in http2_protocol_options of its listener, so that browsers open WebSockets \
+                 over HTTP/1.1",
+                vec!["allow_connect: false"],
+            ),
             _ => {
+                if let Some((location, lines)) = switch(trace.front) {
+                    let remedy = Remedy { location, lines, elsewhere: ELSEWHERE };
+                    return Self { verdict, remedy: Some(remedy) };
+                }
                 let lines = [
                     (trace.http_1_1, HTTP_VERSION),
                     (trace.upgrade == Upgrade::WebSocket, SET_UPGRADE),
@@ -159,6 +209,69 @@ impl Diagnosis {
     }
 }
 
+/// What lets WebSockets through a product that has a switch of its own.
+fn switch(front: Front) -> Option<(&'static str, Vec<&'static str>)> {
+    Some(match front {
+        // Apache's is a verdict of its own; elsewhere it is nginx, as far as can be told.
+        Front::Unnamed | Front::Apache => return None,
+        Front::Caddy => (
+            "Caddy, as it is, without a header_up or request_header for Upgrade or Connection",
+            vec!["reverse_proxy 127.0.0.1:8888"],
+        ),
+        Front::Envoy => (
+            "Envoy, in its HttpConnectionManager",
+            vec!["upgrade_configs: [{upgrade_type: websocket}]"],
+        ),
+        Front::Squid => {
+            ("Squid, in squid.conf", vec!["http_upgrade_request_protocols websocket allow all"])
+        }
+        Front::TrafficServer => (
+            "Traffic Server, in remap.config, with your names",
+            vec!["map ws://echo.example.com/ ws://127.0.0.1:8888/"],
+        ),
+        Front::Varnish => (
+            "Varnish, in its VCL",
+            vec![
+                "sub vcl_recv { if (req.http.Upgrade ~ \"(?i)websocket\") { return (pipe); } }",
+                "sub vcl_pipe { set bereq.http.Upgrade = req.http.Upgrade;",
+                "               set bereq.http.Connection = req.http.Connection; }",
+            ],
+        ),
+    })
+}
+
+/// Which endpoint is probably meant by a path that is none, and what fixes it, if a proxy is likely
+/// to have changed the path.
+#[must_use]
+pub fn misplaced<'a>(path: &str, endpoints: &[&'a str]) -> (Option<&'a str>, Option<Remedy>) {
+    const ELSEWHERE: &str = "any other proxy: make it pass on exactly the path of an endpoint; \
+                             otherwise correct the client's URL";
+    const STRIP: &str = "nginx, with your prefix for /ws/: these two slashes strip it";
+    const KEEP: &str = "nginx, with nothing behind the upstream's name, where a slash cuts off what \
+                        `location` matches";
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let clean = format!("/{}", parts.join("/"));
+    let find = |fits: &dyn Fn(&str) -> bool| {
+        let named = endpoints.iter().copied().filter(|meant| *meant != "/");
+        named.filter(|meant| fits(meant)).max_by_key(|meant| meant.len())
+    };
+    let strip = || (STRIP, STRIP_PREFIX.to_vec());
+    let keep = || (KEEP, vec![KEEP_PATH]);
+    let (meant, (location, lines)) = if clean == "/" {
+        let only = if let [only] = endpoints { Some(*only) } else { None };
+        (only, keep())
+    } else if let Some(same) = find(&|meant| clean == meant) {
+        (Some(same), if path.starts_with("//") { strip() } else { keep() })
+    } else if let Some(kept) = find(&|meant| clean.ends_with(meant)) {
+        (Some(kept), strip())
+    } else if let Some(cut) = find(&|meant| meant.ends_with(&clean[1..])) {
+        (Some(cut), keep())
+    } else {
+        return (None, None);
+    };
+    (meant, Some(Remedy { location, lines, elsewhere: ELSEWHERE }))
+}
+
 /// What fixes [`Verdict::HostLost`].
 #[must_use]
 pub fn host_remedy() -> Remedy {
@@ -166,15 +279,21 @@ pub fn host_remedy() -> Remedy {
     Remedy { location: NGINX, lines: vec![SET_HOST], elsewhere }
 }
 
-/// Whether a `Host` names an upstream rather than a site: an address, or a name without a dot. A
-/// proxy that does not forward the client's `Host` sends such a name.
+/// Whether a `Host` names this service as an upstream rather than a site: an address, or a name without
+/// a dot, and a port of ours. A proxy that does not forward the client's `Host` sends such a name.
+///
+/// People who type an address or `localhost` name the proxy's port instead.
 #[must_use]
-pub fn is_upstream(host: &str) -> bool {
-    let authority = host.parse::<Authority>();
-    authority.is_ok_and(|authority| {
-        let name = authority.host().trim_matches(['[', ']']);
-        name.parse::<IpAddr>().is_ok() || !name.contains('.')
-    })
+pub fn is_upstream(host: &str, is_our_port: impl Fn(u16) -> bool) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    let is_typed = name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost");
+    match authority.port_u16() {
+        _ if !is_typed && (name.is_empty() || name.contains('.')) => false,
+        Some(port) => is_our_port(port),
+        // nginx sends the bare name of an `upstream`.
+        None => !is_typed || is_our_port(80),
+    }
 }
 
 /// What the peer speaks, judged by its first bytes.
@@ -251,6 +370,11 @@ impl fmt::Display for Verdict {
             Self::Incomplete => {
                 "a WebSocket handshake arrived, but the proxy in front forwarded only part of it"
             }
+            Self::KeyLost => {
+                "a WebSocket handshake arrived, but without Sec-WebSocket-Key: clients send none \
+                 over HTTP/2, and Envoy in front added none"
+            }
+            Self::NoEndpoint => "no WebSocket endpoint has this path",
             Self::TlsSpoken => {
                 "this port speaks plain HTTP, but the peer speaks TLS: in nginx write \
                  `proxy_pass http://`, not `https://`, in HAProxy remove `ssl`; a client uses \
@@ -270,8 +394,21 @@ impl fmt::Display for Verdict {
                  proxy send one (`send-proxy-v2` in HAProxy, `proxy_protocol on;` in nginx's \
                  stream module), or set it to \"off\""
             }
-            Self::ProxyMalformed => {
-                "the PROXY header is malformed: make sure that only the proxy can connect here"
+            Self::ProxyMalformed(defect) => {
+                return write!(
+                    f,
+                    "the PROXY header is malformed, {defect}: make sure that only the proxy can \
+                     connect here"
+                );
+            }
+            Self::ProxyTooLong => {
+                "the PROXY header is longer than 4096 bytes: make the proxy send fewer optional \
+                 fields (TLVs)"
+            }
+            Self::ProxyDoubled => {
+                "a second PROXY header follows the first: only the nearest proxy may send one; it \
+                 has to read that of the proxy before it (`accept-proxy` in HAProxy, `listen … \
+                 proxy_protocol` in nginx), or that one must not send it"
             }
             Self::ProxyUntrusted => {
                 "this peer is not trusted to send a PROXY header: if it is your proxy, add it to \
@@ -297,7 +434,7 @@ mod tests {
             upgrade: U::WebSocket,
             connection: C::Upgrade,
             key: true,
-            forwarded_by_apache: false,
+            front: Front::Unnamed,
         };
         let all = vec![HTTP_VERSION, SET_UPGRADE, SET_CONNECTION];
         let both = vec![SET_UPGRADE, SET_CONNECTION];
@@ -327,14 +464,22 @@ mod tests {
             upgrade: Upgrade::Absent,
             connection: Connection::KeepAlive,
             key: true,
-            forwarded_by_apache: true,
+            front: Front::Apache,
         };
         assert_eq!(Verdict::of(apache), Verdict::Apache);
         let remedy = Diagnosis::of(apache).remedy;
         assert_eq!(remedy.map(|remedy| remedy.lines), Some(vec![APACHE]));
         let browser = Trace { key: false, ..apache };
         let half = Trace { upgrade: Upgrade::WebSocket, ..browser };
-        for (trace, verdict) in [(browser, Verdict::NoWebSocket), (half, Verdict::NoKey)] {
+        let complete = Trace { connection: Connection::Upgrade, key: true, ..half };
+        let h2c = Trace { upgrade: Upgrade::Other, key: false, ..complete };
+        for (trace, verdict) in [
+            (browser, Verdict::NoWebSocket),
+            (half, Verdict::NoKey),
+            (h2c, Verdict::NoWebSocket),
+            (complete, Verdict::NoWebSocket),
+            (Trace { key: false, ..complete }, Verdict::NoKey),
+        ] {
             assert_eq!(Verdict::of(trace), verdict);
             assert!(
                 !verdict.to_string().contains("proxy") && Diagnosis::of(trace).remedy.is_none()
@@ -368,11 +513,81 @@ mod tests {
 
     #[test]
     fn a_host_of_an_upstream_is_told_from_a_host_of_a_site() {
-        for upstream in ["127.0.0.1:8888", "[::1]:8888", "wsecho", "wsecho:8888", "localhost"] {
-            assert!(is_upstream(upstream), "{upstream}");
+        let ours = |port| port == 8888;
+        let upstreams = ["127.0.0.1:8888", "[::1]:8888", "wsecho", "wsecho:8888", "localhost:8888"];
+        for upstream in upstreams {
+            assert!(is_upstream(upstream, ours), "{upstream}");
         }
-        for site in ["echo.example.com", "echo.example.com:8443", "", "a b"] {
-            assert!(!is_upstream(site), "{site}");
+        for site in [
+            "echo.example.com",
+            "echo.example.com:8888",
+            "localhost:8080",
+            "localhost",
+            "192.0.2.1",
+            "[::1]:8443",
+            "intranet:8080",
+            "",
+            "a b",
+        ] {
+            assert!(!is_upstream(site, ours), "{site}");
         }
+        assert!(is_upstream("127.0.0.1", |port| port == 80), "80 is left out");
+    }
+
+    #[test]
+    fn the_switch_of_the_product_in_front_comes_before_the_lines_of_nginx() {
+        for (front, line) in [
+            (Front::Caddy, "reverse_proxy "),
+            (Front::Varnish, "return (pipe)"),
+            (Front::Envoy, "upgrade_type: websocket"),
+            (Front::Squid, "http_upgrade_request_protocols websocket "),
+            (Front::TrafficServer, "map ws://"),
+        ] {
+            let trace = Trace {
+                http_1_1: true,
+                upgrade: Upgrade::Absent,
+                connection: Connection::Other,
+                key: true,
+                front,
+            };
+            let Diagnosis { verdict, remedy } = Diagnosis::of(trace);
+            assert_eq!(verdict, Verdict::HeadersLost);
+            let text = format!("{remedy:?}");
+            assert!(text.contains(line) && !text.contains("nginx"), "{text}");
+        }
+        let envoy = Trace {
+            http_1_1: true,
+            upgrade: Upgrade::WebSocket,
+            connection: Connection::Upgrade,
+            key: false,
+            front: Front::Envoy,
+        };
+        assert_eq!(Diagnosis::of(envoy).verdict, Verdict::KeyLost);
+        assert_eq!(Diagnosis::of(envoy).remedy.unwrap().lines, ["allow_connect: false"]);
+    }
+
+    #[test]
+    fn a_path_that_a_proxy_changed_is_traced_to_its_endpoint_and_the_line_that_fixes_it() {
+        let (strip, keep) = (Some(&STRIP_PREFIX[..]), Some(&[KEEP_PATH][..]));
+        let two = ["/socket", "/echo"];
+        let deep = ["/", "/ws/echo"];
+        for (endpoints, path, meant, lines) in [
+            (&two, "/ws/socket", Some("/socket"), strip),
+            (&two, "/a/b//echo/", Some("/echo"), strip),
+            (&two, "//socket", Some("/socket"), strip),
+            (&two, "/socket/", Some("/socket"), keep),
+            (&two, "/et", Some("/socket"), keep),
+            (&two, "/", None, keep),
+            (&two, "//", None, keep),
+            (&deep, "/echo", Some("/ws/echo"), keep),
+            (&deep, "/x/ws/echo", Some("/ws/echo"), strip),
+            (&two, "/sockets", None, None),
+            (&two, "/chat", None, None),
+        ] {
+            let (found, remedy) = misplaced(path, endpoints);
+            let found = (found, remedy.as_ref().map(|remedy| &*remedy.lines));
+            assert_eq!(found, (meant, lines), "{path} on {endpoints:?}");
+        }
+        assert_eq!(misplaced("/", &["/only"]).0, Some("/only"));
     }
 }

@@ -4,5 +4,6 @@
 pub mod client_addr;
 pub mod protocol;
 
+pub mod blame;
 pub mod diagnosis;
 pub mod snippet;

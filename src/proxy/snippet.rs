@@ -260,7 +260,7 @@ fn decoded(path: &str) -> Vec<u8> {
 mod tests {
     use super::super::diagnosis::{Diagnosis, host_remedy};
     use super::*;
-    use crate::ws::handshake::{Connection, Trace, Upgrade};
+    use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
 
     const PRODUCTS: [Product; 3] = [Product::Nginx, Product::Haproxy, Product::Apache];
 
@@ -286,12 +286,12 @@ mod tests {
             upgrade: Upgrade::Absent,
             connection: Connection::Other,
             key: true,
-            forwarded_by_apache: false,
+            front: Front::Unnamed,
         };
         let apache = Trace {
             http_1_1: true,
             connection: Connection::KeepAlive,
-            forwarded_by_apache: true,
+            front: Front::Apache,
             ..nothing
         };
         for (product, remedy) in [

@@ -16,12 +16,14 @@ use hyper::{Method, Request};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub use self::origin::{Origin, Origins, ParseOriginError};
-pub use self::rejection::Rejection;
-pub use self::trace::{Connection, Trace, Upgrade};
+pub use self::rejection::{Compared, Rejection};
+pub use self::trace::{Connection, Front, Trace, Upgrade};
 use crate::net::field::{is_token, list};
 
 /// The only version there is (RFC 6455, section 4.2.1, item 6).
 pub const VERSION: &str = "13";
+/// The most subprotocols that may be offered: a head has room for thousands, clients offer a few.
+pub const MAX_SUBPROTOCOLS: usize = 64;
 
 /// What an endpoint demands of a handshake.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,7 @@ pub struct Agreed {
 /// Checks a request against RFC 6455, section 4.2.1, and computes the answer of section 4.2.2.
 ///
 /// `trace` is that of `request`. `site` is the host that the client asked for, if a proxy named it;
-/// `Host` counts otherwise.
+/// otherwise that of the request counts.
 ///
 /// # Errors
 /// The first reason to refuse. What a proxy can drop is judged before what only a client can get
@@ -79,10 +81,14 @@ pub fn check<B>(
     site: Option<&str>,
 ) -> Result<Accepted, Rejection> {
     let headers = request.headers();
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return Err(Rejection::Method);
+    match *request.method() {
+        Method::GET => {}
+        // As for GET, unless it asks for what GET would get.
+        Method::HEAD if !trace.is_complete() => {}
+        _ => return Err(Rejection::Method),
     }
-    if !trace.is_complete() || request.method() == Method::HEAD {
+    let key_lost = !trace.key && trace.front == Front::Envoy;
+    if !trace.is_complete() || key_lost {
         return Err(Rejection::Upgrade(trace));
     }
     let version = single(headers, &SEC_WEBSOCKET_VERSION).ok_or(Rejection::BadVersion)?;
@@ -93,19 +99,20 @@ pub fn check<B>(
     let key = single(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| is_16_bytes_in_base64(key))
         .ok_or(Rejection::BadKey)?;
-    let host = single(headers, &HOST)
-        .and_then(|host| Authority::try_from(host).ok())
-        .filter(|host| !host.as_str().contains('@'))
-        .ok_or(Rejection::BadHost)?;
+    let host = single(headers, &HOST).and_then(host_in).ok_or(Rejection::BadHost)?;
+    // An absolute target's overrules it (RFC 9112, section 3.2.2).
+    let host = match request.uri().authority() {
+        Some(target) => host_in(target.as_str().as_bytes()).ok_or(Rejection::BadHost)?,
+        None => host,
+    };
     let empty = single(headers, &CONTENT_LENGTH).is_some_and(|length| length == b"0");
     if headers.contains_key(TRANSFER_ENCODING) || (headers.contains_key(CONTENT_LENGTH) && !empty) {
         return Err(Rejection::Body);
     }
-    match single(headers, &ORIGIN).map(std::str::from_utf8) {
-        Some(Ok(origin)) if rules.origins.allow(origin, site.unwrap_or(host.as_str())) => {}
-        None if !headers.contains_key(ORIGIN) && !rules.require_origin => {}
-        None => return Err(Rejection::NoOrigin),
-        Some(_) => return Err(Rejection::Origin),
+    match headers.contains_key(ORIGIN) {
+        false if rules.require_origin => return Err(Rejection::NoOrigin),
+        false => {}
+        true => admit(headers, rules.origins, site, &host)?,
     }
     let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("it came out of a header");
     Ok(Accepted {
@@ -114,9 +121,41 @@ pub fn check<B>(
     })
 }
 
+/// Checks the origin of a page. Where all may connect, it does not matter how it is written.
+fn admit(
+    headers: &HeaderMap,
+    origins: &Origins,
+    site: Option<&str>,
+    host: &Authority,
+) -> Result<(), Rejection> {
+    let compared = match (origins, site) {
+        (Origins::Any, _) => return Ok(()),
+        (Origins::Only(_), _) => Compared::List,
+        (Origins::SameHost, Some(_)) => Compared::ForwardedHost,
+        (Origins::SameHost, None) => Compared::Host,
+    };
+    let origin = single(headers, &ORIGIN).ok_or(Rejection::NoOrigin)?;
+    std::str::from_utf8(origin)
+        .is_ok_and(|origin| origins.allow(origin, site.unwrap_or(host.as_str())))
+        .then_some(())
+        .ok_or(Rejection::Origin(compared))
+}
+
+/// A host with or without a port (RFC 9110, section 7.2).
+fn host_in(text: &[u8]) -> Option<Authority> {
+    let host = Authority::try_from(text).ok().filter(|host| !host.as_str().contains('@'))?;
+    let port = host.as_str().strip_prefix(host.host())?;
+    let good = !host.host().is_empty() && (matches!(port, "" | ":") || host.port_u16().is_some());
+    good.then_some(host)
+}
+
 /// The first offered subprotocol that the rules confirm (section 4.2.2, item 5.5).
 fn choose<'a>(headers: &'a HeaderMap, rules: &Subprotocols) -> Result<Option<&'a [u8]>, Rejection> {
-    let offered: Vec<&[u8]> = list(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
+    let offered = list(headers, &SEC_WEBSOCKET_PROTOCOL).take(MAX_SUBPROTOCOLS + 1);
+    let offered: Vec<&[u8]> = offered.collect();
+    if offered.len() > MAX_SUBPROTOCOLS {
+        return Err(Rejection::BadSubprotocol);
+    }
     for (index, protocol) in offered.iter().enumerate() {
         if !is_token(protocol) || offered[..index].contains(protocol) {
             return Err(Rejection::BadSubprotocol);
@@ -135,11 +174,12 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     lines.next().filter(|_| lines.next().is_none()).map(|line| line.as_bytes().trim_ascii())
 }
 
-/// 16 bytes are 22 characters and two of padding; the last of the 22 holds only two bits.
+/// 16 bytes are 22 characters and two of padding. The last of the 22 holds two bits, and whatever is
+/// in its others is ignored: it is not 0 in the example of RFC 6455, section 4.1.
 fn is_16_bytes_in_base64(key: &[u8]) -> bool {
-    let [digits @ .., last, b'=', b'='] = key else { return false };
+    let Some(digits) = key.strip_suffix(b"==") else { return false };
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
-    digits.len() == 21 && digits.iter().all(is_digit) && b"AQgw".contains(last)
+    digits.len() == 22 && digits.iter().all(is_digit)
 }
 
 #[cfg(test)]
@@ -196,7 +236,7 @@ mod tests {
 
     #[test]
     fn what_the_grammar_allows_is_accepted() {
-        let allowed: [&[&str]; 9] = [
+        let allowed: [&[&str]; 14] = [
             &["Connection: keep-alive, Upgrade"],
             &["Connection: keep-alive", "+Connection: upgrade"],
             &["Connection: keep-alive,\tUPGRADE\t,"],
@@ -206,10 +246,23 @@ mod tests {
             &["Content-Length: 0"],
             &["Host: [::1]:8888"],
             &["Sec-WebSocket-Extensions: permessage-deflate"],
+            // The example key of RFC 6455, section 4.1.
+            &["Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC=="],
+            &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="],
+            &["Host: server.example.com:"],
+            &["Origin: https://a.example", "+Origin: https://b.example"],
+            &["Origin: null"],
         ];
         for changes in allowed {
             assert!(judge(changes).is_ok(), "{changes:?}");
         }
+        let mut request = request(&[]);
+        let latin_1 = HeaderValue::from_bytes(b"https://caf\xe9.example").unwrap();
+        request.headers_mut().insert(ORIGIN, latin_1);
+        assert!(check_by(&request, LENIENT, None).is_ok(), "all origins are allowed");
+        let rules = Rules { origins: &Origins::SameHost, ..LENIENT };
+        let refused = check_by(&request, rules, None).err();
+        assert_eq!(refused, Some(Rejection::Origin(Compared::Host)));
     }
 
     #[test]
@@ -221,7 +274,7 @@ mod tests {
         let no_connection = R::Upgrade(Trace { connection: Connection::Absent, ..complete });
         let keep_alive = R::Upgrade(Trace { connection: Connection::KeepAlive, ..complete });
         let other_connection = R::Upgrade(Trace { connection: Connection::Other, ..complete });
-        let refused: [(&[&str], Rejection); 23] = [
+        let refused: [(&[&str], Rejection); 26] = [
             (&["-Upgrade"], no_upgrade),
             (&["Upgrade: h2c"], other_upgrade),
             (&["Upgrade: websocket2"], other_upgrade),
@@ -237,12 +290,15 @@ mod tests {
             (&["Sec-WebSocket-Version: 13, 8"], R::BadVersion),
             (&["-Sec-WebSocket-Key"], R::BadKey),
             (&["+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="], R::BadKey),
-            (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="], R::BadKey),
+            (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ="], R::BadKey),
+            (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQQ=="], R::BadKey),
             (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j"], R::BadKey),
             (&["Sec-WebSocket-Key: dGhlIHNhbXBs*SBub25jZQ=="], R::BadKey),
             (&["-Host"], R::BadHost),
             (&["+Host: other.example"], R::BadHost),
             (&["Host: a b"], R::BadHost),
+            (&["Host: x:99999"], R::BadHost),
+            (&["Host: :80"], R::BadHost),
             (&["Content-Length: 5"], R::Body),
             (&["Transfer-Encoding: chunked"], R::Body),
         ];
@@ -261,6 +317,68 @@ mod tests {
         assert!(!trace.http_1_1 && trace.is_attempt());
         *request.method_mut() = Method::POST;
         assert_eq!(check_by(&request, LENIENT, None), Err(Rejection::Method));
+    }
+
+    #[test]
+    fn head_is_told_to_use_get_only_where_nothing_else_is_wrong() {
+        for (changes, is_method) in [(&[][..], true), (&["-Upgrade"], false)] {
+            let mut request = request(changes);
+            *request.method_mut() = Method::HEAD;
+            let refused = check_by(&request, LENIENT, None).unwrap_err();
+            assert_eq!(refused == Rejection::Method, is_method, "{changes:?}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_envoy_did_not_make_is_the_proxys_fault() {
+        let envoy = ["-Sec-WebSocket-Key", "x-envoy-expected-rq-timeout-ms: 15000"];
+        let Err(Rejection::Upgrade(trace)) = judge(&envoy) else { panic!("it is Envoy's") };
+        assert!(trace.is_complete() && !trace.key && trace.front == Front::Envoy);
+        let bad = ["Sec-WebSocket-Key: x", "x-envoy-expected-rq-timeout-ms: 15000"];
+        assert_eq!(judge(&bad), Err(Rejection::BadKey), "the client made it");
+    }
+
+    #[test]
+    fn the_nearest_proxy_is_known_by_what_it_adds() {
+        for (headers, front) in [
+            (&[][..], Front::Unnamed),
+            (&["via: 1.1 Caddy"], Front::Caddy),
+            (&["via: 1.1 Caddy, 1.1 cache (Varnish/7.1)"], Front::Varnish),
+            (&["via: 1.1 Caddy", "+via: 1.1 cache (squid/5.7)"], Front::Squid),
+            (&["via: http/1.1 cache[0] (ApacheTrafficServer/9.2)"], Front::TrafficServer),
+            (&["via: 1.1 somebody"], Front::Unnamed),
+            (&["x-varnish: 32770"], Front::Varnish),
+            (&["x-envoy-external-address: 192.0.2.1"], Front::Envoy),
+            (&["x-forwarded-host: a", "x-forwarded-server: b"], Front::Apache),
+            (&["x-forwarded-host: a"], Front::Unnamed),
+        ] {
+            assert_eq!(Trace::of(&request(headers)).front, front, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_overrules_the_host() {
+        let rules = Rules { origins: &Origins::SameHost, ..LENIENT };
+        let judge = |target: &str, origin: &str| {
+            let mut request = request(&[&format!("Origin: {origin}")]);
+            *request.uri_mut() = target.parse().unwrap();
+            check_by(&request, rules, None).err()
+        };
+        let by_host = Some(Rejection::Origin(Compared::Host));
+        let target = "http://site.example:8080/chat";
+        assert_eq!(judge(target, "http://site.example:8080"), None);
+        assert_eq!(judge(target, "http://server.example.com"), by_host);
+        assert_eq!(judge("http://a@site.example/", "http://a"), Some(Rejection::BadHost));
+    }
+
+    #[test]
+    fn more_subprotocols_than_anyone_offers_are_refused() {
+        let offer = |count: usize| {
+            let offered: Vec<_> = (0..count).map(|index| format!("p{index}")).collect();
+            judge(&[&format!("Sec-WebSocket-Protocol: {}", offered.join(","))]).err()
+        };
+        assert_eq!(offer(MAX_SUBPROTOCOLS), None);
+        assert_eq!(offer(MAX_SUBPROTOCOLS + 1), Some(Rejection::BadSubprotocol));
     }
 
     #[test]
@@ -295,16 +413,18 @@ mod tests {
     #[test]
     fn origins_are_compared_with_the_host_that_the_client_called() {
         type Case<'a> = (&'a [&'a str], Option<&'a str>, bool, Option<Rejection>);
+        let by_host = Some(Rejection::Origin(Compared::Host));
+        let by_site = Some(Rejection::Origin(Compared::ForwardedHost));
         let rules =
             |require_origin| Rules { origins: &Origins::SameHost, require_origin, ..LENIENT };
         let page = "Origin: https://server.example.com";
         let same = "Origin: https://site.example";
         let cases: [Case<'_>; 8] = [
             (&[page], None, false, None),
-            (&[page], Some("site.example"), false, Some(Rejection::Origin)),
+            (&[page], Some("site.example"), false, by_site),
             (&[same], Some("site.example"), true, None),
-            (&[same], None, true, Some(Rejection::Origin)),
-            (&["Origin: null"], None, false, Some(Rejection::Origin)),
+            (&[same], None, true, by_host),
+            (&["Origin: null"], None, false, by_host),
             (&[], None, false, None),
             (&[], None, true, Some(Rejection::NoOrigin)),
             (

@@ -23,6 +23,7 @@ CLOSE = b"\x88\x80\0\0\0\0"
 # Metrics with labels, whose samples appear once something has been counted.
 FAMILIES = [
     "wsecho_handshakes_refused_total{",
+    "wsecho_proxy_faults_total{",
     "wsecho_log_suppressed_total{",
     "wsecho_sessions_ended_total{",
     "wsecho_config_reloads_total{",
@@ -57,9 +58,10 @@ def main() -> None:
     echoed = exchange(socket.create_connection(address), HANDSHAKE + HI + CLOSE)
     if not echoed.endswith(b"\x81\x02hi\x88\x00"):
         sys.exit(f"exercise.py: no echo and no Close in {echoed!r}")
-    # The second one is not logged.
+    # What a proxy leaves of a handshake; the second one is not logged.
+    broken = HANDSHAKE.replace(b"Upgrade: websocket", b"X-Forwarded-For: 192.0.2.1")
     for _ in range(2):
-        exchange(socket.create_connection(address), b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
+        exchange(socket.create_connection(address), broken)
     os.kill(int(pid), signal.SIGHUP)
     end = time.monotonic() + PATIENCE
     while any(family not in (text := metrics(admin)) for family in FAMILIES):

@@ -13,7 +13,7 @@ use wsecho::net::addr::ListenAddr;
 use wsecho::ops::metrics::Label;
 use wsecho::proxy::diagnosis::{Diagnosis, Verdict};
 use wsecho::proxy::snippet::{Backend, Product, render};
-use wsecho::ws::handshake::{Connection, Trace, Upgrade};
+use wsecho::ws::handshake::{Connection, Front, Trace, Upgrade};
 
 fn shipped(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -177,11 +177,14 @@ fn the_page_about_proxies_explains_every_verdict() {
         [Connection::Absent, Connection::Upgrade, Connection::KeepAlive, Connection::Other];
     // Whatever a handshake can look like.
     for bits in 0..8 {
-        let [http_1_1, key, forwarded_by_apache] = [1, 2, 4].map(|bit| bits & bit != 0);
+        let [http_1_1, key, named] = [1, 2, 4].map(|bit| bits & bit != 0);
+        let fronts = if named { [Front::Apache, Front::Envoy] } else { [Front::Unnamed; 2] };
         for upgrade in upgrades {
             for connection in connections {
-                let trace = Trace { http_1_1, upgrade, connection, key, forwarded_by_apache };
-                explained(&page, Diagnosis::of(trace).verdict);
+                for front in fronts {
+                    let trace = Trace { http_1_1, upgrade, connection, key, front };
+                    explained(&page, Diagnosis::of(trace).verdict);
+                }
             }
         }
     }
@@ -190,9 +193,12 @@ fn the_page_about_proxies_explains_every_verdict() {
         Verdict::Http2Spoken,
         Verdict::ProxyUnexpected,
         Verdict::ProxyMissing,
-        Verdict::ProxyMalformed,
+        Verdict::ProxyMalformed(""),
+        Verdict::ProxyTooLong,
+        Verdict::ProxyDoubled,
         Verdict::ProxyUntrusted,
         Verdict::HostLost,
+        Verdict::NoEndpoint,
     ] {
         explained(&page, verdict);
     }

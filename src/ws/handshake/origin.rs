@@ -56,7 +56,8 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// A scheme, a host and possibly a port, exactly as browsers write them.
+/// A scheme, a host and possibly a port, exactly as browsers write them; or `null` or `file://`, which
+/// they write for pages without a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -66,6 +67,18 @@ pub enum ParseOriginError {
     /// It has no scheme, or no valid host.
     #[error("not an origin: write scheme, host and port, such as \"https://example.com:8443\"")]
     Form,
+    /// It has an asterisk, which would be compared literally.
+    #[error(
+        "origins are compared byte by byte, so an asterisk matches nothing: list each origin, or write \
+         origins = \"any\""
+    )]
+    Wildcard,
+    /// It is the address of a WebSocket.
+    #[error("an origin is that of the page, not of the WebSocket: write \"{0}\"")]
+    WebSocket(String),
+    /// Its port is none.
+    #[error("the port of an origin is a number from 1 to 65535")]
+    Port,
     /// It has a path, a query or a trailing slash.
     #[error("an origin ends with the host or port: write \"{0}\"")]
     Path(String),
@@ -81,6 +94,12 @@ impl FromStr for Origin {
     type Err = ParseOriginError;
 
     fn from_str(text: &str) -> Result<Self, ParseOriginError> {
+        if matches!(text, "null" | "file://") {
+            return Ok(Self(text.to_owned()));
+        }
+        if text.contains('*') {
+            return Err(ParseOriginError::Wildcard);
+        }
         let (scheme, rest) = text.split_once("://").ok_or(ParseOriginError::Form)?;
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -92,8 +111,15 @@ impl FromStr for Origin {
             return Err(ParseOriginError::Path(format!("{scheme}://{authority}")));
         }
         let lower = text.to_ascii_lowercase();
+        if lower.starts_with("ws://") || lower.starts_with("wss://") {
+            return Err(ParseOriginError::WebSocket(lower.replacen("ws", "http", 1)));
+        }
         if lower != text {
             return Err(ParseOriginError::Case(lower));
+        }
+        let port = authority.strip_prefix(parsed.host()).unwrap_or_default();
+        if !port.is_empty() && parsed.port_u16().is_none_or(|port| port == 0) {
+            return Err(ParseOriginError::Port);
         }
         if parsed.port().is_some() && parsed.port_u16() == default_port(scheme) {
             return Err(ParseOriginError::DefaultPort(format!("{scheme}://{}", parsed.host())));
@@ -160,7 +186,15 @@ mod tests {
     fn what_no_browser_writes_is_an_error_that_names_the_right_form() {
         for (text, remedy) in [
             ("example.com", "write scheme, host and port"),
-            ("null", "write scheme, host and port"),
+            ("Null", "write scheme, host and port"),
+            ("file:///", "write scheme, host and port"),
+            ("*", "list each origin"),
+            ("https://*.example.com", "list each origin"),
+            ("ws://example.com", "write \"http://example.com\""),
+            ("wss://Example.com:8443", "write \"https://example.com:8443\""),
+            ("https://example.com:99999", "a number from 1 to 65535"),
+            ("https://example.com:0", "a number from 1 to 65535"),
+            ("https://example.com:", "a number from 1 to 65535"),
             ("https://", "write scheme, host and port"),
             ("https://user@example.com", "write scheme, host and port"),
             ("https://example.com/", "write \"https://example.com\""),
@@ -170,8 +204,16 @@ mod tests {
             let error = text.parse::<Origin>().unwrap_err().to_string();
             assert!(error.contains(remedy), "{text}: {error}");
         }
-        for text in ["http://localhost:3000", "http://[::1]:3000", "chrome-extension://abcdef"] {
+        for text in [
+            "http://localhost:3000",
+            "http://[::1]:3000",
+            "chrome-extension://abcdef",
+            "null",
+            "file://",
+        ] {
             assert_eq!(text.parse::<Origin>().unwrap().to_string(), text);
+            let only = Origins::Only(vec![text.parse().unwrap()]);
+            assert!(only.allow(text, "example.com") && !only.allow("https://a.example", "a"));
         }
     }
 }

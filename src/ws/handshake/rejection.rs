@@ -6,13 +6,24 @@ use std::fmt;
 
 use hyper::StatusCode;
 
-use super::Trace;
+use super::{MAX_SUBPROTOCOLS, Trace};
 use crate::ops::metrics::Label;
+
+/// What a page's origin was compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// The origins in the configuration.
+    List,
+    /// The host in the request: `Host`, or an absolute target's.
+    Host,
+    /// The host that a trusted proxy named.
+    ForwardedHost,
+}
 
 /// Why a request gets no WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// Neither GET nor HEAD.
+    /// Not GET.
     Method,
     /// The upgrade is not complete.
     Upgrade(Trace),
@@ -24,12 +35,13 @@ pub enum Rejection {
     BadKey,
     /// `Host` is missing, repeated or malformed.
     BadHost,
-    /// `Sec-WebSocket-Protocol` has something that is not a token, or a token twice.
+    /// `Sec-WebSocket-Protocol` has something that is not a token, a token twice, or over
+    /// [`MAX_SUBPROTOCOLS`] of them.
     BadSubprotocol,
     /// The request has a body, whose bytes could be taken for frames.
     Body,
     /// `origins` does not allow the page.
-    Origin,
+    Origin(Compared),
     /// `Origin` is repeated, or missing although `require_origin` is set.
     NoOrigin,
     /// The client has reached `limits.max_connections_per_client`.
@@ -50,7 +62,7 @@ impl Rejection {
             Self::BadVersion | Self::BadKey | Self::BadHost | Self::BadSubprotocol | Self::Body => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Origin | Self::NoOrigin => StatusCode::FORBIDDEN,
+            Self::Origin(_) | Self::NoOrigin => StatusCode::FORBIDDEN,
             Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -68,7 +80,7 @@ impl Label for Rejection {
             Self::BadHost => "bad_host",
             Self::BadSubprotocol => "bad_subprotocol",
             Self::Body => "body",
-            Self::Origin => "origin",
+            Self::Origin(_) => "origin",
             Self::NoOrigin => "no_origin",
             Self::ClientFull => "client_full",
             Self::Full => "full",
@@ -87,11 +99,25 @@ impl fmt::Display for Rejection {
             Self::BadKey => "exactly one Sec-WebSocket-Key is required, of 16 bytes in base64",
             Self::BadHost => "exactly one Host is required, and it must be valid",
             Self::BadSubprotocol => {
-                "Sec-WebSocket-Protocol must be a list of tokens without duplicates"
+                return write!(
+                    f,
+                    "Sec-WebSocket-Protocol must be a list of at most {MAX_SUBPROTOCOLS} tokens \
+                     without duplicates"
+                );
             }
             Self::Body => "the opening handshake must not have a body",
-            Self::Origin => "this origin is not allowed here (origins)",
-            Self::NoOrigin => "exactly one Origin is required (require_origin)",
+            Self::Origin(Compared::List) => {
+                "this origin is not allowed here: it is not in the list (origins)"
+            }
+            Self::Origin(Compared::Host) => {
+                "this origin is not allowed here: it was compared with Host (origins = \
+                 \"same-host\")"
+            }
+            Self::Origin(Compared::ForwardedHost) => {
+                "this origin is not allowed here: it was compared with the host that the proxy \
+                 named in X-Forwarded-Host or Forwarded (origins = \"same-host\")"
+            }
+            Self::NoOrigin => "exactly one Origin is required (origins, require_origin)",
             Self::ClientFull => {
                 "this client has reached its limit (limits.max_connections_per_client): close some \
                  connections first"

@@ -2,7 +2,7 @@
 //!
 //! Owns what counts as an attempt and what as complete. It does not know why a part is missing.
 
-use hyper::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, SEC_WEBSOCKET_KEY, UPGRADE, VIA};
 use hyper::{Request, Version};
 
 use crate::net::field::list;
@@ -31,6 +31,52 @@ pub enum Connection {
     Other,
 }
 
+/// The proxy in front, where its own headers give it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Nothing does, as with nginx and `HAProxy`.
+    Unnamed,
+    /// Apache httpd.
+    Apache,
+    /// Caddy.
+    Caddy,
+    /// Envoy, and what is built on it.
+    Envoy,
+    /// Squid.
+    Squid,
+    /// Apache Traffic Server.
+    TrafficServer,
+    /// Varnish.
+    Varnish,
+}
+
+impl Front {
+    fn of(headers: &HeaderMap) -> Self {
+        // Every hop appends itself, so the last one is the nearest.
+        let nearest = list(headers, &VIA).next_back().unwrap_or_default();
+        let nearest = String::from_utf8_lossy(nearest).to_ascii_lowercase();
+        let named = [
+            ("caddy", Self::Caddy),
+            ("squid", Self::Squid),
+            ("trafficserver", Self::TrafficServer),
+            ("varnish", Self::Varnish),
+        ];
+        if let Some((_, front)) = named.iter().find(|(name, _)| nearest.contains(name)) {
+            *front
+        } else if headers.contains_key("x-varnish") {
+            Self::Varnish
+        } else if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+            Self::Envoy
+        } else if headers.contains_key("x-forwarded-host")
+            && headers.contains_key("x-forwarded-server")
+        {
+            Self::Apache
+        } else {
+            Self::Unnamed
+        }
+    }
+}
+
 /// What is left of an upgrade in a request: the parts that a proxy may have dropped, and what gives
 /// the proxy away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +89,8 @@ pub struct Trace {
     pub connection: Connection,
     /// There is a `Sec-WebSocket-Key`, so a client did ask for a WebSocket.
     pub key: bool,
-    /// The headers that Apache adds are there.
-    pub forwarded_by_apache: bool,
+    /// Which product forwarded it.
+    pub front: Front,
 }
 
 impl Trace {
@@ -69,18 +115,20 @@ impl Trace {
                 true => Connection::Other,
             },
             key: headers.contains_key(SEC_WEBSOCKET_KEY),
-            forwarded_by_apache: headers.contains_key("x-forwarded-host")
-                && headers.contains_key("x-forwarded-server"),
+            front: Front::of(headers),
         }
     }
 
-    /// Whether somebody tried to open a WebSocket, however badly.
+    /// Whether somebody tried to open a WebSocket, however badly. Other protocols are upgraded to as
+    /// well: some clients ask for `h2c` with every request.
     #[must_use]
     pub fn is_attempt(self) -> bool {
-        self.key || self.upgrade != Upgrade::Absent
+        self.key || self.upgrade == Upgrade::WebSocket
     }
 
-    pub(super) fn is_complete(self) -> bool {
+    /// Whether it is an upgrade to WebSocket, with or without a key.
+    #[must_use]
+    pub fn is_complete(self) -> bool {
         let Self { http_1_1, upgrade, connection, .. } = self;
         http_1_1 && upgrade == Upgrade::WebSocket && connection == Connection::Upgrade
     }
