@@ -108,6 +108,11 @@ impl Server {
         let budget = Budget::new(config.boot.buffer_budget);
         let service = Arc::new(Service::new(budget, lost, overflow.clone()));
         service.metrics().limit_connections(admitted);
+        let port = |listener: &Listener| match listener.addr() {
+            ListenAddr::Tcp(addr) => Some(addr.port()),
+            _ => None,
+        };
+        let _ = service.ports.set(listeners.iter().filter_map(port).collect());
         Ok(Self {
             router: Arc::new(Router::new(Arc::clone(&config.policy), Arc::clone(&service))),
             config,

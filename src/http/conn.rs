@@ -87,7 +87,7 @@ pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admi
             }
         }
         Ok(Prologue::Bad(bad)) => Refusal::from(bad).bytes(),
-        Ok(Prologue::Wrong(verdict)) => Refusal::from(verdict).bytes(),
+        Ok(Prologue::Wrong { verdict, .. }) => Refusal::from(verdict).bytes(),
         Ok(Prologue::Silent | Prologue::Incomplete) | Err(_) => {
             tracing::debug!("admin: not answered");
             return;

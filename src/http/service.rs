@@ -11,7 +11,7 @@ use hyper::header::{HeaderMap, ORIGIN};
 use super::admission::Lane;
 use super::clients::{Claim, Clients};
 use super::refusal::Refusal;
-use crate::net::listen::PeerAddr;
+use crate::net::addr::PeerAddr;
 use crate::ops::drain::Drain;
 use crate::ops::logging::{Limiter, Lost};
 use crate::ops::metrics::{Label, Metrics};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client_addr::ClientAddr;
-use crate::net::listen::PeerAddr;
+use crate::net::addr::PeerAddr;
 
 /// For how long a client and a WebSocket that was opened are remembered: the alert looks as far back.
 const WINDOW: Duration = Duration::from_secs(15 * 60);

@@ -77,9 +77,18 @@ async fn a_required_proxy_header_may_come_in_pieces_and_may_not_be_missing() {
     for (bytes, label) in [
         (request.as_bytes().to_vec(), "proxy_protocol_missing"),
         (b"PROXY TCP4 192.0.2.1 nonsense\r\n".to_vec(), "proxy_protocol_malformed"),
-        ([&v1[..], &v1[..]].concat(), "proxy_protocol_unexpected"),
+        ([&v1[..], &v1[..]].concat(), "proxy_protocol_doubled"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec(), "proxy_protocol_too_long"),
     ] {
-        assert!(answer(&inside, &bytes).await.starts_with("HTTP/1.1 400 "));
+        let said = answer(&inside, &bytes).await;
+        assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+        let remedy = match label {
+            "proxy_protocol_missing" => "make the proxy send one",
+            "proxy_protocol_malformed" => "belongs to no address or port: make sure that only",
+            "proxy_protocol_doubled" => "only the nearest proxy may send one",
+            _ => "send fewer optional fields",
+        };
+        assert!(said.contains(remedy), "{remedy} in {said}");
         let name = format!("wsecho_handshakes_refused_total{{reason=\"{label}\"}}");
         assert_eq!(inside.metric(&name), 1, "{label}");
     }
@@ -142,6 +151,122 @@ async fn a_host_lost_by_the_proxy_is_diagnosed_where_origins_are_checked() {
     let direct = lost.replace("X-Forwarded-For: 192.0.2.1\r\n", "");
     let said = answer(&inside, direct.as_bytes()).await;
     assert!(!said.contains("proxy"), "no proxy to blame: {said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_the_client_itself_named_is_not_lost() {
+    let forwarded = "X-Forwarded-For: 192.0.2.1";
+    let named = |host: &str| {
+        with(&["Origin: https://echo.example", forwarded]).replace("server.example.com", host)
+    };
+    let inside = Inside::new("origins = \"same-host\"");
+    inside.listens_on([8888]);
+    let verdict = async |inside: &Inside, request: &str| {
+        let said = answer(inside, request.as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 403 "), "{said}");
+        said.contains("(host_lost)")
+    };
+    assert!(verdict(&inside, &named("127.0.0.1:8888")).await);
+    for host in ["localhost:8080", "localhost", "192.0.2.7", "intranet:8080"] {
+        assert!(!verdict(&inside, &named(host)).await, "{host}");
+    }
+    let listed = Inside::new("origins = [\"https://www.example.com\"]");
+    assert!(!verdict(&listed, &named("127.0.0.1:8888")).await, "Host is not what was compared");
+    let passed_on = Inside::new("origins = \"same-host\"\nproxy.proxy_protocol = \"required\"");
+    let request = named("127.0.0.1:8888").replace(&format!("{forwarded}\r\n"), "");
+    let request = format!("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n{request}");
+    assert!(!verdict(&passed_on, &request).await, "a proxy of bytes replaces nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_page_is_told_what_its_origin_was_compared_with() {
+    let same_host = Inside::new("origins = \"same-host\"");
+    let listed = Inside::new("origins = [\"null\", \"https://www.example.com\"]");
+    let cases: [(&Inside, &[&str], &str); 3] = [
+        (&same_host, &["Origin: https://evil.example"], "compared with Host"),
+        (
+            &same_host,
+            &["Origin: https://evil.example", "X-Forwarded-Host: echo.example"],
+            "named in X-Forwarded-Host",
+        ),
+        (&listed, &["Origin: https://evil.example"], "not in the list"),
+    ];
+    for (inside, headers, sentence) in cases {
+        let said = answer(inside, with(headers).as_bytes()).await;
+        assert!(said.contains(sentence) && !said.contains("evil"), "{sentence} in {said}");
+    }
+    assert_eq!(status(&listed, PeerAddr::Unix, with(&["Origin: null"]).as_bytes()).await, 101);
+}
+
+#[test]
+fn the_log_names_the_path_of_a_handshake_that_misses_the_endpoints() {
+    let mut service = Service::start("");
+    service.ask(&handshake("/ws/%3Cb%3E/socket"));
+    let line = service.log_line("reason=no_endpoint");
+    assert!(line.contains(" path=/ws/%3Cb%3E/socket "), "{line}");
+    assert!(line.contains("/socket is probably meant"), "{line}");
+}
+
+#[test]
+fn the_log_says_which_host_an_origin_was_compared_with() {
+    let mut service = Service::start("origins = \"same-host\"");
+    service.ask(&with(&["Origin: https://evil.example"]));
+    let line = service.log_line("reason=origin");
+    assert!(line.contains("origin=https://evil.example host=server.example.com"), "{line}");
+}
+
+const FAULTS: &str = "wsecho_proxy_faults_total";
+
+/// What is left of a handshake behind a proxy that drops `Upgrade`.
+fn broken(client: &str) -> String {
+    with(&[&format!("X-Forwarded-For: {client}")]).replace("Upgrade: websocket\r\n", "")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_breaks_handshakes_is_counted_once_for_each_client() {
+    let inside = Inside::new("");
+    let local = peer("127.0.0.1:5");
+    for client in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"] {
+        assert_eq!(status(&inside, local, broken(client).as_bytes()).await, 426);
+    }
+    assert_eq!(inside.metric(&format!("{FAULTS}{{reason=\"proxy_upgrade_lost\"}}")), 4);
+    assert_eq!(status(&inside, local, b"\x16\x03\x01\0\xa5\x01").await, 400);
+    assert_eq!(inside.metric(&format!("{FAULTS}{{reason=\"tls_spoken\"}}")), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_cannot_feign_the_fault_of_a_proxy() {
+    let inside = Inside::new("");
+    let (local, stranger) = (peer("127.0.0.1:5"), peer("198.51.100.1:5"));
+    // Directly, whatever it names.
+    for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        assert_eq!(status(&inside, stranger, broken(client).as_bytes()).await, 426);
+        assert_eq!(status(&inside, stranger, b"\x16\x03\x01\0\xa5\x01").await, 400);
+    }
+    // Through a proxy that works: its own address is appended.
+    for _ in 0..3 {
+        let request = broken("192.0.2.66, 198.51.100.1");
+        assert_eq!(status(&inside, local, request.as_bytes()).await, 426);
+    }
+    assert_eq!(inside.metric(&format!("{FAULTS}{{reason=\"proxy_upgrade_lost\"}}")), 1);
+    // And with many addresses, while others get through.
+    let good = with(&["X-Forwarded-For: 203.0.113.1"]);
+    assert_eq!(status(&inside, local, good.as_bytes()).await, 101);
+    for host in 1..20 {
+        let request = broken(&format!("203.0.113.{host}"));
+        assert_eq!(status(&inside, local, request.as_bytes()).await, 426);
+    }
+    assert_eq!(inside.metric(&format!("{FAULTS}{{reason=\"proxy_upgrade_lost\"}}")), 1);
+    // Through a proxy of bytes, which cannot break a handshake.
+    let inside = Inside::new("proxy.proxy_protocol = \"required\"");
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    for rest in
+        [with(&[]).replace("Upgrade: websocket\r\n", ""), "\x16\x03\x01".into(), header.into()]
+    {
+        let said = answer(&inside, format!("{header}{rest}").as_bytes()).await;
+        assert!(said.starts_with("HTTP/1.1 4"), "{said}");
+    }
+    assert!(!inside.metrics().contains(&format!("{FAULTS}{{")), "{}", inside.metrics());
 }
 
 #[tokio::test(start_paused = true)]

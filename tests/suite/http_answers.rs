@@ -36,7 +36,7 @@ async fn every_refusal_has_its_status_headers_and_text() {
     let good = handshake("/socket");
     let without = |line: &str| good.replace(&format!("{line}\r\n"), "");
     let cases = [
-        (good.replace("GET ", "POST "), 405, "allow: get, head", "opened with GET"),
+        (good.replace("GET ", "POST "), 405, "allow: get, head, options", "opened with GET"),
         (good.replace("GET ", "BREW "), 405, "allow: get, head", "opened with GET"),
         (
             good.replace("HTTP/1.1", "HTTP/1.0"),
@@ -64,6 +64,7 @@ async fn every_refusal_has_its_status_headers_and_text() {
         (good.replace("Host: s", "Host: x\r\nHost: s"), 400, "", "one Host"),
         (good.replace("Host: s", "Content-Length: 3\r\nHost: s"), 400, "", "body"),
         (get("/nowhere"), 404, "", "/socket"),
+        (handshake("/ws/socket"), 404, "", "\n        proxy_pass http://wsecho/;\n"),
     ];
     let inside = Inside::new("");
     for (request, expected, header, sentence) in cases {
@@ -121,6 +122,70 @@ async fn health_checks_need_no_host_and_may_use_head() {
     assert_eq!((status, body.as_str()), (200, ""));
     assert!(head.contains("content-length: 3"), "{head}");
     assert_eq!(ask(&inside, "POST /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.0, 405);
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_is_a_health_check_and_no_refusal() {
+    let inside = Inside::new("");
+    for path in ["/", "*", "/healthz", "/socket"] {
+        // As HAProxy's bare `option httpchk` sends it.
+        let (status, head, body) = ask(&inside, &format!("OPTIONS {path} HTTP/1.0\r\n\r\n")).await;
+        assert_eq!((status, body.as_str()), (200, "ok\n"), "{path}");
+        assert!(head.contains("\nallow: get, head, options"), "{head}");
+    }
+    assert_eq!(ask(&inside, "OPTIONS /nowhere HTTP/1.0\r\n\r\n").await.0, 405);
+    let tried = handshake("/socket").replace("GET ", "OPTIONS ");
+    assert_eq!(ask(&inside, &tried).await.0, 405, "a handshake is refused");
+    assert_eq!(inside.metric("wsecho_handshakes_refused_total{reason=\"method\"}"), 1);
+    let mut waiting = inside.connect();
+    tokio::task::yield_now().await;
+    inside.drain.begin(wsecho::ops::drain::Times::default());
+    waiting.write_all(b"OPTIONS / HTTP/1.0\r\n\r\n").await.unwrap();
+    assert!(read_head(&mut waiting).await.starts_with("HTTP/1.0 503 "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_attempt_to_open_a_websocket_is_not_taken_for_one() {
+    let inside = Inside::new("");
+    let h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n";
+    for path in ["/", "/nowhere"] {
+        let (status, _, body) =
+            ask(&inside, &get(path).replace("Host:", &format!("{h2c}Host:"))).await;
+        assert_eq!(status, if path == "/" { 200 } else { 404 }, "{body}");
+    }
+    assert!(!inside.metrics().contains("refused_total{"), "{}", inside.metrics());
+    let plain = get("/socket").replace("Host:", &format!("{h2c}Host:"));
+    let head = handshake("/socket").replace("GET ", "HEAD ");
+    for (request, status, reason) in [(plain, 426, "no_websocket"), (head, 405, "method")] {
+        assert_eq!(ask(&inside, &request).await.0, status, "{request}");
+        let name = format!("wsecho_handshakes_refused_total{{reason=\"{reason}\"}}");
+        assert_eq!(inside.metric(&name), 1, "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_misses_the_endpoints_is_refused_and_told_which_is_meant() {
+    let inside = Inside::new("");
+    for (path, meant, line) in [
+        ("/ws/socket", "/socket is probably meant", "location /ws/ {"),
+        ("//socket", "/socket is probably meant", "location /ws/ {"),
+        ("/echo/", "/echo is probably meant", "proxy_pass http://wsecho;"),
+        ("/", "endpoints: /socket, /echo", "proxy_pass http://wsecho;"),
+        ("/other", "endpoints: /socket, /echo", "endpoints"),
+    ] {
+        let before = inside.metric("wsecho_handshakes_refused_total{reason=\"no_endpoint\"}");
+        let (status, head, body) = ask(&inside, &handshake(path)).await;
+        assert_eq!(status, 404, "{path}{body}");
+        assert!(head.contains("connection: close"), "{head}");
+        assert!(body.contains(meant) && body.contains(line), "{path}: {body}");
+        let after = inside.metric("wsecho_handshakes_refused_total{reason=\"no_endpoint\"}");
+        assert_eq!(after, before + 1, "{path}");
+    }
+    let mut waiting = inside.connect();
+    tokio::task::yield_now().await;
+    inside.drain.begin(wsecho::ops::drain::Times::default());
+    waiting.write_all(handshake("/ws/socket").as_bytes()).await.unwrap();
+    assert!(read_head(&mut waiting).await.starts_with("HTTP/1.1 503 "), "try again later");
 }
 
 #[tokio::test(start_paused = true)]

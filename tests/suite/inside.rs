@@ -42,10 +42,20 @@ impl Inside {
         Self { drain, router: Arc::new(Router::new(config.policy, service)) }
     }
 
+    /// Lets it be a service on these ports.
+    pub fn listens_on<const N: usize>(&self, ports: [u16; N]) {
+        self.router.service().ports.set(ports.into()).expect("it listens on no port yet");
+    }
+
+    /// All metrics.
+    pub fn metrics(&self) -> String {
+        let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
+        self.router.service().metrics().text(now)
+    }
+
     /// The value of a metric, 0 if it was never counted.
     pub fn metric(&self, name: &str) -> u64 {
-        let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
-        let text = self.router.service().metrics().text(now);
+        let text = self.metrics();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0, |value| value.trim_end().parse().expect("a whole number"))
     }

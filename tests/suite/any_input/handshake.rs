@@ -24,7 +24,7 @@ const MARK: &str = "mArK";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// The headers that are read, with valid values.
-const HEADERS: [(&str, &str); 14] = [
+const HEADERS: [(&str, &str); 16] = [
     ("host", "server.example.com"),
     ("upgrade", "websocket"),
     ("connection", "Upgrade"),
@@ -36,6 +36,8 @@ const HEADERS: [(&str, &str); 14] = [
     ("x-forwarded-for", "192.0.2.1"),
     ("x-forwarded-host", "site.example"),
     ("x-forwarded-server", "proxy.example"),
+    ("via", "1.1 Caddy"),
+    ("x-envoy-expected-rq-timeout-ms", "15000"),
     ("forwarded", "for=192.0.2.1;host=site.example"),
     ("content-length", "0"),
     ("transfer-encoding", "chunked"),
@@ -59,7 +61,15 @@ pub fn any_request(data: &[u8]) {
 }
 
 fn try_any_request(u: &mut Unstructured<'_>) -> Result<()> {
-    let path = *u.choose(&["/socket", "/socket?mArK", "/socket", "/", "/mArK", "/healthz"])?;
+    let path = *u.choose(&[
+        "/socket",
+        "/socket?mArK",
+        "/socket",
+        "/",
+        "/mArK",
+        "/healthz",
+        "/mArK/socket",
+    ])?;
     let mut request = Request::builder().uri(path).body(()).expect("a path");
     if u.ratio(1, 8)? {
         *request.method_mut() = u.choose(&[Method::HEAD, Method::POST, Method::PUT])?.clone();
