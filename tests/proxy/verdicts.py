@@ -44,6 +44,12 @@ def nginx(*lines: str, scheme: str = "http") -> tuple[str, str]:
     return "nginx", f"server {{ listen 80; location / {{ {inside} }} }}"
 
 
+def nginx_at(location: str, upstream_path: str) -> tuple[str, str]:
+    """Everything right, but for what becomes of the path."""
+    inside = "\n".join([f"proxy_pass http://{BACKEND}{upstream_path};", *ALL])
+    return "nginx", f"server {{ listen 80; location {location} {{ {inside} }} }}"
+
+
 def nginx_stream(*lines: str) -> tuple[str, str]:
     inside = "\n".join([f"proxy_pass {BACKEND};", *lines])
     return "nginx", f"stream {{ server {{ listen 80; {inside} }} }}"
@@ -65,6 +71,13 @@ listen front
     )
 
 
+def haproxy_twice() -> tuple[str, str]:
+    """A proxy that passes on the PROXY header of the one before it, and adds its own."""
+    product, nearer = haproxy("send-proxy", "tcp")
+    nearer = nearer.replace("bind :80", "bind 127.0.0.1:81")
+    return product, f"{nearer}listen outer\n    bind :80\n    server near 127.0.0.1:81 send-proxy\n"
+
+
 def apache(scheme: str) -> tuple[str, str]:
     return "apache", f"ProxyPass / {scheme}://{BACKEND}/"
 
@@ -84,6 +97,7 @@ class Row:
     headers: dict[str, str] = field(default_factory=lambda: HANDSHAKE)
     # How many times the proxy tries for one request.
     tries: int = 1
+    path: str = "/socket"
 
     def name(self) -> str:
         return f"{self.reason} by {' '.join(self.proxy[1].split()) if self.proxy else 'itself'}"
@@ -97,6 +111,9 @@ WORKS = "this WebSocket endpoint works"
 PROXY_SPOKEN = "the peer sent a PROXY header"
 NO_PROXY = "there is no PROXY header"
 LOST_HOST = "the proxy in front replaced `Host`"
+STRIP = ["location /ws/ {", "    proxy_pass http://wsecho/;"]
+KEEP = ["proxy_pass http://wsecho;"]
+MEANT = "/socket is probably meant"
 UNEXPECTED, MISSING = "proxy_protocol_unexpected", "proxy_protocol_missing"
 ROWS = [
     Row(nginx(), "proxy_nothing_passed", lines=ALL),
@@ -110,6 +127,16 @@ ROWS = [
     Row(nginx(VERSION, WRONG, CONNECTION), "proxy_upgrade_value", lines=[UPGRADE]),
     Row(apache("http"), "proxy_apache", lines=[APACHE]),
     Row(nginx(*ALL, FOR), "host_lost", 403, [HOST], LOST_HOST, [SAME_HOST], PAGE),
+    *(
+        Row(nginx_at(*at), "no_endpoint", 404, lines, sentence, path=path)
+        for at, path, lines, sentence in [
+            (("/ws/", ""), "/ws/socket", STRIP, MEANT),
+            (("/ws", "/"), "/ws/socket", STRIP, MEANT),
+            (("/socket", "/socket/"), "/socket", KEEP, MEANT),
+            (("/sock", "/"), "/socket", KEEP, MEANT),
+            (("/socket", "/"), "/socket", KEEP, "endpoints: /socket, /echo"),
+        ]
+    ),
     Row(nginx(*ALL), "no_websocket", sentence=WORKS, headers=BROWSER),
     Row(None, "no_websocket", sentence=WORKS, headers=BROWSER),
     Row(haproxy("send-proxy-v2"), UNEXPECTED, 400, sentence=PROXY_SPOKEN),
@@ -126,6 +153,22 @@ ROWS = [
         400,
         sentence="this peer is not trusted to send a PROXY header",
         settings=[REQUIRED, "proxy.trusted = []"],
+    ),
+    Row(
+        haproxy_twice(),
+        "proxy_protocol_doubled",
+        400,
+        sentence="a second PROXY header follows",
+        settings=[REQUIRED],
+    ),
+    # The client named this Host itself, and nginx passed it on.
+    Row(
+        nginx(*ALL, HOST, FOR),
+        "origin",
+        403,
+        sentence="compared with Host",
+        settings=[SAME_HOST],
+        headers=PAGE | {"Host": "localhost:8080"},
     ),
     # In these the proxy itself answers.
     Row(nginx(*ALL, scheme="https"), "tls_spoken", 502, sentence="502 Bad Gateway"),
@@ -156,10 +199,11 @@ def check(row: Row) -> None:
     proxy = running(*row.proxy) if row.proxy else nullcontext()
     with wsecho(*row.settings) as started, proxy:
         address = f"127.0.0.1:{PLAIN}" if row.proxy else BACKEND
-        status, text = ask(row.headers, address=address)
+        status, text = ask(row.headers, row.path, address=address)
         expect("status", status, row.status)
         expect(f"{row.sentence!r} in {text!r}", row.sentence in text, True)
-        status, body = ask(row.headers | {"Accept": "application/json"}, address=address)
+        json_wanted = row.headers | {"Accept": "application/json"}
+        status, body = ask(json_wanted, row.path, address=address)
         expect("status of JSON", status, row.status)
         if row.lines:
             refusal = json.loads(body)
@@ -179,7 +223,32 @@ def check_curl(arguments: list[str], reason: str, code: int, says: str) -> None:
         expect_known(started, reason, 1)
 
 
+def check_alert() -> None:
+    """Faults count for the alert only where a proxy is at fault, whatever strangers send."""
+    half = {name: value for name, value in HANDSHAKE.items() if name != "Upgrade"}
+    faults = 'wsecho_proxy_faults_total{reason="proxy_upgrade_lost"}'
+
+    def refused(client: str) -> None:
+        # This machine is trusted, so its word on the client counts, as another proxy's would.
+        expect("status", ask(half | {"X-Forwarded-For": client})[0], 426)
+
+    with wsecho(), running(*nginx(*ALL, FOR)):
+        for _ in range(3):
+            refused("198.51.100.1")
+        expect("faults of one stranger", metric(faults), 1)
+        expect("status", ask(HANDSHAKE | {"X-Forwarded-For": "198.51.100.9"})[0], 101)
+        for host in range(10):
+            refused(f"203.0.113.{host}")
+        expect("faults once the proxy has let a WebSocket through", metric(faults), 1)
+    with wsecho(), running(*nginx(VERSION, CONNECTION, FOR)):
+        for host in range(5):
+            expect("status", ask(HANDSHAKE | {"X-Forwarded-For": f"203.0.113.{host}"})[0], 426)
+        expect("faults of a broken proxy", metric(faults), 5)
+
+
 def main() -> None:
+    print("the alert", flush=True)
+    check_alert()
     for row in ROWS:
         print(f"{row.status}: {row.name()}", flush=True)
         check(row)
