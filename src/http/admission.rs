@@ -55,7 +55,7 @@ pub struct Lane(Arc<Seats>);
 
 #[derive(Debug)]
 struct Seats {
-    seats: usize,
+    size: usize,
     taken: Mutex<Taken>,
     left: Notify,
 }
@@ -80,7 +80,7 @@ impl Lane {
     #[must_use]
     pub fn new(seats: usize) -> Self {
         let (taken, left) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Seats { seats: seats.max(1), taken, left }))
+        Self(Arc::new(Seats { size: seats.max(1), taken, left }))
     }
 
     /// Takes a seat. If there is none, the connection seated longest is evicted, and waited for.
@@ -100,7 +100,7 @@ impl Lane {
     /// Takes a free seat, or evicts the first that is not yet leaving.
     fn try_enter(&self) -> Option<Seat> {
         let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all.len() >= self.0.seats {
+        if taken.all.len() >= self.0.size {
             let first = taken.all.iter().find(|(_, evicted)| !evicted.is_cancelled());
             if let Some((_, evicted)) = first {
                 evicted.cancel();
