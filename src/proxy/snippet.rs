@@ -61,7 +61,6 @@ fn nginx_http(upstreams: &[Upstream], paths: &[&str]) -> String {
         &[
             ("note", notes(upstreams)),
             ("server", nginx_servers(upstreams)),
-            ("max_fails", nginx_max_fails(upstreams)),
             ("unix?", when(unix)),
             ("no_unix?", when(!unix)),
             ("endpoints", text(endpoints.join("|"))),
@@ -76,22 +75,12 @@ fn nginx_http(upstreams: &[Upstream], paths: &[&str]) -> String {
 fn nginx_stream(upstreams: &[Upstream]) -> String {
     fill(
         include_str!("snippet/nginx_stream.conf"),
-        &[
-            ("note", notes(upstreams)),
-            ("server", nginx_servers(upstreams)),
-            ("max_fails", nginx_max_fails(upstreams)),
-        ],
+        &[("note", notes(upstreams)), ("server", nginx_servers(upstreams))],
     )
 }
 
 fn nginx_servers(upstreams: &[Upstream]) -> Values {
     upstreams.iter().map(|upstream| upstream.named("unix:", &['"', '\\'])).collect()
-}
-
-/// All addresses lead to one process, so they fail together: avoiding one that has failed would only
-/// prolong the outage.
-fn nginx_max_fails(upstreams: &[Upstream]) -> Values {
-    text(if upstreams.len() > 1 { " max_fails=0" } else { "" })
 }
 
 /// A path as a regular expression: every byte that could mean something to nginx's parser or to PCRE
@@ -328,6 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn nginx_never_avoids_an_address_not_even_the_only_one() {
+        // An administrator who adds a second one sees how.
+        for proxy_protocol in [false, true] {
+            let text = rendered(Product::Nginx, &["127.0.0.1:80"], &["/"], proxy_protocol);
+            assert_eq!(lines(&text, "server 1"), ["server 127.0.0.1:80 max_fails=0;"]);
+        }
+    }
+
+    #[test]
+    fn clients_are_served_over_ipv4_and_ipv6_alike() {
+        for (product, proxy_protocol, over_ipv4, over_ipv6) in [
+            (Product::Nginx, false, "listen 80;", "listen [::]:80;"),
+            (Product::Nginx, false, "#listen 443 ssl;", "#listen [::]:443 ssl;"),
+            (Product::Nginx, true, "listen 80;", "listen [::]:80;"),
+            (Product::Nginx, true, "#listen 443 ssl;", "#listen [::]:443 ssl;"),
+            (Product::Haproxy, false, "bind :80", "bind :::80 v6only"),
+            (Product::Haproxy, false, "#bind :443 ", "#bind :::443 v6only "),
+        ] {
+            let text = rendered(product, &["127.0.0.1:8888"], &["/"], proxy_protocol);
+            let [ipv4, ipv6] = [over_ipv4, over_ipv6].map(|line| lines(&text, line).len());
+            assert!(ipv4 > 0 && ipv4 == ipv6, "{over_ipv6} in {text}");
+        }
+    }
+
+    #[test]
     fn an_address_that_is_not_known_here_is_explained() {
         for (bind, note) in [("systemd", "wsecho.socket"), ("127.0.0.1:0", "leaves the port open")]
         {
@@ -369,7 +383,7 @@ mod tests {
     fn what_a_product_could_misread_is_quoted() {
         let paths = ["/a%20b", "/$x;y{z}", "/q\"\\"];
         let nginx = rendered(Product::Nginx, &["unix:/a b"], &paths, false);
-        assert_eq!(lines(&nginx, "server \""), ["server \"unix:/a b\";"]);
+        assert_eq!(lines(&nginx, "server \""), ["server \"unix:/a b\" max_fails=0;"]);
         let expected = [r"#location ~ ^(/a\x20b|/\x24x\x3by\x7bz\x7d|/q\x22\x5c)$ {"];
         assert_eq!(lines(&nginx, "#location ~"), expected);
         let haproxy = rendered(Product::Haproxy, &["unix:/a b"], &paths, false);

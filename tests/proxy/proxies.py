@@ -2,8 +2,8 @@
 
     proxies.py nginx|haproxy CONFIG -- COMMAND ARG...
 
-runs COMMAND while the proxy, configured by `wsecho snippet`, passes everything on to the service
-with this configuration.
+runs COMMAND while the proxy, configured by `wsecho snippet` for the host 127.0.0.1, passes
+everything on to the service with this configuration.
 
 This needs its own network namespace (in_namespace in tests/common.sh): the proxies listen on 80 and
 443, as in the snippets, the service on 8888. Clients connect from CLIENT, an address in the
@@ -277,7 +277,7 @@ async def end(client: ClientConnection, patience: float = PATIENCE) -> tuple[int
 def main() -> int:
     product, config, dashes, *command = sys.argv[1:]
     expect("argument", dashes, "--")
-    with running(product, snippet(product, Path(config))):
+    with running(product, snippet(product, Path(config)).replace(SITE, "127.0.0.1")):
         return subprocess.call(command)
 
 

@@ -13,14 +13,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import socket
+from threading import Thread
+from typing import Any
 
 from proxies import (
     BACKEND,
     CLIENT,
     PATIENCE,
+    PLAIN,
     SITE,
     SPOOFED,
+    ask,
     changed,
     echoes,
     end,
@@ -42,12 +48,23 @@ SETTINGS = [
 ]
 REQUIRED = 'proxy.proxy_protocol = "required"'
 MEBIBYTE = 1 << 20
+KEEPALIVE = "upstream wsecho {\n    keepalive 32;\n"
 
-NGINX_TLS = uncommented(
-    "listen 443 ssl;",
-    "ssl_certificate /etc/nginx/wsecho.crt;",
-    "ssl_certificate_key /etc/nginx/wsecho.key;",
-)
+LISTEN_TLS = "#listen 443 ssl;\n    #listen [::]:443 ssl;\n    #"
+NGINX_TLS = [
+    *(
+        (LISTEN_TLS + line, LISTEN_TLS.replace("#", "") + line)
+        for line in ("ssl_reject_handshake on;\n", "ssl_certificate /etc/nginx/wsecho.crt;\n")
+    ),
+    *uncommented("ssl_certificate_key /etc/nginx/wsecho.key;"),
+]
+STREAM_TLS = [
+    ("        listen 80;\n        listen [::]:80;\n", ""),
+    *uncommented("listen 443 ssl;", "listen [::]:443 ssl;"),
+    *uncommented(
+        "ssl_certificate /etc/nginx/wsecho.crt;", "ssl_certificate_key /etc/nginx/wsecho.key;"
+    ),
+]
 NGINX_PREFIX = [
     ("    location / {\n        proxy_pass http://wsecho;\n", ""),
     *uncommented("location /ws/ {", "    proxy_pass http://wsecho/;"),
@@ -60,15 +77,17 @@ NGINX_NO_MAP = [
     ("proxy_set_header Connection $wsecho_connection;\n", ""),
     *uncommented('proxy_set_header Connection "upgrade";'),
 ]
-STREAM_TLS = [("        listen 80;\n", ""), *NGINX_TLS]
-HAPROXY_TLS = uncommented("bind :443 ssl crt /etc/haproxy/wsecho.pem")
+HAPROXY_TLS = uncommented(
+    "bind :443 ssl crt /etc/haproxy/wsecho.pem",
+    "bind :::443 v6only ssl crt /etc/haproxy/wsecho.pem",
+)
 HAPROXY_PREFIX = uncommented(r"http-request replace-path ^/ws(/.*) \1")
 HAPROXY_PATHS = [
     ("    default_backend wsecho\n", ""),
     *uncommented("use_backend wsecho if { path /socket /echo }"),
 ]
 APACHE_TLS = [
-    ("<VirtualHost *:80>\n", ""),
+    ("<VirtualHost *:80>\n# For", "# For"),
     *uncommented(
         "<VirtualHost *:443>",
         "    SSLEngine on",
@@ -194,7 +213,72 @@ async def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) ->
             started.process.wait(PATIENCE)
 
 
+def by_host(host: str) -> tuple[int, str]:
+    """Status and body of the list of endpoints, requested from this host."""
+    return ask({"Host": host}, "/")
+
+
+def only_its_own_hosts(product: str, status: int, elsewhere: str) -> None:
+    """Requests for hosts that no site names do not reach the service."""
+    with wsecho() as started, running(product, snippet(product, started.config)):
+        expect("its own host", by_host(SITE)[0], 200)
+        for host in ("other.example.com", "192.0.2.1"):
+            found, body = by_host(host)
+            expect(f"status for {host}", found, status)
+            expect(f"{elsewhere!r} in {body!r}", elsewhere in body, True)
+
+
+def both_families(product: str) -> None:
+    """The proxy can be reached over IPv4 and IPv6."""
+    with wsecho() as started, running(product, snippet(product, started.config)):
+        for address in ("127.0.0.1", "[::1]"):
+            status, _ = ask({"Host": SITE}, "/", f"{address}:{PLAIN}")
+            expect(f"status at {address}", status, 200)
+
+
+class Backend(ThreadingHTTPServer):
+    """In place of the service, which closes each connection itself: counts connections."""
+
+    connections = 0
+
+    def get_request(self) -> tuple[socket, Any]:
+        self.connections += 1
+        return super().get_request()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Allows further requests on its connection."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+
+def keepalive() -> None:
+    """With keepalive in the upstream, as by default since 1.29.7, nginx keeps its connection."""
+    with wsecho() as started:
+        text = changed(snippet("nginx", started.config), ("upstream wsecho {\n", KEEPALIVE))
+    host, _, port = BACKEND.partition(":")
+    with Backend((host, int(port)), Handler) as backend:
+        Thread(target=backend.serve_forever, daemon=True).start()
+        with running("nginx", text, "worker_processes 1;"):
+            for _ in range(3):
+                expect("status", by_host(SITE)[0], 204)
+        expect("connections", backend.connections, 1)
+        backend.shutdown()
+
+
 def main() -> None:
+    print("hosts that no site names", flush=True)
+    only_its_own_hosts("nginx", 421, "check server_name")
+    only_its_own_hosts("apache", 404, "Not Found")
+    print("IPv4 and IPv6", flush=True)
+    for product in ("nginx", "haproxy"):
+        both_families(product)
+    print("keepalive", flush=True)
+    keepalive()
     with certificate() as (files, tls):
         for variant in VARIANTS:
             print(f"{variant.product}: {variant.name}", flush=True)

@@ -216,5 +216,5 @@ fn the_address_assumed_for_sockets_from_systemd_is_that_of_the_shipped_unit() {
     let backend =
         Backend { bind: &[ListenAddr::Inherited], paths: vec!["/"], proxy_protocol: false };
     let text = render(Product::Nginx, &backend);
-    assert!(text.contains(&format!("\n    server {addr};\n")), "{addr} in {text}");
+    assert!(text.contains(&format!("\n    server {addr} max_fails=0;\n")), "{addr} in {text}");
 }
