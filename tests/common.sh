@@ -20,7 +20,22 @@ need() {
     command -v "$1" >/dev/null || debian "${@:2}"
 }
 
-# debian PACKAGE...: installs Debian packages.
+# Runs a command while no package may start its daemon, which would keep running and take a port.
+# A policy of the machine's own stays in place; one that a killed run has left is replaced.
+# shellcheck disable=SC2016  # the inner shell expands it
+without_daemons='
+    policy=/usr/sbin/policy-rc.d
+    exec 9> /run/lock/wsecho-tests-policy
+    flock 9
+    if [ ! -e $policy ] || grep -q "^# wsecho tests" $policy; then
+        trap "rm -f $policy" EXIT
+        trap "exit 143" HUP INT TERM
+        printf "#!/bin/sh\\n# wsecho tests: for as long as they install packages\\nexit 101\\n" > $policy
+        chmod 755 $policy
+    fi
+    "$@" 9>&-'
+
+# debian PACKAGE...: installs Debian packages, without starting their daemons.
 debian() {
     command -v apt-get >/dev/null || skip "there is no apt-get to install $*"
     local as=()
@@ -28,8 +43,8 @@ debian() {
         sudo -n true 2>/dev/null || skip "only root can do this: apt-get install $*"
         as=(sudo -n)
     fi
-    local install=("${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y
-        --no-install-recommends -o DPkg::Lock::Timeout=300 "$@")
+    local install=("${as[@]}" env DEBIAN_FRONTEND=noninteractive sh -c "$without_daemons" -
+        apt-get install -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@")
     # The package lists may be missing on a new machine, or outdated on an old one.
     "${install[@]}" || { "${as[@]}" apt-get update && "${install[@]}"; } ||
         skip "Debian's $* cannot be installed"
