@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wsecho::cli::run()
+    let code = wsecho::cli::run();
+    if code != ExitCode::SUCCESS {
+        wsecho::ops::logging::linger();
+    }
+    code
 }

@@ -1,20 +1,28 @@
 //! `wsecho serve`: the process around the server.
 //!
-//! Owns the order of start-up (inherited sockets, configuration, log, threads, signals) and the
+//! Owns the order of start-up (signals, inherited sockets, configuration, log, threads) and the
 //! runtime. It does not know the command line, nor how connections are served.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::sync::oneshot;
 
-use crate::config::Source;
+use crate::config::{Config, ConfigError, Source};
 use crate::ops::logging::Logging;
 use crate::ops::machine::Machine;
 use crate::ops::systemd;
-use crate::server::{Server, Signal, StartError};
+use crate::server::{Server, Signal};
+
+/// How long the sessions that were aborted have to log it.
+const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why the service did not start, or stopped early.
 #[derive(Debug)]
@@ -49,45 +57,95 @@ impl fmt::Display for ServeError {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(source: &Source) -> Result<(), ServeError> {
+    let failed = |error: io::Error| ServeError::Failure(format!("cannot start: {error}"));
+    // First of all, so that no signal meets its default action. Signals outlive the runtime that
+    // they were created in, which is used only until the configuration says how many workers the
+    // real one has.
+    let boot = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let mut signals = {
+        let _context = boot.enter();
+        Signals::new().map_err(failed)?
+    };
     // Before any thread starts: taking the sockets changes the environment.
     let inherited = systemd::inherited().map_err(ServeError::config)?;
-    let (config, found) = source.load().map_err(ServeError::config)?;
+    let source = Arc::new(Mutex::new(source.clone()));
+    let loaded = boot.block_on(async {
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| signals.poll_stop(cx)) => None,
+            loaded = load(&source) => Some(loaded),
+        }
+    });
+    drop(boot);
+    let Some(loaded) = loaded else { return Ok(()) };
+    let (config, missing) = loaded.map_err(ServeError::config)?;
     Machine::raise_limit();
     let machine = Machine::here();
-    let logging = Logging::start(config.boot.log_format, config.policy.log_level);
+    let logging = Arc::new(Logging::start(config.boot.log_format, config.policy.log_level));
     let lost = logging.lost();
-    if !found {
-        tracing::info!("{} does not exist: using the defaults", source.path().display());
+    if let Some(path) = missing {
+        tracing::info!("{} does not exist: using the defaults", path.display());
     }
     if let Some(warning) = config.clamped(machine) {
         tracing::warn!("{warning}");
     }
     let runtime = runtime(config.boot.workers)
         .map_err(|error| ServeError::Failure(format!("cannot start threads: {error}")))?;
-    let source = source.clone();
+    let leveled = Arc::clone(&logging);
     let reload = move || {
-        let (config, _) = source.load()?;
-        logging.set_level(config.policy.log_level);
-        Ok(config)
+        let (loading, logging) = (load(&source), Arc::clone(&leveled));
+        async move {
+            let (config, _) = loading.await?;
+            logging.set_level(config.policy.log_level);
+            Ok(config)
+        }
     };
     #[expect(clippy::disallowed_methods, reason = "the root task, which waits for all others")]
     let root = runtime.spawn(async move {
-        // Before READY, so that no signal meets its default action.
-        let signals = signals().map_err(|error| ServeError::Failure(error.to_string()))?;
         let server = Server::bind(config, machine, inherited, lost).map_err(|error| {
-            if matches!(error, StartError::Bind(_)) {
+            if error.may_heal() {
                 ServeError::Failure(error.to_string())
             } else {
                 ServeError::config(error)
             }
         })?;
-        server.run(signals, reload).await;
+        server.run(|cx| signals.poll(cx), reload).await;
         Ok(())
     });
-    runtime.block_on(root).unwrap_or(Err(ServeError::Internal))?;
-    // Whatever has not drained is dropped without waiting for it.
-    runtime.shutdown_background();
-    Ok(())
+    let served = runtime.block_on(root).unwrap_or(Err(ServeError::Internal));
+    // Sessions that have not drained are dropped here, and each logs that it was aborted: the log
+    // ends after them. A worker that hangs is left behind.
+    runtime.shutdown_timeout(ABORT_PATIENCE);
+    drop(logging);
+    served
+}
+
+/// Loads the configuration on a thread of its own, since a disk may be slow or hang: neither those
+/// who wait for it nor the end of the process may hang with it.
+///
+/// The second value is the path at which there is no file, if the defaults apply.
+fn load(
+    source: &Arc<Mutex<Source>>,
+) -> impl Future<Output = Result<(Config, Option<PathBuf>), ConfigError>> + use<> {
+    let (tell, told) = oneshot::channel();
+    let read = Arc::clone(source);
+    let thread = std::thread::Builder::new().name("config".to_owned()).spawn(move || {
+        let mut source = read.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = source.load_and_pin();
+        // Whoever no longer waits is stopping.
+        let _ = tell.send(loaded.map(|(config, found)| (config, (!found).then(|| source.path()))));
+    });
+    async move {
+        let error = match thread {
+            Ok(_) => match told.await {
+                Ok(loaded) => return loaded,
+                // It panicked, which has been logged.
+                Err(_) => io::Error::other("the thread that reads it has died"),
+            },
+            Err(error) => error,
+        };
+        Err(ConfigError::NotTried(error))
+    }
 }
 
 /// A runtime with `workers` threads; 0 means one per core.
@@ -103,14 +161,30 @@ fn runtime(workers: usize) -> io::Result<Runtime> {
 }
 
 /// The process's signals, as requests.
-fn signals() -> io::Result<impl FnMut(&mut Context<'_>) -> Poll<Signal>> {
-    let mut reload = signal(SignalKind::hangup())?;
-    let mut stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    Ok(move |cx: &mut Context<'_>| {
-        if stop.iter_mut().any(|stop| stop.poll_recv(cx).is_ready()) {
-            Poll::Ready(Signal::Stop)
-        } else {
-            reload.poll_recv(cx).map(|_| Signal::Reload)
+struct Signals {
+    reload: unix::Signal,
+    stop: [unix::Signal; 2],
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            stop: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+        })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
+        match self.poll_stop(cx) {
+            Poll::Ready(()) => Poll::Ready(Signal::Stop),
+            Poll::Pending => self.reload.poll_recv(cx).map(|_| Signal::Reload),
         }
-    })
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stop.iter_mut().any(|stop| stop.poll_recv(cx).is_ready()) {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
 }

@@ -9,6 +9,8 @@ mod entrance;
 mod pulse;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -34,13 +36,16 @@ use crate::ws::session::Budget;
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How long the backlog is emptied when a drain begins.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(1);
+/// Signals to stop that come within this time are one: a terminal and a service manager may both
+/// send one, and timeout(1) sends two.
+const STOP_SIGNALS_APART: Duration = Duration::from_secs(1);
 
 /// What the outside asks of a running server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGHUP: read the configuration again.
     Reload,
-    /// SIGTERM or SIGINT: drain, and the second time abort.
+    /// SIGTERM or SIGINT: drain; again, more than a second later: abort.
     Stop,
 }
 
@@ -58,6 +63,14 @@ pub enum StartError {
     /// Too few descriptors for `limits.max_connections`.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
+}
+
+impl StartError {
+    /// Whether the same start may succeed later.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        matches!(self, Self::Bind(error) if error.may_heal())
+    }
 }
 
 /// A server whose addresses are bound.
@@ -131,38 +144,57 @@ impl Server {
     /// and die with the runtime.
     ///
     /// `signals` is polled for what the outside asks; `reload` reads the configuration again, and
-    /// if it fails the old one stays in force.
-    pub async fn run(
+    /// if it fails the old one stays in force. Serving goes on meanwhile, however long it takes.
+    pub async fn run<R>(
         mut self,
         mut signals: impl FnMut(&mut Context<'_>) -> Poll<Signal>,
-        reload: impl Fn() -> Result<Config, ConfigError>,
-    ) -> usize {
+        reload: impl FnMut() -> R,
+    ) -> usize
+    where
+        R: Future<Output = Result<Config, ConfigError>>,
+    {
         let addrs = self.addrs().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let mut status = Status::new(addrs);
         let mut pulse = Pulse::new();
         announce(&self.entrance, &self.admin, &self.config);
         self.service.metrics().loaded();
         systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.render(0))]);
-        while self.serve(&mut signals, &mut pulse, &mut status).await == Signal::Reload {
-            self.reload(&reload, &mut status);
-        }
+        self.serve(&mut signals, reload, &mut pulse, &mut status).await;
         self.drain(&mut signals, &mut pulse).await
     }
 
-    /// Accepts connections until a signal comes.
-    async fn serve(
+    /// Accepts connections and reloads until a signal asks to stop.
+    async fn serve<R>(
         &mut self,
         signals: &mut impl FnMut(&mut Context<'_>) -> Poll<Signal>,
+        mut reload: impl FnMut() -> R,
         pulse: &mut Pulse,
         status: &mut Status,
-    ) -> Signal {
-        let Self { entrance, admin, service, router, .. } = self;
+    ) where
+        R: Future<Output = Result<Config, ConfigError>>,
+    {
         let mut period = every(STATUS_PERIOD);
+        let mut reloading = pin!(None);
+        // Asked for while a reload was under way, which may have read the file too early.
+        let mut once_more = false;
         loop {
+            if once_more && reloading.is_none() {
+                once_more = false;
+                systemd::notify(&systemd::reloading());
+                reloading.set(Some(reload()));
+            }
+            let Self { entrance, admin, service, router, .. } = &mut *self;
             tokio::select! {
                 biased;
-                signal = poll_fn(&mut *signals) => return signal,
+                signal = poll_fn(&mut *signals) => match signal {
+                    Signal::Stop => return,
+                    Signal::Reload => once_more = true,
+                },
                 () = pulse.beat() => {}
+                read = finished(reloading.as_mut()) => {
+                    reloading.set(None);
+                    self.apply(read, status);
+                }
                 _ = period.tick() => {
                     if let Some(status) = status.changed(service.metrics().sessions.get()) {
                         systemd::notify(&[NotifyState::Status(status)]);
@@ -175,9 +207,8 @@ impl Server {
         }
     }
 
-    fn reload(&mut self, read: impl Fn() -> Result<Config, ConfigError>, status: &mut Status) {
-        systemd::notify(&systemd::reloading());
-        let read = read();
+    /// Puts what a reload has read into force.
+    fn apply(&mut self, read: Result<Config, ConfigError>, status: &mut Status) {
         let metrics = self.service.metrics();
         metrics.reload(read.is_ok());
         status.reload_failed = read.is_err();
@@ -206,6 +237,7 @@ impl Server {
         pulse: &mut Pulse,
     ) -> usize {
         let Self { config, mut entrance, mut admin, service, router } = self;
+        let begun = Instant::now();
         let drain = service.drain();
         tracing::info!(sessions = service.metrics().sessions.get(), "stopping: draining");
         systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
@@ -213,10 +245,12 @@ impl Server {
         // Connections in the backlog are accepted and answered with 503: closing the socket would
         // reset them. However many come, that has an end.
         entrance.keep_own();
-        let end = Instant::now() + BACKLOG_PATIENCE;
-        while Instant::now() < end {
+        while begun.elapsed() < BACKLOG_PATIENCE {
             tokio::select! {
                 biased;
+                signal = poll_fn(&mut *signals) => {
+                    aborts(signal, begun);
+                }
                 accepted = entrance.accept() => serve(&service, &router, accepted),
                 () = std::future::ready(()) => break,
             }
@@ -230,9 +264,8 @@ impl Server {
                 running = drain.wait() => break running,
                 () = pulse.beat() => {}
                 accepted = admin.accept() => serve_admin(&service, accepted),
-                signal = poll_fn(&mut *signals) => match signal {
-                    Signal::Reload => tracing::info!("SIGHUP ignored while draining"),
-                    Signal::Stop => break drain.running(),
+                signal = poll_fn(&mut *signals) => if aborts(signal, begun) {
+                    break drain.running();
                 },
             }
         };
@@ -242,6 +275,25 @@ impl Server {
             tracing::info!("stopped: every session has ended");
         }
         aborted
+    }
+}
+
+/// Whether a signal aborts a drain that has begun at this time.
+fn aborts(signal: Signal, begun: Instant) -> bool {
+    match signal {
+        Signal::Reload => {
+            tracing::info!("SIGHUP ignored while draining");
+            false
+        }
+        Signal::Stop => begun.elapsed() >= STOP_SIGNALS_APART,
+    }
+}
+
+/// Waits for the end of a reload, if one is under way.
+async fn finished<R: Future>(reloading: Pin<&mut Option<R>>) -> R::Output {
+    match reloading.as_pin_mut() {
+        Some(reload) => reload.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -262,10 +314,13 @@ fn announce(entrance: &Entrance, admin: &Entrance, config: &Config) {
     for addr in entrance.addrs() {
         let path = config.policy.endpoints.first().map_or("/", |endpoint| &endpoint.path);
         match addr {
-            ListenAddr::Tcp(tcp) => tracing::info!(
-                "listening on {tcp}: open http://{tcp}/ in a browser, or ws://{tcp}{path} with a \
-                 WebSocket client"
-            ),
+            ListenAddr::Tcp(tcp) => {
+                let host = reachable(*tcp);
+                tracing::info!(
+                    "listening on {tcp}: open http://{host}/ in a browser, or ws://{host}{path} \
+                     with a WebSocket client"
+                );
+            }
             other => tracing::info!("listening on {other}"),
         }
     }
@@ -275,6 +330,11 @@ fn announce(entrance: &Entrance, admin: &Entrance, config: &Config) {
     if config.policy.origins == Origins::Any {
         tracing::info!("origins = \"any\": pages of any site may open a WebSocket here");
     }
+}
+
+/// What a client on this machine can put into a URL: nothing can connect to a wildcard.
+fn reachable(addr: SocketAddr) -> String {
+    if addr.ip().is_unspecified() { format!("localhost:{}", addr.port()) } else { addr.to_string() }
 }
 
 fn log_changes(changes: &Changes) {

@@ -27,7 +27,7 @@ use crate::ops::metrics::Label;
 use crate::proxy::client_addr::{self, Client, ClientAddr};
 use crate::proxy::diagnosis::is_upstream;
 use crate::proxy::protocol::ProxyHeader;
-use crate::ws::engine::{Echo, End};
+use crate::ws::engine::{Counts, Echo, End};
 use crate::ws::handshake::{self, Accepted, Compared, Rejection, Rules, Trace};
 use crate::ws::session::{self, Ended, Report};
 
@@ -237,7 +237,7 @@ fn switch(accepted: Accepted) -> Response<Body> {
 /// session lives.
 #[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 pub(super) fn run<S: Transport>(
-    opening: Opening,
+    mut opening: Opening,
     service: Arc<Service>,
     stream: S,
     first: Vec<u8>,
@@ -251,31 +251,54 @@ pub(super) fn run<S: Transport>(
         let counted = service.count_session();
         // Our own timer has to fire first: it can tell a slow peer from a dead one.
         stream.prepare(timeouts.write + Duration::from_secs(10), opening.pings);
+        let unfinished = Unfinished { opening: &opening, service: &service, begun: Instant::now() };
         let echo = Arc::clone(echo);
         let running = session::run(stream, &first, echo, timeouts, &service.shared, opening.pings);
         #[cfg(feature = "faults")]
         let running = super::faults::run(opening.fault, &service.shared.budget, running);
         drop(first);
         let Report { ended, counts, lasted } = running.await;
-        drop((counted, permit, opening.claim));
-        service.metrics().end(&ended, lasted);
-        let close_reason = match &ended {
-            Ended::Closed(End::Peer { reason, .. }) => reason.as_bytes(),
-            _ => b"",
+        std::mem::forget(unfinished);
+        drop((counted, permit, opening.claim.take()));
+        opening.end(&service, &ended, Some(counts), lasted);
+    }
+}
+
+impl Opening {
+    /// Counts and logs the end of the session. What it echoed is unknown if its future was dropped.
+    fn end(&self, service: &Service, ended: &Ended, counts: Option<Counts>, lasted: Duration) {
+        service.metrics().end(ended, lasted);
+        let close_reason = match ended {
+            Ended::Closed(End::Peer { reason, .. }) if !reason.is_empty() => {
+                Some(tracing::field::display(Untrusted(reason.as_bytes())))
+            }
+            _ => None,
         };
-        let Opening { client, via, route, .. } = opening;
-        let via = via.map(tracing::field::display);
         tracing::info!(
-            %client,
-            via,
-            endpoint = route.path(),
-            messages = counts.messages,
-            bytes_in = counts.bytes_in,
-            bytes_out = counts.bytes_out,
-            seconds = lasted.as_secs_f64(),
+            client = %self.client,
+            via = self.via.as_ref().map(tracing::field::display),
+            endpoint = self.route.path(),
+            messages = counts.map(|counts| counts.messages),
+            bytes_in = counts.map(|counts| counts.bytes_in),
+            bytes_out = counts.map(|counts| counts.bytes_out),
+            seconds = (lasted.as_secs_f64() * 1000.0).round() / 1000.0,
             ended = ended.label(),
-            close_reason = %Untrusted(close_reason),
+            close_reason,
             "session ended: {ended}"
         );
+    }
+}
+
+/// A session whose future is dropped before its end leaves a line and a count like any other.
+struct Unfinished<'a> {
+    opening: &'a Opening,
+    service: &'a Service,
+    begun: Instant,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let ended = if std::thread::panicking() { Ended::Panicked } else { Ended::Aborted };
+        self.opening.end(self.service, &ended, None, self.begun.elapsed());
     }
 }

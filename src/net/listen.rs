@@ -117,6 +117,26 @@ impl BindError {
             _ => Self::Other(addr, error),
         }
     }
+
+    /// Whether the address may be free later, with no one changing the configuration or what it
+    /// names.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        /// No IPv6 in this kernel.
+        const EAFNOSUPPORT: i32 = 97;
+        match self {
+            Self::InUse(_) | Self::NotOurs(_) | Self::NoFolder(_) => true,
+            Self::Privileged(_) | Self::NotASocket(_) => false,
+            Self::Other(_, error) => {
+                use io::ErrorKind as Kind;
+                !matches!(
+                    error.kind(),
+                    // A link-local address without its interface, for one.
+                    Kind::InvalidInput | Kind::PermissionDenied | Kind::ReadOnlyFilesystem
+                ) && error.raw_os_error() != Some(EAFNOSUPPORT)
+            }
+        }
+    }
 }
 
 enum Acceptor {
@@ -190,9 +210,9 @@ impl Listener {
     fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
         // On Linux accepted sockets inherit these options: one system call for all of them.
         let socket = SockRef::from(&listener);
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(&KEEPALIVE)?;
-        socket.set_tcp_notsent_lowat(UNSENT)?;
+        if_known("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
+        if_known("TCP_KEEPIDLE", socket.set_tcp_keepalive(&KEEPALIVE))?;
+        if_known("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(UNSENT))?;
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let addr = ListenAddr::Tcp(listener.local_addr()?);
@@ -237,6 +257,20 @@ impl Listener {
     }
 }
 
+/// Leaves out an option that the kernel does not know, as those before EL 7.3's do not know
+/// TCP_NOTSENT_LOWAT: each one is an improvement, and none is needed.
+fn if_known(option: &str, set: io::Result<()>) -> io::Result<()> {
+    const ENOPROTOOPT: i32 = 92;
+    const EINVAL: i32 = 22;
+    match set {
+        Err(error) if matches!(error.raw_os_error(), Some(ENOPROTOOPT | EINVAL)) => {
+            tracing::debug!("this kernel does not know {option}: left out");
+            Ok(())
+        }
+        set => set,
+    }
+}
+
 /// Removes a socket that nothing listens on, and never anything else.
 fn remove_stale(path: &Path, addr: &ListenAddr) -> Result<(), BindError> {
     let Ok(found) = fs::symlink_metadata(path) else {
@@ -245,7 +279,7 @@ fn remove_stale(path: &Path, addr: &ListenAddr) -> Result<(), BindError> {
     if !found.file_type().is_socket() {
         return Err(BindError::NotASocket(addr.clone()));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    match connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             tracing::info!(%addr, "removing a stale socket that nothing listens on");
             fs::remove_file(path).map_err(|error| BindError::new(addr, error))
@@ -253,8 +287,15 @@ fn remove_stale(path: &Path, addr: &ListenAddr) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(BindError::Other(addr.clone(), error))
         }
-        Ok(_) | Err(_) => Err(BindError::InUse(addr.clone())),
+        Ok(()) | Err(_) => Err(BindError::InUse(addr.clone())),
     }
+}
+
+/// Connects without waiting: a process that listens but no longer accepts would hold us up for ever.
+fn connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 /// The path of a Unix socket that we bound; removed on drop, unless it was replaced.

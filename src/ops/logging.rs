@@ -8,10 +8,15 @@
 
 mod limiter;
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::Deserialize;
 use tracing::field::{Field, Visit};
@@ -136,19 +141,46 @@ fn stderr_is_the_journal() -> bool {
     })
 }
 
-/// Prints lines of a start-up error on stderr, each with journald's priority where it reads along.
+/// Prints lines of a fatal error on stderr: in the format of the log, once that has been started.
 pub fn print_error(message: &impl fmt::Display) {
-    let prefix = if stderr_is_the_journal() { "<3>" } else { "wsecho: " };
+    let early = || stderr_is_the_journal().then_some(Style::Line(Line::Journal));
+    let style = STYLE.get().copied().or_else(early);
     for line in message.to_string().lines() {
+        let line = match style {
+            Some(Style::Json) => {
+                let mut time = String::new();
+                // A string takes whatever is written.
+                let _ = SystemTime.format_time(&mut format::Writer::new(&mut time));
+                serde_json::json!({ "timestamp": time, "level": "ERROR", "message": line })
+                    .to_string()
+            }
+            Some(Style::Line(Line::Journal)) => format!("<3>{line}"),
+            Some(Style::Line(Line::Text { .. })) | None => format!("wsecho: {line}"),
+        };
         // With stderr closed there is nobody left to tell.
-        let _ = writeln!(io::stderr(), "{prefix}{line}");
+        let _ = writeln!(io::stderr(), "{line}");
     }
 }
+
+/// Stays until journald has read the last line of a process that is about to fail.
+///
+/// journald 219 looks up the unit of a line by its process: if that is gone, the line is missing
+/// from `journalctl -u`.
+pub fn linger() {
+    /// Measured on EL 7: 9 of 25 reasons were missing without it, none with it.
+    const TO_BE_LOOKED_UP: Duration = Duration::from_millis(100);
+    if stderr_is_the_journal() {
+        std::thread::sleep(TO_BE_LOOKED_UP);
+    }
+}
+
+/// What the log looks like, from its start on.
+static STYLE: OnceLock<Style> = OnceLock::new();
 
 /// The running log, flushed on drop.
 pub struct Logging {
     level: reload::Handle<LevelFilter, tracing_subscriber::Registry>,
-    lost: ErrorCounter,
+    lost: Lost,
     _worker: WorkerGuard,
 }
 
@@ -162,27 +194,21 @@ impl Logging {
     /// If called twice in one process.
     #[must_use]
     pub fn start(format: Format, level: Level) -> Self {
+        let failed = Arc::<AtomicUsize>::default();
         let (writer, worker) = NonBlockingBuilder::default()
             .buffered_lines_limit(QUEUE)
             .lossy(true)
             .thread_name("log")
-            .finish(io::stderr());
-        let lost = writer.error_counter();
+            .finish(Stderr(Arc::clone(&failed)));
+        let lost = Lost { queue: Some(writer.error_counter()), failed };
         let (filter, level) = reload::Layer::new(LevelFilter::from(level));
         let layer = layer::layer().with_writer(writer);
         let registry = tracing_subscriber::registry().with(filter);
-        match format {
-            Format::Json => {
+        match *STYLE.get_or_init(|| Style::of(format)) {
+            Style::Line(line) => registry.with(layer.event_format(line)).init(),
+            Style::Json => {
                 let json = layer.json().flatten_event(true).with_current_span(false);
                 registry.with(json.with_span_list(false).with_target(false)).init();
-            }
-            Format::Journal => registry.with(layer.event_format(Line::Journal)).init(),
-            Format::Auto if stderr_is_the_journal() => {
-                registry.with(layer.event_format(Line::Journal)).init();
-            }
-            Format::Auto | Format::Text => {
-                let colour = io::stderr().is_terminal();
-                registry.with(layer.event_format(Line::Text { colour })).init();
             }
         }
         std::panic::set_hook(Box::new(|panic| {
@@ -194,7 +220,7 @@ impl Logging {
     /// The counter of lost lines.
     #[must_use]
     pub fn lost(&self) -> Lost {
-        Lost(Some(self.lost.clone()))
+        self.lost.clone()
     }
 
     /// Changes the level, from the next record on.
@@ -203,22 +229,72 @@ impl Logging {
     }
 }
 
-/// Counts lines lost because the queue to stderr was full. Without a log there are none.
+/// Counts lines lost because the queue to stderr was full, or stderr took none. Without a log there
+/// are none.
 #[derive(Clone, Debug, Default)]
-pub struct Lost(Option<ErrorCounter>);
+pub struct Lost {
+    queue: Option<ErrorCounter>,
+    failed: Arc<AtomicUsize>,
+}
 
 impl Lost {
     /// How many have been lost since the start.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.as_ref().map_or(0, ErrorCounter::dropped_lines)
+        let queue = self.queue.as_ref().map_or(0, ErrorCounter::dropped_lines);
+        queue + self.failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Stderr, where each write is one line. Counts those that it did not take: its reader has gone, or
+/// its disk is full.
+struct Stderr(Arc<AtomicUsize>);
+
+impl io::Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::stderr().write_all(line).is_err() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// [`Format`], once it is known where stderr leads.
+#[derive(Clone, Copy, Debug)]
+enum Style {
+    Line(Line),
+    Json,
+}
+
+impl Style {
+    fn of(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Json,
+            Format::Journal => Self::Line(Line::Journal),
+            Format::Auto if stderr_is_the_journal() => Self::Line(Line::Journal),
+            Format::Auto | Format::Text => {
+                let colour = io::stderr().is_terminal() && wants_colour(|name| env::var_os(name));
+                Self::Line(Line::Text { colour })
+            }
+        }
     }
 }
 
 /// The two formats for people.
+#[derive(Clone, Copy, Debug)]
 enum Line {
     Journal,
     Text { colour: bool },
+}
+
+/// Whether the user of a terminal wants colour: see no-color.org and terminfo(5).
+fn wants_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("NO_COLOR").is_none_or(|value| value.is_empty())
+        && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 impl<S, N> FormatEvent<S, N> for Line

@@ -29,6 +29,10 @@ pub enum Ended {
     WriteTimeout,
     /// It held memory for too long while the process had none left.
     MemorySpent,
+    /// The service stopped before the session ended.
+    Aborted,
+    /// By a bug.
+    Panicked,
 }
 
 impl Ended {
@@ -55,6 +59,8 @@ impl Label for Ended {
             Self::PongTimeout => "pong_timeout",
             Self::WriteTimeout => "write_timeout",
             Self::MemorySpent => "memory_spent",
+            Self::Aborted => "aborted",
+            Self::Panicked => "panicked",
         }
     }
 }
@@ -83,6 +89,8 @@ impl fmt::Display for Ended {
             Self::MemorySpent => f.write_str(
                 "its buffers were held too long while limits.buffer_budget was exhausted",
             ),
+            Self::Aborted => f.write_str("aborted, the service stopped without waiting any longer"),
+            Self::Panicked => f.write_str("by a panic, which is logged above"),
         }
     }
 }
