@@ -1,12 +1,20 @@
 //! From readiness through reloads to the drain and the exit.
 
+use std::cell::Cell;
+use std::future::pending;
 use std::io::{Read, Write};
+use std::rc::Rc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::service::{Service, echo};
+use wsecho::ops::logging::Lost;
+use wsecho::ops::machine::Machine;
+use wsecho::server::{self, Server};
+
+use crate::service::{Outcome, Service, echo, wsecho};
 
 #[test]
 fn readiness_is_reported_with_the_bound_addresses() {
@@ -128,10 +136,35 @@ fn sighup_during_a_drain_is_ignored_and_a_second_sigterm_aborts() {
     service.log_line("draining");
     service.signal(Signal::HUP);
     service.log_line("SIGHUP ignored while draining");
+    // Not a wait: signals to stop that come within a second are one.
+    std::thread::sleep(Duration::from_millis(1100));
     service.signal(Signal::TERM);
     let line = service.log_line("tasks that had not ended were aborted");
     assert!(line.contains("aborted=1"), "{line}");
+    let line = service.log_line("session ended: aborted, the service stopped");
+    assert!(line.contains(" client=127.0.0.1:") && line.contains(" ended=aborted"), "{line}");
     assert_eq!(service.wait().0, 0);
+}
+
+#[test]
+fn signals_to_stop_that_come_together_are_one() {
+    let mut service = Service::start("shutdown.drain_spread = \"0s\"");
+    let mut socket = service.open("/echo");
+    // As from GNU timeout, and from a terminal whose user is answered by a service manager.
+    for signal in [Signal::TERM, Signal::TERM, Signal::INT] {
+        service.signal(signal);
+    }
+    service.log_line("draining");
+    service.signal(Signal::TERM);
+    service.signal(Signal::HUP);
+    // Signals to stop are heeded first.
+    service.log_line("SIGHUP ignored while draining");
+    assert!(matches!(socket.read().unwrap(), Message::Close(_)));
+    assert!(matches!(socket.read(), Err(Error::ConnectionClosed)));
+    service.log_line("stopped: every session has ended");
+    let (code, log) = service.wait();
+    assert_eq!(code, 0);
+    assert!(!log.contains("aborted"), "{log}");
 }
 
 #[test]
@@ -142,6 +175,7 @@ fn a_drain_ends_at_its_timeout_even_if_a_client_does_not_answer() {
     let _mute = service.open("/echo");
     service.signal(Signal::TERM);
     assert!(service.log_line("were aborted").contains("aborted=1"));
+    service.log_line(" ended=aborted");
     assert_eq!(service.wait().0, 0);
 }
 
@@ -166,4 +200,55 @@ fn beyond_max_connections_a_client_gets_503_until_a_connection_ends() {
         }
     }
     assert_eq!(echo(&mut second, "unharmed"), "unharmed");
+}
+
+/// Runs a server in this process: sends it signals in turn, and counts its reloads, which never end
+/// by themselves.
+async fn reloads_that_hang(signals: &[server::Signal]) -> u32 {
+    let config = wsecho::config::parse("bind = \"127.0.0.1:0\"").unwrap();
+    let server = Server::bind(config, Machine::here(), Vec::new(), Lost::default()).unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let reloads = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&reloads);
+    for signal in signals {
+        tell.send(*signal).unwrap();
+    }
+    let running = server.run(
+        |cx| told.poll_recv(cx).map(|signal| signal.expect("the sender lives")),
+        || {
+            counted.set(counted.get() + 1);
+            pending()
+        },
+    );
+    assert_eq!(running.await, 0);
+    reloads.get()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_hangs_holds_up_neither_the_stop_nor_other_signals() {
+    use server::Signal::{Reload, Stop};
+    let begun = tokio::time::Instant::now();
+    assert_eq!(reloads_that_hang(&[Reload, Stop]).await, 1);
+    assert_eq!(reloads_that_hang(&[Reload, Reload, Reload, Stop]).await, 1);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_file_is_named_by_the_flag_or_else_by_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("good"), "").unwrap();
+    std::fs::write(at("bad"), "bnd = 1").unwrap();
+    let check =
+        |variable: &str| Outcome::of(wsecho().arg("check").env("WSECHO_CONFIG", at(variable)));
+    assert_eq!(check("good").code(), 0);
+    let outcome = check("bad");
+    assert_eq!(outcome.code(), 78);
+    assert!(outcome.stderr.contains("/bad:1:1: "), "{}", outcome.stderr);
+    let outcome = check("absent");
+    assert_eq!(outcome.code(), 78, "what is named must exist");
+    assert!(outcome.stderr.contains("/absent: No such file"), "{}", outcome.stderr);
+    let mut command = wsecho();
+    command.env("WSECHO_CONFIG", at("bad")).args(["check", "--config"]).arg(at("good"));
+    assert_eq!(Outcome::of(&mut command).code(), 0);
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, prlimit};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::faults::measure::cpu;
 use crate::launch::{inherit, through_shell};
@@ -76,9 +77,10 @@ fn nothing_but_a_stream_socket_is_ever_removed() {
     std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
     fs::create_dir(at("folder")).unwrap();
     let _datagram = UnixDatagram::bind(at("datagram")).unwrap();
-    for name in ["file", "link", "folder", "datagram"] {
+    // Only a socket may go by itself.
+    for (name, expected) in [("file", 78), ("link", 78), ("folder", 78), ("datagram", 1)] {
         let (code, said) = refused(&format!("unix:{}", at(name).display()));
-        assert_eq!(code, 1, "{name}: {said}");
+        assert_eq!(code, expected, "{name}: {said}");
         assert!(fs::symlink_metadata(at(name)).is_ok(), "{name} is left alone");
         assert!(said.contains("bind"), "{name}: {said}");
     }
@@ -125,9 +127,84 @@ fn a_port_below_1024_points_to_the_socket_unit() {
         eprintln!("SKIPPED: anyone may bind any port on this machine");
         return;
     }
-    assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
+    assert_eq!(outcome.code(), 78, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("127.0.0.1:1 is a privileged port"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("wsecho.socket"), "{}", outcome.stderr);
+}
+
+#[test]
+fn only_what_may_heal_by_waiting_is_tried_again() {
+    // A link-local address needs an interface, and one that is missing stops the others.
+    for (bind, expected) in [
+        (&["[fe80::1]:8888"][..], 78),
+        (&["unix:/proc/w.sock"], 1),
+        (&["127.0.0.1:0", "192.0.2.1:8888"], 1),
+    ] {
+        let flags = bind.iter().flat_map(|addr| ["--bind", addr]);
+        let outcome = Outcome::of(wsecho().args(flags));
+        assert_eq!(outcome.code(), expected, "{bind:?}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_unix_socket_whose_owner_is_stuck_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.sock");
+    let socket = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    };
+    let (stuck, addr) = (socket(), SockAddr::unix(&path).unwrap());
+    stuck.bind(&addr).unwrap();
+    stuck.listen(0).unwrap();
+    // Its queue takes no more.
+    let mut queue = Vec::new();
+    loop {
+        let client = socket();
+        match client.connect(&addr) {
+            Ok(()) => queue.push(client),
+            Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
+    let (code, said) = refused(&format!("unix:{}", path.display()));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("is in use by another process"), "{said}");
+    assert!(path.exists());
+}
+
+/// The kernels of EL 7.0 to 7.2 do not know TCP_NOTSENT_LOWAT.
+#[test]
+fn a_socket_option_that_the_kernel_does_not_know_is_left_out() {
+    let strace = Command::new("strace").args(["-o/dev/null", "true"]).status();
+    if !strace.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no strace here");
+        return;
+    }
+    for error in ["ENOPROTOOPT", "EINVAL"] {
+        // SO_REUSEADDR, TCP_NODELAY and four for keepalive come before it.
+        let first = format!(
+            "exec strace -D -f -q -o /dev/null -e trace=setsockopt \
+             -e inject=setsockopt:error={error}:when=7 \"$0\" \"$@\""
+        );
+        let mut service = Service::start_with("workers = 1\nlog.level = \"debug\"", |command| {
+            through_shell(command, &first);
+        });
+        service.log_line("this kernel does not know TCP_NOTSENT_LOWAT: left out");
+        assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
+    }
+}
+
+#[test]
+fn a_wildcard_is_announced_as_an_address_that_a_browser_can_open() {
+    for bind in ["0.0.0.0:0", "[::]:0"] {
+        let mut service = Service::start(&format!("bind = \"{bind}\""));
+        let (_, port) = service.addrs[0].rsplit_once(':').unwrap();
+        let expected =
+            format!("open http://localhost:{port}/ in a browser, or ws://localhost:{port}/socket ");
+        let line = service.log_line("listening on ");
+        assert!(line.contains(&expected), "{line}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::measure::wait_for;
 use crate::engine::support::{CLOSE, FIN, TEXT};
 use crate::inside::handshake;
 use crate::service::{PATIENCE, Service};
@@ -218,6 +219,21 @@ fn a_log_whose_reader_is_gone_does_not_stop_the_service() {
     service.reload();
     let mut client = Client::open(&service, "/echo");
     client.echo(TEXT, b"alive");
+    assert!(service.metric("wsecho_log_lost_total") >= 100, "each lost line is counted");
     drop(client);
+    assert_eq!(service.stop().0, 0);
+}
+
+#[test]
+fn a_log_on_a_full_disk_does_not_stop_the_service_and_is_counted() {
+    let service = Service::start_with_admin("", |command| {
+        command.stderr(std::fs::File::create("/dev/full").unwrap());
+    });
+    let before = service.metric("wsecho_log_lost_total");
+    let mut client = Client::open(&service, "/echo");
+    client.echo(TEXT, b"alive");
+    client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
+    client.read_to_end();
+    wait_for("the lost line is counted", || service.metric("wsecho_log_lost_total") > before);
     assert_eq!(service.stop().0, 0);
 }
