@@ -398,6 +398,20 @@ mod tests {
     }
 
     #[test]
+    fn colour_is_for_terminals_that_want_it() {
+        for (variables, wanted) in [
+            (&[][..], true),
+            (&[("NO_COLOR", ""), ("TERM", "xterm")], true),
+            (&[("NO_COLOR", "1")], false),
+            (&[("TERM", "dumb")], false),
+        ] {
+            let found = |name: &str| variables.iter().find(|(variable, _)| *variable == name);
+            let wants = wants_colour(|name| found(name).map(|(_, value)| value.into()));
+            assert_eq!(wants, wanted, "{variables:?}");
+        }
+    }
+
+    #[test]
     fn network_text_is_cut_to_256_bytes() {
         for bytes in [vec![b'a'; 300], vec![0; 300], "\u{20ac}".repeat(100).into_bytes()] {
             let shown = Untrusted(&bytes).to_string();

@@ -1,13 +1,15 @@
 //! The log: its formats, one line per session, and nothing that a client could forge.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::service::{Service, echo};
+use crate::service::{Outcome, Service, echo, wsecho};
 
 /// Runs a session whose client closes with a reason, and returns its log line.
 fn session_line(service: &mut Service, reason: &str) -> String {
@@ -31,6 +33,16 @@ fn a_session_is_logged_as_one_line_when_it_ends() {
     }
     let (_, log) = service.stop();
     assert_eq!(log.matches("session ended").count(), 1, "{log}");
+}
+
+#[test]
+fn a_line_says_no_more_than_there_is_to_say() {
+    let mut service = Service::start("");
+    let line = session_line(&mut service, "");
+    assert!(line.ends_with(" ended=peer"), "no empty field: {line}");
+    let seconds = line.split(" seconds=").nth(1).and_then(|rest| rest.split(' ').next());
+    let (_, fraction) = seconds.and_then(|seconds| seconds.split_once('.')).unwrap();
+    assert!(fraction.len() <= 3, "milliseconds will do: {line}");
 }
 
 #[test]
@@ -121,35 +133,79 @@ fn a_missing_default_file_is_logged_in_one_line() {
     assert_eq!(echo(&mut service.open("/socket"), "a"), "server: a");
 }
 
-/// systemd 219 does not set JOURNAL_STREAM, so the peer's name must do. A mount namespace provides
-/// a socket of that name.
 #[test]
-fn the_journal_is_recognized_by_the_name_of_stderrs_peer() {
+fn a_fatal_error_keeps_to_the_format_of_the_log() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wsecho.toml");
+    let addr = taken.local_addr().unwrap();
+    let fatal = |format: &str| {
+        let config = format!("bind = \"{addr}\"\nlog.format = \"{format}\"");
+        std::fs::write(&file, config).unwrap();
+        let outcome = Outcome::of(wsecho().arg("--config").arg(&file));
+        assert_eq!(outcome.code(), 1);
+        outcome.stderr
+    };
+    let record: serde_json::Value = serde_json::from_str(fatal("json").trim_end()).unwrap();
+    assert_eq!(record["level"], "ERROR");
+    assert!(record["timestamp"].is_string(), "{record}");
+    assert!(record["message"].as_str().unwrap().contains("is in use"), "{record}");
+    assert!(fatal("journal").starts_with(&format!("<3>{addr} is in use")));
+    assert!(fatal("text").starts_with(&format!("wsecho: {addr} is in use")));
+}
+
+/// Runs the rest of a test where stderr can lead to a journal: systemd 219 does not set
+/// JOURNAL_STREAM, so the peer's name must do, and a mount namespace provides a socket of that name.
+fn with_a_journal(name: &str, rest: fn(&UnixListener)) {
     const INSIDE: &str = "WSECHO_TEST_IN_NAMESPACE";
-    let name = "logs::the_journal_is_recognized_by_the_name_of_stderrs_peer";
-    if std::env::var_os(INSIDE).is_none() {
-        let this = std::env::current_exe().unwrap();
-        let script =
-            "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && exec \"$0\" \"$@\"";
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--user", "--map-root-user", "sh", "-c", script]).arg(this);
-        let outcome = unshare.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output();
-        match outcome {
-            Ok(output) if String::from_utf8_lossy(&output.stdout).contains("1 passed") => {}
-            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare") => {
-                eprintln!("SKIPPED: no mount namespace here: {output:?}");
-            }
-            other => panic!("{other:?}"),
-        }
-        return;
+    if std::env::var_os(INSIDE).is_some() {
+        return rest(&UnixListener::bind("/run/systemd/journal/stdout").unwrap());
     }
-    let journal = UnixListener::bind("/run/systemd/journal/stdout").unwrap();
-    let stderr = UnixStream::connect("/run/systemd/journal/stdout").unwrap();
-    let service = Service::start_with("", |command| {
-        command.stderr(OwnedFd::from(stderr));
-    });
+    let this = std::env::current_exe().unwrap();
+    let script = "mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal && exec \"$0\" \"$@\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--user", "--map-root-user", "sh", "-c", script]).arg(this);
+    let outcome = unshare.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output();
+    match outcome {
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("1 passed") => {}
+        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare") => {
+            eprintln!("SKIPPED: no mount namespace here: {output:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn first_line(journal: &UnixListener) -> String {
     let mut first = String::new();
     BufReader::new(journal.accept().unwrap().0).read_line(&mut first).unwrap();
-    assert!(first.starts_with("<6>listening on "), "{first}");
-    drop(service);
+    first
+}
+
+#[test]
+fn the_journal_is_recognized_by_the_name_of_stderrs_peer() {
+    with_a_journal("logs::the_journal_is_recognized_by_the_name_of_stderrs_peer", |journal| {
+        let stderr = UnixStream::connect("/run/systemd/journal/stdout").unwrap();
+        let service = Service::start_with("", |command| {
+            command.stderr(OwnedFd::from(stderr));
+        });
+        let first = first_line(journal);
+        assert!(first.starts_with("<6>listening on "), "{first}");
+        drop(service);
+    });
+}
+
+/// journald 219 drops the line of a process that is gone by the time it is read.
+#[test]
+fn whoever_fails_stays_until_the_journal_has_read_why() {
+    with_a_journal("logs::whoever_fails_stays_until_the_journal_has_read_why", |journal| {
+        for args in [&["serve", "--bind", "systemd"][..], &["check", "--config", "/no"], &["--x"]] {
+            let stderr = UnixStream::connect("/run/systemd/journal/stdout").unwrap();
+            let begun = tokio::time::Instant::now();
+            let status = wsecho().args(args).stderr(OwnedFd::from(stderr)).status().unwrap();
+            assert!(!status.success(), "{args:?}");
+            let took = begun.elapsed();
+            assert!(took >= Duration::from_millis(100), "{args:?}: gone after {took:?}");
+            assert!(!first_line(journal).is_empty(), "{args:?}");
+        }
+    });
 }
