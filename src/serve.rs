@@ -59,8 +59,7 @@ impl fmt::Display for ServeError {
 pub fn run(source: &Source) -> Result<(), ServeError> {
     let failed = |error: io::Error| ServeError::Failure(format!("cannot start: {error}"));
     // First of all, so that no signal meets its default action. Signals outlive the runtime that
-    // they were created in, which is used only until the configuration says how many workers the
-    // real one has.
+    // they are created in, which serves until the configuration says how many workers to start.
     let boot = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let mut signals = {
         let _context = boot.enter();
@@ -102,6 +101,10 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     };
     #[expect(clippy::disallowed_methods, reason = "the root task, which waits for all others")]
     let root = runtime.spawn(async move {
+        // Also ends what the first runtime waited for.
+        if poll_fn(|cx| Poll::Ready(signals.poll_stop(cx).is_ready())).await {
+            return Ok(());
+        }
         let server = Server::bind(config, machine, inherited, lost).map_err(|error| {
             if error.may_heal() {
                 ServeError::Failure(error.to_string())
@@ -136,15 +139,10 @@ fn load(
         let _ = tell.send(loaded.map(|(config, found)| (config, (!found).then(|| source.path()))));
     });
     async move {
-        let error = match thread {
-            Ok(_) => match told.await {
-                Ok(loaded) => return loaded,
-                // It panicked, which has been logged.
-                Err(_) => io::Error::other("the thread that reads it has died"),
-            },
-            Err(error) => error,
-        };
-        Err(ConfigError::NotTried(error))
+        let told = told.await;
+        thread.map_err(ConfigError::NotTried)?;
+        // Without an answer it has panicked, which is logged.
+        told.unwrap_or_else(|dead| Err(ConfigError::NotTried(io::Error::other(dead))))
     }
 }
 
