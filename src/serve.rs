@@ -21,7 +21,7 @@ use crate::ops::machine::Machine;
 use crate::ops::systemd;
 use crate::server::{Server, Signal};
 
-/// How long the sessions that were aborted have to log it.
+/// How long aborted sessions have to log their end.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why the service did not start, or stopped early.
@@ -101,7 +101,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     };
     #[expect(clippy::disallowed_methods, reason = "the root task, which waits for all others")]
     let root = runtime.spawn(async move {
-        // Also ends what the first runtime waited for.
+        // This also drops the waker of the first runtime, and with it that runtime's descriptors.
         if poll_fn(|cx| Poll::Ready(signals.poll_stop(cx).is_ready())).await {
             return Ok(());
         }
@@ -116,15 +116,15 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
         Ok(())
     });
     let served = runtime.block_on(root).unwrap_or(Err(ServeError::Internal));
-    // Sessions that have not drained are dropped here, and each logs that it was aborted: the log
-    // ends after them. A worker that hangs is left behind.
+    // Sessions that have not drained are dropped here and log that they were aborted, so the log
+    // must outlive them. A worker that hangs is not waited for any longer.
     runtime.shutdown_timeout(ABORT_PATIENCE);
     drop(logging);
     served
 }
 
-/// Loads the configuration on a thread of its own, since a disk may be slow or hang: neither those
-/// who wait for it nor the end of the process may hang with it.
+/// Loads the configuration on a thread of its own: a slow or hung disk must hold up neither the
+/// sessions nor the exit.
 ///
 /// The second value is the path at which there is no file, if the defaults apply.
 fn load(
@@ -135,7 +135,7 @@ fn load(
     let thread = std::thread::Builder::new().name("config".to_owned()).spawn(move || {
         let mut source = read.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = source.load_and_pin();
-        // Whoever no longer waits is stopping.
+        // Nobody receives it if the service is stopping.
         let _ = tell.send(loaded.map(|(config, found)| (config, (!found).then(|| source.path()))));
     });
     async move {

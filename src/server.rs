@@ -36,8 +36,8 @@ use crate::ws::session::Budget;
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 /// How long the backlog is emptied when a drain begins.
 const BACKLOG_PATIENCE: Duration = Duration::from_secs(1);
-/// Signals to stop that come within this time are one: a terminal and a service manager may both
-/// send one, and timeout(1) sends two.
+/// Stop signals within this time of the first count as one: a terminal and a service manager may
+/// each send one, and timeout(1) sends two.
 const STOP_SIGNALS_APART: Duration = Duration::from_secs(1);
 
 /// What the outside asks of a running server.
@@ -175,11 +175,11 @@ impl Server {
     {
         let mut period = every(STATUS_PERIOD);
         let mut reloading = pin!(None);
-        // Asked for while a reload was under way, which may have read the file too early.
-        let mut once_more = false;
+        // Stays set while a reload is running, which may have read the file too early.
+        let mut requested = false;
         loop {
-            if once_more && reloading.is_none() {
-                once_more = false;
+            if requested && reloading.is_none() {
+                requested = false;
                 systemd::notify(&systemd::reloading());
                 reloading.set(Some(reload()));
             }
@@ -188,7 +188,7 @@ impl Server {
                 biased;
                 signal = poll_fn(&mut *signals) => match signal {
                     Signal::Stop => return,
-                    Signal::Reload => once_more = true,
+                    Signal::Reload => requested = true,
                 },
                 () = pulse.beat() => {}
                 read = finished(reloading.as_mut()) => {
@@ -207,7 +207,7 @@ impl Server {
         }
     }
 
-    /// Puts what a reload has read into force.
+    /// Applies what a reload has read.
     fn apply(&mut self, read: Result<Config, ConfigError>, status: &mut Status) {
         let metrics = self.service.metrics();
         metrics.reload(read.is_ok());
@@ -278,7 +278,7 @@ impl Server {
     }
 }
 
-/// Whether a signal aborts a drain that has begun at this time.
+/// Whether a signal aborts a drain that began at this time.
 fn aborts(signal: Signal, begun: Instant) -> bool {
     match signal {
         Signal::Reload => {
@@ -289,7 +289,7 @@ fn aborts(signal: Signal, begun: Instant) -> bool {
     }
 }
 
-/// Waits for the end of a reload, if one is under way.
+/// Waits for the running reload, or forever without one.
 async fn finished<R: Future>(reloading: Pin<&mut Option<R>>) -> R::Output {
     match reloading.as_pin_mut() {
         Some(reload) => reload.await,
@@ -332,7 +332,7 @@ fn announce(entrance: &Entrance, admin: &Entrance, config: &Config) {
     }
 }
 
-/// What a client on this machine can put into a URL: nothing can connect to a wildcard.
+/// The host and port to put into a URL: a browser cannot open a wildcard address.
 fn reachable(addr: SocketAddr) -> String {
     if addr.ip().is_unspecified() { format!("localhost:{}", addr.port()) } else { addr.to_string() }
 }

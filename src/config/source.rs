@@ -1,7 +1,7 @@
 //! Where the configuration comes from: a file, under what the command line says instead.
 //!
-//! Owns which file it is, what it means that the file is missing, and what is no configuration file
-//! whatever it contains. It does not know the keys, nor when the file is read again.
+//! Owns the choice of the file, what a missing one means, and which files are refused unread. It does
+//! not know the keys, nor when the file is read again.
 
 use std::env;
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Source {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Nothing has been read.
+    /// The reading thread could not be started, or died.
     #[error("cannot read the configuration: {0}")]
     NotTried(io::Error),
     /// The file cannot be read.
@@ -134,13 +134,13 @@ impl Source {
 /// Reads a file whose reading ends.
 fn read(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |error| ConfigError::Unreadable(path.to_path_buf(), error);
-    // Before opening it, since that alone waits for the writer of a FIFO.
+    // Before opening it: for a FIFO, that waits for a writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err(ConfigError::NotAFile(path.to_path_buf()));
     }
     let mut text = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    // One byte more tells, whatever length the file is said to have.
+    // One byte over the limit is enough to know, even if the file grows meanwhile.
     file.take(MAX_SIZE + 1).read_to_end(&mut text).map_err(unreadable)?;
     if text.len() as u64 > MAX_SIZE {
         return Err(ConfigError::TooLarge(path.to_path_buf()));

@@ -265,7 +265,7 @@ pub(super) fn run<S: Transport>(
 }
 
 impl Opening {
-    /// Counts and logs the end of the session. What it echoed is unknown if its future was dropped.
+    /// Counts and logs the end of the session; `counts` are lost if its future was dropped.
     fn end(&self, service: &Service, ended: &Ended, counts: Option<Counts>, lasted: Duration) {
         service.metrics().end(ended, lasted);
         let close_reason = match ended {
@@ -289,7 +289,7 @@ impl Opening {
     }
 }
 
-/// A session whose future is dropped before its end leaves a line and a count like any other.
+/// Logs and counts a session whose future is dropped before it ends.
 struct Unfinished<'a> {
     opening: &'a Opening,
     service: &'a Service,

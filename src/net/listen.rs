@@ -118,8 +118,7 @@ impl BindError {
         }
     }
 
-    /// Whether the address may be free later, with no one changing the configuration or what it
-    /// names.
+    /// Whether a later attempt may succeed without anyone fixing the configuration or permissions.
     #[must_use]
     pub fn may_heal(&self) -> bool {
         /// No IPv6 in this kernel.
@@ -258,7 +257,7 @@ impl Listener {
 }
 
 /// Leaves out an option that the kernel does not know, as those before EL 7.3's do not know
-/// TCP_NOTSENT_LOWAT: each one is an improvement, and none is needed.
+/// TCP_NOTSENT_LOWAT: none of them is essential.
 fn if_known(option: &str, set: io::Result<()>) -> io::Result<()> {
     const ENOPROTOOPT: i32 = 92;
     const EINVAL: i32 = 22;
@@ -291,7 +290,7 @@ fn remove_stale(path: &Path, addr: &ListenAddr) -> Result<(), BindError> {
     }
 }
 
-/// Connects without waiting: a process that listens but no longer accepts would hold us up for ever.
+/// Connects without waiting: a process that listens but no longer accepts would block us forever.
 fn connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -141,7 +141,7 @@ fn stderr_is_the_journal() -> bool {
     })
 }
 
-/// Prints lines of a fatal error on stderr: in the format of the log, once that has been started.
+/// Prints a fatal error on stderr, line by line, in the format of the log once that has started.
 pub fn print_error(message: &impl fmt::Display) {
     let early = || stderr_is_the_journal().then_some(Style::Line(Line::Journal));
     let style = STYLE.get().copied().or_else(early);
@@ -162,15 +162,15 @@ pub fn print_error(message: &impl fmt::Display) {
     }
 }
 
-/// Stays until journald has read the last line of a process that is about to fail.
+/// Keeps a failing process alive until journald has read its last line.
 ///
-/// journald 219 looks up the unit of a line by its process: if that is gone, the line is missing
-/// from `journalctl -u`.
+/// journald 219 finds the unit of a line through its process: if that is gone, `journalctl -u` does
+/// not show the line.
 pub fn linger() {
     /// Measured on EL 7: 9 of 25 reasons were missing without it, none with it.
-    const TO_BE_LOOKED_UP: Duration = Duration::from_millis(100);
+    const LOOKUP: Duration = Duration::from_millis(100);
     if stderr_is_the_journal() {
-        std::thread::sleep(TO_BE_LOOKED_UP);
+        std::thread::sleep(LOOKUP);
     }
 }
 
@@ -229,8 +229,8 @@ impl Logging {
     }
 }
 
-/// Counts lines lost because the queue to stderr was full, or stderr took none. Without a log there
-/// are none.
+/// Counts lines lost because the queue to stderr was full, or because writing to it failed. Without a
+/// log there are none.
 #[derive(Clone, Debug, Default)]
 pub struct Lost {
     queue: Option<ErrorCounter>,
@@ -246,8 +246,8 @@ impl Lost {
     }
 }
 
-/// Stderr, where each write is one line. Counts those that it did not take: its reader has gone, or
-/// its disk is full.
+/// Stderr, with one line per write. Counts the writes that fail: the reader is gone, or the disk is
+/// full.
 struct Stderr(Arc<AtomicUsize>);
 
 impl io::Write for Stderr {
@@ -291,7 +291,7 @@ enum Line {
     Text { colour: bool },
 }
 
-/// Whether the user of a terminal wants colour: see no-color.org and terminfo(5).
+/// Whether the user of a terminal wants colour, by the conventions of no-color.org and terminfo(5).
 fn wants_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     variable("NO_COLOR").is_none_or(|value| value.is_empty())
         && variable("TERM").is_none_or(|terminal| terminal != "dumb")

@@ -31,7 +31,7 @@ pub enum Ended {
     MemorySpent,
     /// The service stopped before the session ended.
     Aborted,
-    /// By a bug.
+    /// A bug.
     Panicked,
 }
 
@@ -89,7 +89,9 @@ impl fmt::Display for Ended {
             Self::MemorySpent => f.write_str(
                 "its buffers were held too long while limits.buffer_budget was exhausted",
             ),
-            Self::Aborted => f.write_str("aborted, the service stopped without waiting any longer"),
+            Self::Aborted => {
+                f.write_str("aborted, the service stopped before the session had ended")
+            }
             Self::Panicked => f.write_str("by a panic, which is logged above"),
         }
     }

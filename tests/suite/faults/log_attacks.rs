@@ -219,7 +219,7 @@ fn a_log_whose_reader_is_gone_does_not_stop_the_service() {
     service.reload();
     let mut client = Client::open(&service, "/echo");
     client.echo(TEXT, b"alive");
-    assert!(service.metric("wsecho_log_lost_total") >= 100, "each lost line is counted");
+    wait_for("each lost line is counted", || service.metric("wsecho_log_lost_total") >= 100);
     drop(client);
     assert_eq!(service.stop().0, 0);
 }
