@@ -3,7 +3,7 @@
 //! Owns the forms of `bind`. It does not know sockets.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -32,8 +32,16 @@ pub enum ParseAddrError {
     /// A host name: what it resolves to may change without notice.
     #[error("host names are not resolved: write an IP address, e.g. \"127.0.0.1:{0}\"")]
     Name(u16),
-    /// An IP address without a port.
-    #[error("the port is missing: write \"{0}\"")]
+    /// A port alone, or `*` for the address.
+    #[error(
+        "the address is missing: write \"127.0.0.1:{0}\" for this host only, \"0.0.0.0:{0}\" for every IPv4 address"
+    )]
+    Address(u16),
+    /// Something that means this address, in a form that is not accepted.
+    #[error("{0}: write \"{1}\"")]
+    Meant(&'static str, String),
+    /// No number, or one over 65535.
+    #[error("the port must be a number up to 65535: write \"{0}\"")]
     Port(SocketAddr),
     /// `unix:` with a relative path.
     #[error("the path of a Unix socket must be absolute: write \"unix:/run/wsecho/wsecho.sock\"")]
@@ -47,7 +55,6 @@ impl FromStr for ListenAddr {
     type Err = ParseAddrError;
 
     fn from_str(text: &str) -> Result<Self, ParseAddrError> {
-        const USUAL_PORT: u16 = 8888;
         if text == "systemd" {
             return Ok(Self::Inherited);
         }
@@ -60,18 +67,74 @@ impl FromStr for ListenAddr {
                 Ok(Self::Unix(path.into()))
             };
         }
-        if let Ok(addr) = text.parse() {
-            return Ok(Self::Tcp(addr));
-        }
-        if let Ok(ip) = text.trim_matches(['[', ']']).parse() {
-            return Err(ParseAddrError::Port(SocketAddr::new(ip, USUAL_PORT)));
-        }
-        match text.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
-            Some((host, Ok(port))) if !host.is_empty() && !host.contains([':', '/', '*']) => {
-                Err(ParseAddrError::Name(port))
+        match text.parse() {
+            Ok(SocketAddr::V6(v6)) if v6.ip().to_ipv4_mapped().is_some() => {
+                let v4 = SocketAddr::new(v6.ip().to_canonical(), v6.port());
+                Err(meant("IPv6 sockets serve no IPv4", v4))
             }
-            _ => Err(ParseAddrError::Form),
+            Ok(addr) => Ok(Self::Tcp(addr)),
+            Err(_) => Err(slip(text)),
         }
+    }
+}
+
+/// The port that is suggested where none was given.
+const USUAL_PORT: u16 = 8888;
+
+fn meant(wrong: &'static str, addr: impl fmt::Display) -> ParseAddrError {
+    ParseAddrError::Meant(wrong, addr.to_string())
+}
+
+/// What is wrong with a text that is not an address, judged by what people type instead.
+fn slip(text: &str) -> ParseAddrError {
+    if let Some((_, url)) = text.split_once("://") {
+        let authority = url.split('/').next().unwrap_or_default();
+        return match authority.parse::<SocketAddr>() {
+            Ok(addr) => meant("not a URL", addr),
+            Err(_) => slip(authority),
+        };
+    }
+    if text.starts_with('/') && text.len() <= MAX_UNIX_PATH {
+        return meant("the path of a Unix socket needs its prefix", format_args!("unix:{text}"));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let ip = |host: &str| host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    // "::1:8888" could be an address without a port, but hardly ever is.
+    if let (Some(ip), Ok(port)) = (ip(host), port.parse()) {
+        return meant("an IPv6 address needs brackets", SocketAddr::new(ip, port));
+    }
+    if let Some(ip) = ip(text) {
+        return meant("the port is missing", SocketAddr::new(ip, USUAL_PORT));
+    }
+    match (ip(host), port.parse()) {
+        (Some(ip), _) => ParseAddrError::Port(SocketAddr::new(ip, USUAL_PORT)),
+        (None, Ok(port)) if matches!(host, "" | "*") => ParseAddrError::Address(port),
+        (None, Ok(port)) if is_name(host) => ParseAddrError::Name(port),
+        (None, Err(_)) if text == "localhost" || (is_name(text) && text.contains('.')) => {
+            ParseAddrError::Name(USUAL_PORT)
+        }
+        _ => ParseAddrError::Form,
+    }
+}
+
+fn is_name(host: &str) -> bool {
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !host.is_empty() && host.bytes().all(is_of_a_name)
+}
+
+impl ListenAddr {
+    /// Whether no two sockets can listen on these addresses: they are the same, or one is the
+    /// wildcard of the other's family, on the same port.
+    #[must_use]
+    pub fn collides(&self, other: &Self) -> bool {
+        let (Self::Tcp(one), Self::Tcp(other)) = (self, other) else {
+            return self == other;
+        };
+        let wildcard = one.ip().is_unspecified() || other.ip().is_unspecified();
+        one.port() == other.port()
+            && one.port() != 0
+            && one.is_ipv4() == other.is_ipv4()
+            && (wildcard || one.ip() == other.ip())
     }
 }
 
@@ -114,14 +177,7 @@ mod tests {
             ("[::1]:0", Ok("[::1]:0")),
             ("unix:/run/w.sock", Ok("unix:/run/w.sock")),
             ("systemd", Ok("systemd")),
-            ("localhost:80", Err(ParseAddrError::Name(80))),
-            ("127.0.0.1", Err(ParseAddrError::Port("127.0.0.1:8888".parse().unwrap()))),
-            ("::1", Err(ParseAddrError::Port("[::1]:8888".parse().unwrap()))),
             ("unix:run/w.sock", Err(ParseAddrError::RelativePath)),
-            ("8888", Err(ParseAddrError::Form)),
-            (":8888", Err(ParseAddrError::Form)),
-            ("*:8888", Err(ParseAddrError::Form)),
-            ("127.0.0.1:99999", Err(ParseAddrError::Form)),
             ("", Err(ParseAddrError::Form)),
         ];
         for (text, expected) in cases {
@@ -130,5 +186,33 @@ mod tests {
         }
         let long = format!("unix:/{}", "x".repeat(MAX_UNIX_PATH));
         assert_eq!(long.parse::<ListenAddr>(), Err(ParseAddrError::LongPath(108)));
+    }
+    #[test]
+    fn what_people_type_instead_of_an_address_is_answered_with_one() {
+        for (text, remedy) in [
+            ("localhost:80", "127.0.0.1:80"),
+            ("localhost", "127.0.0.1:8888"),
+            ("127.0.0.1", "127.0.0.1:8888"),
+            ("::1", "[::1]:8888"),
+            ("[::1]", "[::1]:8888"),
+            ("::1:8888", "[::1]:8888"),
+            (":::80", "[::]:80"),
+            ("2001:db8::7:443", "[2001:db8::7]:443"),
+            ("[::ffff:127.0.0.1]:8888", "127.0.0.1:8888"),
+            ("8888", "127.0.0.1:8888"),
+            (":8888", "127.0.0.1:8888"),
+            ("*:8888", "127.0.0.1:8888"),
+            ("127.0.0.1:99999", "127.0.0.1:8888"),
+            ("127.0.0.1:http", "127.0.0.1:8888"),
+            ("http://127.0.0.1:8888/echo", "127.0.0.1:8888"),
+            ("ws://localhost:8888/", "127.0.0.1:8888"),
+            ("/run/w.sock", "unix:/run/w.sock"),
+            ("unix:w.sock", "unix:/run/wsecho/wsecho.sock"),
+        ] {
+            let error = text.parse::<ListenAddr>().unwrap_err().to_string();
+            let suggested = error.split('"').nth(1).unwrap_or_else(|| panic!("{text}: {error}"));
+            assert_eq!(suggested, remedy, "{text}: {error}");
+            assert!(suggested.parse::<ListenAddr>().is_ok(), "{text}: {error}");
+        }
     }
 }
