@@ -8,9 +8,10 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Overrides, Source};
+use crate::config::{self, Config, Loaded, Overrides, Source, UserError};
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
 use crate::ops::machine::Machine;
@@ -29,7 +30,7 @@ const CONFIG: u8 = 78;
 
 /// WebSocket echo service to prove that WebSockets get through proxies and firewalls
 #[derive(Debug, Parser)]
-#[command(name = "wsecho", version = version(), after_help = EXIT_CODES)]
+#[command(name = "wsecho", version = version(), after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     options: Options,
@@ -42,7 +43,7 @@ enum Command {
     /// Run the service until SIGTERM (the default)
     Serve,
     /// Check the configuration: print "ok", or everything that is wrong with it
-    Check,
+    Check(Check),
     /// Print a proxy configuration that passes WebSockets to this service
     Snippet {
         /// The proxy in front of the service
@@ -52,18 +53,41 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// Read this configuration file instead of /etc/wsecho.toml; it must exist
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Read this configuration file, which must exist, instead of $WSECHO_CONFIG or /etc/wsecho.toml
+    #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this address instead of those in the file; can be repeated
-    #[arg(long, global = true, value_name = "ADDR")]
+    #[arg(short, long, global = true, value_name = "ADDR")]
     bind: Vec<ListenAddr>,
     /// Log at this level instead of the one in the file
     #[arg(long, global = true, value_name = "LEVEL")]
     log_level: Option<Level>,
 }
 
-const EXIT_CODES: &str = "\
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// The same as --config
+    #[arg(conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// Print every key with its value and where that comes from
+    #[arg(long)]
+    print: bool,
+    /// Check as this user, such as wsecho: whether it may read the file and open the ports
+    #[arg(long)]
+    user: Option<String>,
+}
+
+const AFTER_HELP: &str = "\
+By default it listens on 127.0.0.1:8888, and echoes on /socket (with the prefix \"server: \") and
+/echo (verbatim): ws://127.0.0.1:8888/echo.
+
+ADDR is one of
+  127.0.0.1:8888                  this host only; 0.0.0.0:8888 is every IPv4 address
+  [::1]:8888                      the same for IPv6; [::]:8888 is every IPv6 address
+  unix:/run/wsecho/wsecho.sock    a Unix socket
+  systemd                         the sockets that wsecho.socket passes
+Example: wsecho --bind 127.0.0.1:9000 --bind '[::1]:9000'
+
 Exit codes: 0 success, 1 failure at run time, 2 usage, 70 internal error, 78 configuration.
 SIGHUP reloads the configuration; SIGTERM and SIGINT drain and exit, a second one aborts.";
 
@@ -87,54 +111,97 @@ pub fn command() -> clap::Command {
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(answer) => {
-            // Help and version are "errors" for stdout. If that is closed, there is no one to tell.
-            let _ = answer.print();
-            return ExitCode::from(if answer.use_stderr() { USAGE } else { 0 });
-        }
+        Err(answer) => return usage(answer),
     };
     let Options { config, bind, log_level } = cli.options;
-    let source = Source { path: config, overrides: Overrides { bind, log_level } };
+    let source = |path| Source { path, overrides: Overrides { bind, log_level } };
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(&source),
-        Command::Check => check(&source),
-        Command::Snippet { proxy } => snippet(&source, proxy),
+        Command::Serve => serve(&source(config)),
+        Command::Check(Check { file, print, user }) => {
+            check(&source(config.or(file)), print, user.as_deref())
+        }
+        Command::Snippet { proxy } => snippet(&source(config), proxy),
     }
 }
 
-fn check(source: &Source) -> ExitCode {
-    match source.load() {
-        Ok((config, found)) => {
-            if !found {
-                eprintln!(
-                    "note: {} does not exist: checking the built-in defaults",
-                    source.path().display()
-                );
-            }
-            for warning in config.warnings(Machine::here()) {
-                eprintln!("warning: {warning}");
-            }
-            println!("ok");
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(CONFIG, &error),
+/// Prints help or the version, or what is wrong with the command line.
+fn usage(mut answer: clap::Error) -> ExitCode {
+    if let Some(tip) = tip(&answer) {
+        answer.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
+    let printed_answer = answer.print();
+    if answer.use_stderr() { ExitCode::from(USAGE) } else { printed(printed_answer) }
+}
+
+/// What to write instead of what people write.
+fn tip(answer: &clap::Error) -> Option<String> {
+    let given = |kind| match answer.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let option = given(ContextKind::InvalidArg).unwrap_or_default();
+    match option.trim_start_matches('-').split('=').next()? {
+        "p" | "port" | "P" | "l" | "listen" | "host" | "addr" | "address" | "H" => {
+            return Some("write '--bind 127.0.0.1:8888' for the address and the port".to_owned());
+        }
+        "f" | "file" | "conf" => return Some("write '--config FILE'".to_owned()),
+        _ => {}
+    }
+    let command = given(ContextKind::InvalidSubcommand)?;
+    match command.parse::<ListenAddr>() {
+        Ok(_) => Some(format!("write '--bind {command}' to listen there")),
+        Err(error) if command.contains(':') => Some(format!("write '--bind ADDR': {error}")),
+        Err(_) if command.contains(['/', '.']) => {
+            Some(format!("write '--config {command}' to read that file"))
+        }
+        Err(_) => None,
+    }
+}
+
+fn check(source: &Source, print: bool, user: Option<&str>) -> ExitCode {
+    let mut notes = Vec::new();
+    match user.map_or(Ok(()), config::become_user) {
+        Ok(()) => {}
+        // The unit's ExecReload= is run by the user that the unit was changed to.
+        Err(error @ UserError::NotRoot) => notes.push(format!("warning: {error}")),
+        Err(error @ UserError::Unknown(_)) => return fail(USAGE, &error),
+        Err(error @ UserError::Refused(..)) => return fail(FAILURE, &error),
+    }
+    let (loaded, found) = match source.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return fail(CONFIG, &error),
+    };
+    let file = source.path();
+    if !found {
+        notes.push(format!("note: {} does not exist: these are the defaults", file.display()));
+    }
+    let Loaded { config, .. } = &loaded;
+    let machine = Machine::here();
+    let warnings = config.warnings(machine).into_iter().map(|it| format!("warning: {it}"));
+    let obstacles = config.obstacles(machine).into_iter();
+    notes.extend(warnings.chain(obstacles.map(|it| format!("warning: it would not start: {it}"))));
+    for note in notes {
+        // Nobody is left to be told when stderr is closed.
+        let _ = writeln!(io::stderr(), "{note}");
+    }
+    output(&match (print, found) {
+        (true, _) => loaded.show(&file),
+        (false, true) => format!("{}: ok\n", file.display()),
+        (false, false) => "ok\n".to_owned(),
+    })
 }
 
 fn snippet(source: &Source, proxy: Product) -> ExitCode {
-    let config = match source.load() {
-        Ok((config, _)) => config,
+    let Config { boot, policy } = match source.load() {
+        Ok((loaded, _)) => loaded.config,
         Err(error) => return fail(CONFIG, &error),
     };
     let backend = Backend {
-        bind: &config.boot.bind,
-        paths: config.policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect(),
-        proxy_protocol: config.policy.proxy.protocol == Expect::Required,
+        bind: &boot.bind,
+        paths: policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect(),
+        proxy_protocol: policy.proxy.protocol == Expect::Required,
     };
-    match io::stdout().write_all(snippet::render(proxy, &backend).as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(FAILURE, &format_args!("cannot write to stdout: {error}")),
-    }
+    output(&snippet::render(proxy, &backend))
 }
 
 fn serve(source: &Source) -> ExitCode {
@@ -148,6 +215,23 @@ fn serve(source: &Source) -> ExitCode {
             };
             fail(code, &error)
         }
+    }
+}
+
+/// The only way to stdout: `println!` would panic where nobody reads.
+fn output(text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// The exit code of a command that succeeds if its result is printed.
+fn printed(result: io::Result<()>) -> ExitCode {
+    match result {
+        // A reader such as head(1) has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            fail(FAILURE, &format_args!("cannot print: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -8,18 +8,25 @@
 
 mod advice;
 mod field;
+mod host;
 pub mod keys;
 mod read;
+mod relations;
+mod shown;
+mod slips;
 mod source;
 mod value;
 
 use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::field::{Applies, Draft};
+pub use self::host::{UserError, become_user};
 use self::keys::{ENDPOINT, KEYS, Key};
 use self::read::{Document, Table};
+use self::shown::Setting;
 pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, Source};
 use crate::net::addr::ListenAddr;
 use crate::ops::drain;
@@ -177,45 +184,103 @@ pub struct Finding {
     pub message: String,
 }
 
+/// A configuration, and where each value of it comes from.
+#[derive(Clone)]
+pub struct Loaded {
+    /// All settings.
+    pub config: Config,
+    settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// The settings as a file that means the same, with the origin of each; `file` is what they were
+    /// read from.
+    #[must_use]
+    pub fn show(&self, file: &Path) -> String {
+        shown::show(&self.settings, file)
+    }
+}
+
 /// Reads a configuration from the text of a file: the defaults, and what the file changes.
 ///
 /// # Errors
 /// All findings, in the order of the file.
 pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
+    read(text.as_bytes(), &Overrides::default()).map(|loaded| loaded.config)
+}
+
+/// Reads the bytes of a file, which is empty if there is none, under what the command line says.
+///
+/// # Errors
+/// All findings, in the order of the file.
+pub fn read(file: &[u8], overrides: &Overrides) -> Result<Loaded, Vec<Finding>> {
+    let text = read::utf8(file).map_err(|finding| vec![finding])?;
     let document = Document::new(text);
+    let mut draft = examine(&document);
+    let given = document.given();
+    if !given.iter().any(|given| given.path == "shutdown.drain_spread") {
+        let shutdown = &mut draft.policy.shutdown;
+        shutdown.spread = shutdown.spread.min(shutdown.timeout / 2);
+    }
+    if !overrides.bind.is_empty() {
+        draft.boot.bind.clone_from(&overrides.bind);
+    }
+    draft.policy.log_level = overrides.log_level.unwrap_or(draft.policy.log_level);
+    let config = Config { boot: draft.boot, policy: Arc::new(draft.policy) };
+    relations::check(&config, |keys, message| document.find_relation(keys, &message));
+    let findings = document.into_findings(slips::remedy);
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    let settings = shown::settings(&config, &given, overrides);
+    Ok(Loaded { config, settings })
+}
+
+/// Reads every key of a document.
+fn examine(document: &Document<'_>) -> Draft {
     let mut top = document.parse();
     let mut draft = Draft::default();
     for keys in KEYS.chunk_by(|one, next| one.section() == next.section()) {
         match keys[0].section() {
-            "" => read(keys, &mut top, &mut draft),
+            "" => read_keys(keys, &mut top, &mut draft),
             ENDPOINT => {
                 let tables = top.tables(ENDPOINT);
                 if !tables.is_empty() {
                     draft.policy.endpoints.clear();
                 }
                 for mut table in tables {
-                    read(keys, &mut table, &mut draft);
-                    table.finish();
+                    read_keys(keys, &mut table, &mut draft);
+                    table.finish(home);
                     draft.policy.endpoints.push(mem::take(&mut draft.endpoint));
                 }
             }
             section => {
                 let mut table = top.table(section);
-                read(keys, &mut table, &mut draft);
-                table.finish();
+                read_keys(keys, &mut table, &mut draft);
+                table.finish(home);
             }
         }
     }
-    top.finish();
-    let findings = document.into_findings();
-    if !findings.is_empty() {
-        return Err(findings);
+    top.finish(home);
+    draft
+}
+
+/// The header of the section that a key of this name belongs to; empty for the top of the file.
+fn home(name: &str) -> Option<String> {
+    KEYS.iter().find(|key| key.name() == name).map(|key| header(key.section()))
+}
+
+/// How a section is written.
+fn header(section: &str) -> String {
+    match section {
+        "" => String::new(),
+        ENDPOINT => format!("[[{section}]]"),
+        _ => format!("[{section}]"),
     }
-    Ok(Config { boot: draft.boot, policy: Arc::new(draft.policy) })
 }
 
 /// Reads the keys of one table.
-fn read(keys: &[Key], table: &mut Table<'_, '_>, draft: &mut Draft) {
+fn read_keys(keys: &[Key], table: &mut Table<'_, '_>, draft: &mut Draft) {
     for key in keys {
         match table.take(key.name(), key.path) {
             Some(entry) => (key.field.read)(draft, &entry),

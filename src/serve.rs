@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, ConfigError, Source};
+use crate::config::{ConfigError, Loaded, Source};
 use crate::ops::logging::Logging;
 use crate::ops::machine::Machine;
 use crate::ops::systemd;
@@ -77,7 +77,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     });
     drop(boot);
     let Some(loaded) = loaded else { return Ok(()) };
-    let (config, missing) = loaded.map_err(ServeError::config)?;
+    let (Loaded { config, .. }, missing) = loaded.map_err(ServeError::config)?;
     Machine::raise_limit();
     let machine = Machine::here();
     let logging = Arc::new(Logging::start(config.boot.log_format, config.policy.log_level));
@@ -85,7 +85,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     if let Some(path) = missing {
         tracing::info!("{} does not exist: using the defaults", path.display());
     }
-    if let Some(warning) = config.clamped(machine) {
+    for warning in config.warnings(machine) {
         tracing::warn!("{warning}");
     }
     let runtime = runtime(config.boot.workers)
@@ -94,7 +94,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     let reload = move || {
         let (loading, logging) = (load(&source), Arc::clone(&leveled));
         async move {
-            let (config, _) = loading.await?;
+            let (Loaded { config, .. }, _) = loading.await?;
             logging.set_level(config.policy.log_level);
             Ok(config)
         }
@@ -129,7 +129,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
 /// The second value is the path at which there is no file, if the defaults apply.
 fn load(
     source: &Arc<Mutex<Source>>,
-) -> impl Future<Output = Result<(Config, Option<PathBuf>), ConfigError>> + use<> {
+) -> impl Future<Output = Result<(Loaded, Option<PathBuf>), ConfigError>> + use<> {
     let (tell, told) = oneshot::channel();
     let read = Arc::clone(source);
     let thread = std::thread::Builder::new().name("config".to_owned()).spawn(move || {

@@ -9,12 +9,13 @@ mod entrance;
 mod pulse;
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::time::Instant;
 
 use self::entrance::Entrance;
@@ -60,6 +61,12 @@ pub enum StartError {
         "bind = \"systemd\", but systemd passed no socket: start wsecho.socket, or bind an address"
     )]
     NoInherited,
+    /// systemd listens on an address that `bind` names.
+    #[error(
+        "systemd listens on {0} already and passed that socket: write bind = \"systemd\" instead of \
+         the address, or stop wsecho.socket"
+    )]
+    Passed(ListenAddr),
     /// Too few descriptors for `limits.max_connections`.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
@@ -98,6 +105,11 @@ impl Server {
         lost: Lost,
     ) -> Result<Self, StartError> {
         let capacity = config.capacity(machine)?;
+        // A restart would meet the same sockets again.
+        let taken = |addr: &&ListenAddr| inherited.iter().any(|socket| listens_on(socket, addr));
+        if let Some(addr) = config.boot.bind.iter().chain(&config.boot.admin).find(taken) {
+            return Err(StartError::Passed(addr.clone()));
+        }
         let mut inherited = Some(inherited);
         let mut listeners = Vec::new();
         for addr in &config.boot.bind {
@@ -294,6 +306,23 @@ async fn finished<R: Future>(reloading: Pin<&mut Option<R>>) -> R::Output {
     match reloading.as_pin_mut() {
         Some(reload) => reload.await,
         None => std::future::pending().await,
+    }
+}
+
+/// Whether a socket of systemd's is in the way of an address. Unlike ours, one for `[::]` also takes
+/// IPv4, unless `BindIPv6Only=` says otherwise.
+fn listens_on(socket: &Inherited, addr: &ListenAddr) -> bool {
+    match (socket, addr) {
+        (Inherited::Tcp(socket), ListenAddr::Tcp(tcp)) => {
+            let Ok(passed) = socket.local_addr() else { return false };
+            let takes_both = passed.ip() == Ipv6Addr::UNSPECIFIED
+                && !SockRef::from(socket).only_v6().unwrap_or(true);
+            ListenAddr::Tcp(passed).collides(addr) || (takes_both && passed.port() == tcp.port())
+        }
+        (Inherited::Unix(socket), ListenAddr::Unix(path)) => {
+            socket.local_addr().is_ok_and(|passed| passed.as_pathname() == Some(path))
+        }
+        _ => false,
     }
 }
 

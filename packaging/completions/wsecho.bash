@@ -47,7 +47,7 @@ _wsecho() {
 
     case "${cmd}" in
         wsecho)
-            opts="-h -V --config --bind --log-level --help --version serve check snippet help"
+            opts="-c -b -h -V --config --bind --log-level --help --version serve check snippet help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -57,12 +57,20 @@ _wsecho() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bind)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
-                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -73,13 +81,21 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__check)
-            opts="-h --config --bind --log-level --help"
+            opts="-c -b -h --print --user --config --bind --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -87,8 +103,12 @@ _wsecho() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
-                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -169,7 +189,7 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__serve)
-            opts="-h --config --bind --log-level --help"
+            opts="-c -b -h --config --bind --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -179,12 +199,20 @@ _wsecho() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bind)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
-                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -195,7 +223,7 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__snippet)
-            opts="-h --config --bind --log-level --help nginx haproxy apache"
+            opts="-c -b -h --config --bind --log-level --help nginx haproxy apache"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -205,12 +233,20 @@ _wsecho() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --bind)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
-                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_wsecho_global_optspecs
-    string join \n config= bind= log-level= h/help V/version
+    string join \n c/config= b/bind= log-level= h/help V/version
 end
 
 function __fish_wsecho_needs_command
@@ -24,42 +24,40 @@ function __fish_wsecho_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c wsecho -n "__fish_wsecho_needs_command" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_needs_command" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_needs_command" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_needs_command" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_needs_command" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
-debug\t'Why something was decided'
-trace\t'Everything, libraries included'"
+debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_needs_command" -s V -l version -d 'Print version'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
-debug\t'Why something was decided'
-trace\t'Everything, libraries included'"
+debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
-debug\t'Why something was decided'
-trace\t'Everything, libraries included'"
+debug\t'Why something was decided'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l print -d 'Print every key with its value and where that comes from'
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
-debug\t'Why something was decided'
-trace\t'Everything, libraries included'"
+debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
 complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'

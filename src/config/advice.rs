@@ -2,13 +2,16 @@
 //!
 //! Owns the thresholds. It does not know where a value comes from.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::{Boot, Config};
-use crate::net::addr::ListenAddr;
+use bytesize::ByteSize;
+
+use super::{Boot, Config, Policy};
+use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listen::BACKLOG;
 use crate::ops::machine::{Capacity, DEFAULT_CONNECTIONS, Demand, Machine, TooFew};
+use crate::ws::handshake::Origins;
 
 impl Config {
     /// How many connections are served on this host.
@@ -41,38 +44,121 @@ impl Config {
     /// What an administrator should know before running this here, one sentence each.
     #[must_use]
     pub fn warnings(&self, machine: Machine) -> Vec<String> {
-        /// The unit's `TimeoutStopSec=40s`, with some reserve.
-        const LONGEST_DRAIN: Duration = Duration::from_secs(35);
+        let clamped = self.clamped(machine).into_iter();
+        let on_this_host = clamped.chain(short_backlog(machine));
+        let access = self.open_to_others().into_iter();
+        on_this_host.chain(access).chain(self.odd_limits()).chain(self.odd_times()).collect()
+    }
+
+    /// Who may connect or is believed, and probably should not.
+    fn open_to_others(&self) -> Vec<String> {
+        let Config { boot, policy } = self;
+        let is_public =
+            |addr: &&ListenAddr| matches!(addr, ListenAddr::Tcp(tcp) if !tcp.ip().is_loopback());
         let mut warnings = Vec::new();
-        match self.capacity(machine) {
-            Ok(_) => warnings.extend(self.clamped(machine)),
-            Err(too_few) => warnings.push(too_few.to_string()),
+        for addr in boot.bind.iter().filter(is_public) {
+            warnings.push(format!(
+                "bind = \"{addr}\" is reachable from other hosts, without TLS: unless that is \
+                 intended, bind a loopback address and put a proxy in front"
+            ));
         }
-        let is_public = |tcp: &SocketAddr| !tcp.ip().is_loopback();
-        for addr in &self.boot.bind {
-            if matches!(addr, ListenAddr::Tcp(tcp) if is_public(tcp)) {
+        for addr in boot.admin.iter().filter(is_public) {
+            warnings.push(format!(
+                "admin.bind = \"{addr}\" is reachable from other hosts, without authentication: \
+                 unless that is intended, use a loopback address"
+            ));
+        }
+        let trusts = |ip: IpAddr| policy.proxy.trusted.contains(PeerAddr::Tcp((ip, 0).into()));
+        let v4: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()];
+        let v6: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from([0xff; 16]).into()];
+        for (all, addrs) in [("0.0.0.0/0", v4), ("::/0", v6)] {
+            if addrs.into_iter().all(trusts) {
                 warnings.push(format!(
-                    "bind = \"{addr}\" is reachable from other hosts, without TLS: unless that is \
-                     intended, bind a loopback address and put a proxy in front"
+                    "proxy.trusted covers {all}: anyone can pretend to be another client; list \
+                     your proxies only"
                 ));
             }
         }
-        if machine.somaxconn < BACKLOG {
+        if policy.origins == Origins::Only(Vec::new()) {
+            warnings.push(
+                "origins = [] admits no page: browsers are refused, other clients are not"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    fn odd_limits(&self) -> Vec<String> {
+        let Config { boot, policy } = self;
+        let mut warnings = Vec::new();
+        let all = boot.max_connections.unwrap_or(DEFAULT_CONNECTIONS);
+        if policy.max_connections_per_client > all {
             warnings.push(format!(
-                "net.core.somaxconn = {} limits the listen backlog, which should be {BACKLOG}: \
-                 `sysctl -w net.core.somaxconn={BACKLOG}` raises it",
-                machine.somaxconn
+                "limits.max_connections_per_client = {} is never reached: \
+                 limits.max_connections = {all} comes first",
+                policy.max_connections_per_client
             ));
         }
-        if self.policy.shutdown.timeout > LONGEST_DRAIN {
+        if usize::try_from(policy.max_message_size).is_ok_and(|size| size > boot.buffer_budget) {
             warnings.push(format!(
-                "shutdown.drain_timeout = {:?} is over {LONGEST_DRAIN:?}: systemd kills the \
-                 service after TimeoutStopSec=40s, unless the unit allows more",
-                self.policy.shutdown.timeout
+                "limits.max_message_size = \"{}\" is over limits.buffer_budget = \"{}\": one client \
+                 that reads nothing can use up the memory of all",
+                ByteSize(policy.max_message_size),
+                ByteSize(boot.buffer_budget as u64)
             ));
         }
         warnings
     }
+
+    fn odd_times(&self) -> Vec<String> {
+        /// The unit's `TimeoutStopSec=40s`, with some reserve.
+        const LONGEST_DRAIN: Duration = Duration::from_secs(35);
+        /// The idle timeout of nginx (`proxy_read_timeout`), HAProxy and Apache have similar ones.
+        const IDLE: Duration = Duration::from_secs(60);
+        let Policy { shutdown, timeouts, .. } = &*self.policy;
+        let mut warnings = Vec::new();
+        if shutdown.timeout > LONGEST_DRAIN {
+            warnings.push(format!(
+                "shutdown.drain_timeout = {:?} is over {LONGEST_DRAIN:?}: systemd kills the \
+                 service after TimeoutStopSec=40s, unless the unit allows more",
+                shutdown.timeout
+            ));
+        }
+        if shutdown.spread + timeouts.close > shutdown.timeout {
+            warnings.push(format!(
+                "shutdown.drain_spread = {:?} and timeouts.close = {:?} exceed \
+                 shutdown.drain_timeout = {:?} together: a session closed last is aborted if its \
+                 client is slow to answer",
+                shutdown.spread, timeouts.close, shutdown.timeout
+            ));
+        }
+        // Pings come up to a tenth late.
+        if timeouts.ping_interval * 11 / 10 >= IDLE {
+            warnings.push(format!(
+                "timeouts.ping_interval = {:?}, give or take a tenth, is not below {IDLE:?}: nginx \
+                 closes a silent connection after that time, unless proxy_read_timeout is longer",
+                timeouts.ping_interval
+            ));
+        }
+        if timeouts.write < timeouts.pong {
+            warnings.push(format!(
+                "timeouts.write = {:?} is shorter than timeouts.pong = {:?}: a client that pauses is \
+                 dropped sooner while output waits for it than while it is idle",
+                timeouts.write, timeouts.pong
+            ));
+        }
+        warnings
+    }
+}
+
+fn short_backlog(machine: Machine) -> Option<String> {
+    (machine.somaxconn < BACKLOG).then(|| {
+        format!(
+            "net.core.somaxconn = {} limits the listen backlog, which should be {BACKLOG}: \
+             `sysctl -w net.core.somaxconn={BACKLOG}` raises it",
+            machine.somaxconn
+        )
+    })
 }
 
 #[cfg(test)]

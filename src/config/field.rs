@@ -1,9 +1,9 @@
 //! From a key's value in the file to the setting that it is for.
 //!
-//! Owns the checks that need more than one value. It does not know which keys there are.
+//! Owns the checks within a list. It does not know which keys there are.
 
 use super::read::{Entry, Position};
-use super::value::{Addr, EndpointPath, Peer, Seconds};
+use super::value::{Addr, EndpointPath, Peer};
 use super::{Boot, Config, Endpoint, Policy};
 use crate::net::addr::ListenAddr;
 
@@ -69,32 +69,32 @@ pub(super) fn bind(draft: &mut Draft, entry: &Entry<'_, '_>) {
     if entry.is_empty() {
         entry.find("the list is empty; add an address");
     }
-    draft.boot.bind = addresses(entry, entry.list(), &[]);
+    draft.boot.bind = addresses(entry, entry.list());
 }
 
-/// Reads `admin.bind`, once `bind` has been read.
 pub(super) fn admin_bind(draft: &mut Draft, entry: &Entry<'_, '_>) {
     let given = entry.list();
     if let Some((at, _)) = given.iter().find(|(_, Addr(addr))| *addr == ListenAddr::Inherited) {
         entry.find_at(*at, "sockets passed by systemd are for bind only; write an address");
     }
-    draft.boot.admin = addresses(entry, given, &draft.boot.bind);
+    draft.boot.admin = addresses(entry, given);
 }
 
-/// The addresses of a list, which may neither be repeated nor be among those taken.
-fn addresses(
-    entry: &Entry<'_, '_>,
-    given: Vec<(Position, Addr)>,
-    taken: &[ListenAddr],
-) -> Vec<ListenAddr> {
+/// The addresses of a list, of which no two may be the same.
+fn addresses(entry: &Entry<'_, '_>, given: Vec<(Position, Addr)>) -> Vec<ListenAddr> {
     let mut addresses: Vec<ListenAddr> = Vec::new();
     for (at, Addr(addr)) in given {
-        let any_port = matches!(&addr, ListenAddr::Tcp(tcp) if tcp.port() == 0);
-        if addresses.contains(&addr) && !any_port {
-            entry.find_at(at, &format!("\"{addr}\" is listed twice; remove one"));
-        }
-        if taken.contains(&addr) && !any_port {
-            entry.find_at(at, &format!("\"{addr}\" is in bind too; choose another address"));
+        match addresses.iter().find(|other| other.collides(&addr)) {
+            Some(other) if *other == addr => {
+                entry.find_at(at, &format!("\"{addr}\" is listed twice; remove one"));
+            }
+            Some(other) => {
+                let message = format!(
+                    "\"{addr}\" collides with \"{other}\", which covers it; remove one of them"
+                );
+                entry.find_at(at, &message);
+            }
+            None => {}
         }
         addresses.push(addr);
     }
@@ -111,16 +111,5 @@ pub(super) fn endpoint_path(draft: &mut Draft, entry: &Entry<'_, '_>) {
             entry.find(&format!("\"{path}\" is used twice; remove one"));
         }
         draft.endpoint.path = path;
-    }
-}
-
-/// Reads `shutdown.drain_spread`, once `drain_timeout` has been read.
-pub(super) fn drain_spread(draft: &mut Draft, entry: &Entry<'_, '_>) {
-    let shutdown = &mut draft.policy.shutdown;
-    if let Some(spread) = entry.read::<Seconds<0>>() {
-        shutdown.spread = spread.into();
-        if shutdown.spread > shutdown.timeout {
-            entry.find("longer than drain_timeout; lower it");
-        }
     }
 }

@@ -114,7 +114,8 @@ pub const KEYS: &[Key] = &[
         details: r#"
             Browsers let any page connect to any host, and name the page's origin in the `Origin`
             header. `"same-host"` admits pages from the host and port that the request is for; a
-            list admits the origins in it, compared byte by byte. Others are refused with 403.
+            list admits the origins in it, compared byte by byte; there are no wildcards. Others are
+            refused with 403.
 
             Behind a proxy, the host is the one that a trusted proxy passes on."#,
         field: field!(Origins => policy.origins),
@@ -137,8 +138,8 @@ pub const KEYS: &[Key] = &[
             Path of the URL. `"/"` takes WebSockets only: a browser still gets the list of endpoints
             there."#,
         details: r"
-            It starts with a slash, and is compared byte by byte, without the query. No two
-            endpoints have the same path.",
+            It starts with a slash, and is compared byte by byte, without the query, so it is written
+            as clients send it: percent-encoded. No two endpoints have the same path.",
         field: field!(EndpointPath => endpoint.path, field::endpoint_path),
     },
     Key {
@@ -147,7 +148,7 @@ pub const KEYS: &[Key] = &[
         since: "0.1.0",
         summary: r"
             Put before each text message that is echoed. Binary messages are echoed unchanged.",
-        details: "",
+        details: "It has to be shorter than `limits.max_message_size`.",
         field: field!(Prefix => endpoint.prefix),
     },
     Key {
@@ -318,9 +319,11 @@ pub const KEYS: &[Key] = &[
         since: "0.1.0",
         summary: r"
             Time over which sessions are closed, so that their clients do not all reconnect at
-            once. At most `drain_timeout`.",
-        details: "The close code is 1001.",
-        field: field!(Seconds<0> => policy.shutdown.spread, field::drain_spread),
+            once. At most `drain_timeout`, and by default at most half of it.",
+        details: r"
+            The close code is 1001. A session that is closed last still has to answer within
+            `drain_timeout`, so leave it `timeouts.close`.",
+        field: field!(Seconds<0> => policy.shutdown.spread),
     },
     Key {
         path: "log.level",

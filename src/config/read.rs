@@ -4,6 +4,7 @@
 //! keys there are: its caller names them.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -11,56 +12,201 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::Finding;
 
+/// Decodes a file.
+pub(super) fn utf8(file: &[u8]) -> Result<&str, Finding> {
+    if file.starts_with(b"\xff\xfe") || file.starts_with(b"\xfe\xff") {
+        let message = "the file is UTF-16; save it as UTF-8".to_owned();
+        return Err(Finding { line: 1, column: 1, message });
+    }
+    std::str::from_utf8(file).map_err(|error| {
+        let (before, rest) = file.split_at(error.valid_up_to());
+        let message = format!(
+            "byte 0x{:02X} is not UTF-8; save the file as UTF-8 (`iconv -f ISO-8859-1 -t UTF-8` \
+             converts Latin-1)",
+            rest[0]
+        );
+        let before = std::str::from_utf8(before).unwrap_or_default();
+        Lines::new(before).locate(before.len(), message)
+    })
+}
+
 /// A byte offset in the file.
 pub(super) type Position = usize;
 
 /// The text of a file, and its findings so far.
 pub(super) struct Document<'a> {
-    text: &'a str,
+    lines: Lines<'a>,
     syntax: RefCell<Vec<(Position, String)>>,
     findings: RefCell<Vec<(Position, String)>>,
+    given: RefCell<Vec<Given<'a>>>,
+}
+
+/// A key that the file gives a value.
+#[derive(Clone)]
+pub(super) struct Given<'a> {
+    pub(super) path: &'static str,
+    /// Which of the tables in an array it is in; 0 elsewhere.
+    pub(super) table: usize,
+    /// As it is written, in TOML.
+    pub(super) value: &'a str,
+    pub(super) line: usize,
+    at: Position,
+    is_valid: bool,
 }
 
 impl<'a> Document<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, syntax: RefCell::default(), findings: RefCell::default() }
+        Self {
+            lines: Lines::new(text),
+            syntax: RefCell::default(),
+            findings: RefCell::default(),
+            given: RefCell::default(),
+        }
     }
 
     /// Parses the text. Syntax errors are findings too, and the rest is still read.
     pub(super) fn parse(&self) -> Table<'_, 'a> {
-        let (top, errors) = DeTable::parse_recoverable(self.text);
+        let (top, errors) = DeTable::parse_recoverable(self.lines.text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            self.syntax.borrow_mut().push((at, format!("invalid TOML: {}", error.message())));
+            self.syntax.borrow_mut().push((at, error.message().to_owned()));
         }
-        Table::new(self, "", Spanned::new(top.span(), top.into_inner()))
+        Table::new(self, "", 0, Spanned::new(top.span(), top.into_inner()))
+    }
+
+    /// Whether there are syntax errors.
+    pub(super) fn is_broken(&self) -> bool {
+        !self.syntax.borrow().is_empty()
     }
 
     fn find(&self, at: Position, message: String) {
         self.findings.borrow_mut().push((at, message));
     }
 
-    /// All findings, in the order of the file.
-    pub(super) fn into_findings(self) -> Vec<Finding> {
-        let finding = |(at, message)| locate(self.text, at, message);
-        let mut all: Vec<Finding> = self.syntax.into_inner().into_iter().map(finding).collect();
-        let broken: Vec<usize> = all.iter().map(|finding| finding.line).collect();
-        // The remains of a broken line say nothing that its author meant.
-        let values = self.findings.into_inner().into_iter().map(finding);
-        all.extend(values.filter(|finding| !broken.contains(&finding.line)));
+    /// Reports that values do not fit together: at the first of these keys that is given, unless
+    /// one of them is wrong by itself. Each key comes with its table.
+    pub(super) fn find_relation(&self, keys: &[(&'static str, usize)], message: &str) {
+        let given = self.given.borrow();
+        let find = |key| given.iter().find(|given| (given.path, given.table) == key);
+        let mut found = keys.iter().filter_map(|key| find(*key));
+        if found.clone().all(|given| given.is_valid) {
+            if let Some(given) = found.next() {
+                self.find(given.at, format!("{}: {message}", given.path));
+            }
+        }
+    }
+
+    /// Every key that is given, in the order of reading.
+    pub(super) fn given(&self) -> Vec<Given<'a>> {
+        self.given.borrow().clone()
+    }
+
+    /// All findings, in the order of the file. `remedy` gets each line that is not TOML and the
+    /// header above it.
+    pub(super) fn into_findings(
+        self,
+        remedy: impl Fn(&str, &str) -> Option<String>,
+    ) -> Vec<Finding> {
+        let Self { lines, syntax, findings, .. } = self;
+        let mut syntax: Vec<Finding> = syntax
+            .into_inner()
+            .into_iter()
+            .map(|(at, message)| lines.locate(at, message))
+            .collect();
+        // What follows the first error of a line says nothing that its author meant.
+        syntax.sort_by_key(|finding| (finding.line, finding.column));
+        syntax.dedup_by_key(|finding| finding.line);
+        let broken: HashSet<usize> = syntax.iter().map(|finding| finding.line).collect();
+        let again = lines.repeated(&syntax);
+        for finding in &mut syntax {
+            let (line, header) = (lines.line(finding.line), lines.header(finding.line));
+            let remedy = match again.get(&finding.line) {
+                Some(0) => Some("keep one of the two".to_owned()),
+                Some(first) if line.trim_start().starts_with('[') => {
+                    Some(format!("{} begins in line {first}; add to it there", line.trim()))
+                }
+                Some(first) => Some(format!("the other is in line {first}; keep one of the two")),
+                None => remedy(line, header.map_or("", |header| lines.line(header))),
+            };
+            finding.message = match (remedy, finding.message.split(", expected").next()) {
+                (Some(remedy), Some(wrong)) => format!("invalid TOML: {wrong}; {remedy}"),
+                _ => format!("invalid TOML: {}", finding.message),
+            };
+        }
+        let values =
+            findings.into_inner().into_iter().map(|(at, message)| lines.locate(at, message));
+        // Nor do the keys below a broken header.
+        let is_sound = |line: &usize| {
+            !broken.contains(line) && lines.header(*line).is_none_or(|it| !broken.contains(&it))
+        };
+        let mut all: Vec<Finding> = values.filter(|finding| is_sound(&finding.line)).collect();
+        all.append(&mut syntax);
         all.sort_by_key(|finding| (finding.line, finding.column));
         all
     }
 }
 
-/// Converts an offset to line and column, both from 1, the column in characters.
-fn locate(text: &str, at: Position, message: String) -> Finding {
-    let before = text.get(..at).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Finding {
-        line: before.matches('\n').count() + 1,
-        column: before[start..].chars().count() + 1,
-        message,
+/// A text by its lines, which count from 1.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<Position>,
+    /// For each line, the header at or above it; 0 is none.
+    headers: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a str) -> Self {
+        let starts: Vec<Position> =
+            std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut lines = Self { text, starts, headers: Vec::new() };
+        let mut header = 0;
+        for number in 1..=lines.starts.len() {
+            if lines.line(number).trim_start().starts_with('[') {
+                header = number;
+            }
+            lines.headers.push(header);
+        }
+        lines
+    }
+
+    fn number(&self, at: Position) -> usize {
+        self.starts.partition_point(|start| *start <= at)
+    }
+
+    fn line(&self, number: usize) -> &'a str {
+        let end = self.starts.get(number).map_or(self.text.len(), |next| next - 1);
+        &self.text[self.starts[number - 1]..end]
+    }
+
+    fn header(&self, number: usize) -> Option<usize> {
+        Some(self.headers[number - 1]).filter(|header| *header > 0)
+    }
+
+    /// Converts an offset to line and column, the column from 1 in characters.
+    fn locate(&self, at: Position, message: String) -> Finding {
+        let line = self.number(at);
+        let before = self.text.get(self.starts[line - 1]..at).unwrap_or_default();
+        Finding { line, column: before.chars().count() + 1, message }
+    }
+
+    /// The lines that define something again, each with the line that did so before, or 0 if that
+    /// is written in another way.
+    fn repeated(&self, syntax: &[Finding]) -> HashMap<usize, usize> {
+        let again = syntax.iter().filter(|finding| finding.message == "duplicate key");
+        let mut again: HashMap<usize, usize> = again.map(|finding| (finding.line, 0)).collect();
+        if again.is_empty() {
+            return again;
+        }
+        let mut all = HashMap::new();
+        for number in 1..=self.starts.len() {
+            let key = self.line(number).split('=').next().unwrap_or_default().trim();
+            let header = self.header(number).map(|header| self.line(header).trim());
+            let first = *all.entry((header, key)).or_insert(number);
+            if first != number {
+                again.entry(number).and_modify(|before| *before = first);
+            }
+        }
+        again
     }
 }
 
@@ -69,19 +215,37 @@ pub(super) struct Table<'d, 'a> {
     document: &'d Document<'a>,
     /// As written above it, such as `[limits]`; empty for the top of the file.
     header: String,
+    /// Which of the tables in an array it is.
+    index: usize,
     entries: Spanned<DeTable<'a>>,
     known: Vec<&'static str>,
 }
 
 impl<'d, 'a> Table<'d, 'a> {
-    fn new(document: &'d Document<'a>, header: &str, entries: Spanned<DeTable<'a>>) -> Self {
-        Self { document, header: header.to_owned(), entries, known: Vec::new() }
+    fn new(
+        document: &'d Document<'a>,
+        header: &str,
+        index: usize,
+        entries: Spanned<DeTable<'a>>,
+    ) -> Self {
+        Self { document, header: header.to_owned(), index, entries, known: Vec::new() }
     }
 
     /// Takes the value of the key that is called `name` here, and `path` in full.
     pub(super) fn take(&mut self, name: &'static str, path: &'static str) -> Option<Entry<'d, 'a>> {
         let value = self.remove(name)?;
-        Some(Entry { document: self.document, path, value })
+        let span = value.span();
+        let lines = &self.document.lines;
+        let mut given = self.document.given.borrow_mut();
+        given.push(Given {
+            path,
+            table: self.index,
+            value: lines.text.get(span.clone()).unwrap_or_default(),
+            line: lines.number(span.start),
+            at: span.start,
+            is_valid: true,
+        });
+        Some(Entry { document: self.document, path, given: given.len() - 1, value })
     }
 
     /// Reports that a key is missing.
@@ -104,7 +268,7 @@ impl<'d, 'a> Table<'d, 'a> {
                 empty()
             }
         });
-        Self::new(self.document, &header, entries)
+        Self::new(self.document, &header, 0, entries)
     }
 
     /// Takes an array of tables.
@@ -123,7 +287,12 @@ impl<'d, 'a> Table<'d, 'a> {
         for element in elements {
             let span = element.span();
             if let DeValue::Table(entries) = element.into_inner() {
-                tables.push(Self::new(self.document, &header, Spanned::new(span, entries)));
+                tables.push(Self::new(
+                    self.document,
+                    &header,
+                    tables.len(),
+                    Spanned::new(span, entries),
+                ));
             } else {
                 wrong(span.start);
             }
@@ -131,20 +300,26 @@ impl<'d, 'a> Table<'d, 'a> {
         tables
     }
 
-    /// Reports each key that was not taken.
-    pub(super) fn finish(self) {
-        let Self { document, header, entries, known } = self;
+    /// Reports each key that was not taken. `home` is the header below which a key belongs, empty for
+    /// the top of the file.
+    pub(super) fn finish(self, home: impl Fn(&str) -> Option<String>) {
+        let Self { document, header, entries, known, .. } = self;
         let within = if header.is_empty() { header } else { format!(" in {header}") };
         for (key, _) in entries.into_inner() {
             let (at, key) = (key.span().start, key.into_inner());
             let near = known
                 .iter()
-                .map(|known| (strsim::osa_distance(known, &key), *known))
+                .map(|known| (strsim::osa_distance(known, &like_ours(&key)), *known))
                 .min()
                 .filter(|(distance, known)| *distance <= known.len() / 3);
-            let remedy = match near {
-                Some((_, near)) => format!("did you mean \"{near}\"?"),
-                None => format!("valid keys: {}", known.join(", ")),
+            let remedy = match (near, home(&key)) {
+                (Some((0, near)), _) => format!("write \"{near}\""),
+                (_, Some(home)) if home.is_empty() => {
+                    "it belongs at the top of the file, above every [section]".to_owned()
+                }
+                (_, Some(home)) => format!("it belongs below {home}"),
+                (Some((_, near)), None) => format!("did you mean \"{near}\"?"),
+                (None, None) => format!("valid keys: {}", known.join(", ")),
             };
             document.find(at, format!("unknown key {key:?}{within}; {remedy}"));
         }
@@ -156,10 +331,17 @@ impl<'d, 'a> Table<'d, 'a> {
     }
 }
 
+/// A key in the spelling of ours.
+fn like_ours(key: &str) -> String {
+    key.to_lowercase().replace('-', "_")
+}
+
 /// The value that the file gives a key.
 pub(super) struct Entry<'d, 'a> {
     document: &'d Document<'a>,
     path: &'static str,
+    /// Its place among those given.
+    given: usize,
     value: Spanned<DeValue<'a>>,
 }
 
@@ -205,6 +387,7 @@ impl<'a> Entry<'_, 'a> {
 
     /// Reports that a part of the value is wrong.
     pub(super) fn find_at(&self, at: Position, message: &str) {
+        self.document.given.borrow_mut()[self.given].is_valid = false;
         self.document.find(at, format!("{}: {message}", self.path));
     }
 

@@ -8,9 +8,8 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::{Config, Finding, parse};
+use super::{Finding, Loaded, read};
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::Level;
 
@@ -55,9 +54,6 @@ pub enum ConfigError {
     /// Longer than any configuration.
     #[error("cannot read {0}: it is over 1 MiB; is it the right file?")]
     TooLarge(PathBuf),
-    /// Not UTF-8, from this line on.
-    #[error("cannot read {0}: line {1} is not UTF-8; save the file as UTF-8")]
-    NotText(PathBuf, usize),
     /// The file has been read and is wrong.
     #[error("{}", Listed(.0, .1))]
     Invalid(PathBuf, Vec<Finding>),
@@ -83,10 +79,12 @@ impl Source {
         self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
     }
 
-    /// The file that must exist, because somebody named it.
+    /// The file that must exist, because somebody named it: the unit's [`PATH_VARIABLE`], which is
+    /// the default, does not.
     fn named(&self) -> Option<PathBuf> {
-        let variable = || env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty());
-        self.path.clone().or_else(|| variable().map(PathBuf::from))
+        let by_default = |path: &PathBuf| path.as_os_str().is_empty() || path == DEFAULT_PATH;
+        let variable = || env::var_os(PATH_VARIABLE).map(PathBuf::from);
+        self.path.clone().or_else(|| variable().filter(|path| !by_default(path)))
     }
 
     /// Loads the configuration. The second value is false if there is no file at the default path,
@@ -94,27 +92,20 @@ impl Source {
     ///
     /// # Errors
     /// If the file cannot be read, or with everything that is wrong in it.
-    pub fn load(&self) -> Result<(Config, bool), ConfigError> {
+    pub fn load(&self) -> Result<(Loaded, bool), ConfigError> {
         let path = self.path();
-        let (mut config, found) = match read(&path) {
-            Ok(text) => {
-                let config = parse(&text).map_err(|found| ConfigError::Invalid(path, found))?;
-                (config, true)
-            }
+        let (file, found) = match read_file(&path) {
+            Ok(file) => (file, true),
             Err(ConfigError::Unreadable(_, error))
                 if error.kind() == io::ErrorKind::NotFound && self.named().is_none() =>
             {
-                (Config::default(), false)
+                (Vec::new(), false)
             }
             Err(error) => return Err(error),
         };
-        if !self.overrides.bind.is_empty() {
-            config.boot.bind.clone_from(&self.overrides.bind);
-        }
-        if let Some(level) = self.overrides.log_level {
-            Arc::make_mut(&mut config.policy).log_level = level;
-        }
-        Ok((config, found))
+        let loaded = read(&file, &self.overrides)
+            .map_err(|findings| ConfigError::Invalid(path, findings))?;
+        Ok((loaded, found))
     }
 
     /// The same; if there is a file, it must be there from then on. The defaults are more open than
@@ -122,7 +113,7 @@ impl Source {
     ///
     /// # Errors
     /// As [`Source::load`].
-    pub fn load_and_pin(&mut self) -> Result<(Config, bool), ConfigError> {
+    pub fn load_and_pin(&mut self) -> Result<(Loaded, bool), ConfigError> {
         let loaded = self.load()?;
         if loaded.1 {
             self.path = Some(self.path());
@@ -132,7 +123,7 @@ impl Source {
 }
 
 /// Reads a file whose reading ends.
-fn read(path: &Path) -> Result<String, ConfigError> {
+fn read_file(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let unreadable = |error| ConfigError::Unreadable(path.to_path_buf(), error);
     // Before opening it: for a FIFO, that waits for a writer.
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
@@ -145,9 +136,5 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     if text.len() as u64 > MAX_SIZE {
         return Err(ConfigError::TooLarge(path.to_path_buf()));
     }
-    String::from_utf8(text).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.split(|byte| *byte == b'\n').count();
-        ConfigError::NotText(path.to_path_buf(), line)
-    })
+    Ok(text)
 }

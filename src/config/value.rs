@@ -2,6 +2,7 @@
 //!
 //! It does not know which keys there are.
 
+mod quantity;
 mod word;
 
 use std::fmt;
@@ -59,9 +60,7 @@ pub(super) struct Seconds<const MIN: u64>(Duration);
 impl<'de, const MIN: u64> Deserialize<'de> for Seconds<MIN> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a duration in quotes with its unit, such as \"10s\"", |text| {
-            let duration = humantime::parse_duration(text).map_err(|_| {
-                format!("{text:?} is not a duration; write it with a unit, such as \"10s\"")
-            })?;
+            let duration = quantity::duration(text)?;
             if duration < Duration::from_millis(MIN) || duration > Self::MAX {
                 return Err(format!("{text:?} is out of range ({})", Self::range()));
             }
@@ -96,13 +95,9 @@ pub(super) struct ByteSize<const MIN: u64, const MAX: u64>(u64);
 impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for ByteSize<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a size in quotes with its unit, such as \"1 MiB\"", |text| {
-            let unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
-            let size =
-                text.parse::<bytesize::ByteSize>().ok().filter(|_| unit).ok_or_else(|| {
-                    format!("{text:?} is not a size; write it with a unit, such as \"1 MiB\"")
-                })?;
-            if (MIN..=MAX).contains(&size.as_u64()) {
-                return Ok(Self(size.as_u64()));
+            let size = quantity::size(text)?;
+            if (MIN..=MAX).contains(&size) {
+                return Ok(Self(size));
             }
             Err(format!("{text:?} is out of range ({})", Self::range()))
         })
@@ -297,6 +292,17 @@ impl<'de> Deserialize<'de> for EndpointPath {
             if Self::RESERVED.contains(&text) {
                 return Err(format!("{text:?} is reserved; choose another path"));
             }
+            if text.split('/').any(is_dot_segment) {
+                return Err(format!(
+                    "{text:?}: clients resolve . and .. themselves; leave them out"
+                ));
+            }
+            if !text.contains(['?', '#', ' ']) {
+                let sent = as_sent(text);
+                if sent != text {
+                    return Err(format!("{text:?} is sent as {sent:?} by browsers; write that"));
+                }
+            }
             match text.parse::<PathAndQuery>() {
                 Ok(parsed) if parsed.path() == text => Ok(Self(text.to_owned())),
                 _ => Err(format!(
@@ -306,6 +312,23 @@ impl<'de> Deserialize<'de> for EndpointPath {
             }
         })
     }
+}
+
+/// How browsers send a path: the path percent-encode set of the URL standard.
+fn as_sent(path: &str) -> String {
+    let sent = path.bytes().map(|byte| match byte {
+        b'\\' => "/".to_owned(),
+        b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'}' | ..=b' ' | 0x7f.. => {
+            format!("%{byte:02X}")
+        }
+        _ => char::from(byte).to_string(),
+    });
+    sent.collect()
+}
+
+fn is_dot_segment(segment: &str) -> bool {
+    let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+    matches!(plain.as_str(), "." | "..")
 }
 
 impl Value for EndpointPath {

@@ -51,8 +51,6 @@ pub enum Level {
     Info,
     /// Why something was decided.
     Debug,
-    /// Everything, libraries included.
-    Trace,
 }
 
 impl From<Level> for LevelFilter {
@@ -62,7 +60,6 @@ impl From<Level> for LevelFilter {
             Level::Warn => Self::WARN,
             Level::Info => Self::INFO,
             Level::Debug => Self::DEBUG,
-            Level::Trace => Self::TRACE,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: what it prints, and its exit codes.
 
+use std::process::Command;
+
 use crate::service::{Outcome, wsecho};
 
 #[test]
@@ -14,9 +16,22 @@ fn the_version_is_that_of_the_package() {
 fn help_names_every_option_and_the_exit_codes() {
     let outcome = Outcome::of(wsecho().arg("--help"));
     assert_eq!(outcome.code(), 0);
-    for part in
-        ["--config", "--bind", "--log-level", "serve", "check", "snippet", "78 configuration"]
-    {
+    for part in [
+        "--config",
+        "--bind",
+        "--log-level",
+        "serve",
+        "check",
+        "snippet",
+        "78 configuration",
+        "127.0.0.1:8888",
+        "/socket",
+        "/echo",
+        "[::1]:8888",
+        "unix:/",
+        "systemd",
+        "Example: ",
+    ] {
         assert!(outcome.stdout.contains(part), "{part} in {}", outcome.stdout);
     }
 }
@@ -26,6 +41,14 @@ fn an_invalid_command_line_exits_with_2_and_says_what_is_wrong() {
     for (args, sentence) in [
         (&["--bnd", "x"][..], "--bind"),
         (&["--bind", "localhost:80"], "host names are not resolved"),
+        (&["-b", ":80"], "write \"127.0.0.1:80\""),
+        (&["--port", "80"], "write '--bind 127.0.0.1:8888'"),
+        (&["serve", "--port=80"], "write '--bind 127.0.0.1:8888'"),
+        (&["127.0.0.1:80"], "write '--bind 127.0.0.1:80'"),
+        (&["localhost:80"], "write '--bind ADDR': host names are not resolved"),
+        (&["/etc/w.toml"], "write '--config /etc/w.toml'"),
+        (&["check", "--user", "no-such-user"], "no user \"no-such-user\""),
+        (&["check", "a", "--config", "b"], "cannot be used with"),
         (&["--bind", "127.0.0.1"], "the port is missing: write \"127.0.0.1:8888\""),
         (&["--log-level", "loud"], "debug"),
         (&["chek"], "check"),
@@ -89,4 +112,51 @@ fn no_snippet_is_printed_for_a_service_that_would_not_start() {
     let outcome = Outcome::of(wsecho().args(["snippet", "nginx", "--config"]).arg(&file));
     assert_eq!((outcome.code(), outcome.stdout.as_str()), (78, ""));
     assert!(outcome.stderr.contains("did you mean \"bind\"?"), "{}", outcome.stderr);
+}
+
+/// Runs a command of the shell in which `$0` is the program.
+fn in_shell(script: &str) -> Outcome {
+    Outcome::of(Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_wsecho")]))
+}
+
+#[test]
+fn output_that_nobody_takes_is_no_panic() {
+    let good = "$0 check --bind 127.0.0.1:0";
+    let bad = "$0 check --config /nonexistent";
+    for (script, code) in [
+        // The reader is gone before anything is printed.
+        (format!("mkfifo $D/f; (sleep 0 < $D/f) & exec > $D/f; wait; {good}"), 0),
+        (format!("mkfifo $D/f; (sleep 0 < $D/f) & exec > $D/f; wait; {good} --print"), 0),
+        ("mkfifo $D/f; (sleep 0 < $D/f) & exec > $D/f; wait; $0 snippet nginx".to_owned(), 0),
+        ("mkfifo $D/f; (sleep 0 < $D/f) & exec > $D/f; wait; $0 --help".to_owned(), 0),
+        (format!("mkfifo $D/f; (sleep 0 < $D/f) & exec 2> $D/f; wait; {bad}"), 78),
+        (format!("{good} > /dev/full"), 1),
+        ("$0 snippet nginx > /dev/full".to_owned(), 1),
+        ("$0 --help > /dev/full".to_owned(), 1),
+        ("$0 --version > /dev/full".to_owned(), 1),
+        (format!("{bad} 2> /dev/full"), 78),
+        ("$0 --nonsense 2> /dev/full".to_owned(), 2),
+        (format!("{good} >&- 2>&-"), 0),
+        (format!("{bad} >&- 2>&-"), 78),
+        ("$0 snippet nginx >&-".to_owned(), 0),
+        ("$0 --help >&-".to_owned(), 0),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = in_shell(&format!("D={}; {script}", dir.path().display()));
+        assert_eq!(outcome.code(), code, "{script}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("panicked"), "{script}: {}", outcome.stderr);
+    }
+}
+
+#[test]
+fn help_has_colour_only_where_it_is_wanted() {
+    let is_coloured = |name: &str, value: &str| {
+        let mut command = wsecho();
+        let outcome =
+            Outcome::of(command.arg("--help").env("CLICOLOR_FORCE", "1").env(name, value));
+        outcome.stdout.contains('\x1b')
+    };
+    assert!(is_coloured("TERM", "xterm"));
+    assert!(!is_coloured("NO_COLOR", "1"));
+    assert!(!Outcome::of(wsecho().arg("--help").env("TERM", "dumb")).stdout.contains('\x1b'));
 }

@@ -1,8 +1,10 @@
 //! The configuration file: all findings at once, each with its position and its remedy.
 
+mod check;
+
 use std::time::Duration;
 
-use wsecho::config::{Changes, Config, parse};
+use wsecho::config::{Changes, Config, Overrides, parse};
 use wsecho::net::addr::PeerAddr;
 use wsecho::proxy::protocol::Expect;
 use wsecho::ws::handshake::{Origins, Subprotocols};
@@ -126,7 +128,7 @@ fn each_mistake_is_reported_at_its_position_with_its_remedy() {
         ),
         (
             "timeouts.close = \"10\"",
-            "1:18: timeouts.close: \"10\" is not a duration; write it with a unit, such as \"10s\"",
+            "1:18: timeouts.close: \"10\" is not a duration; write whole numbers of ms, s, m or h, such as",
         ),
         ("timeouts.close = \"0s\"", "1:18: timeouts.close: \"0s\" is out of range (1ms to 24h)"),
         (
@@ -135,7 +137,7 @@ fn each_mistake_is_reported_at_its_position_with_its_remedy() {
         ),
         (
             "limits.max_message_size = \"1048576\"",
-            "1:27: limits.max_message_size: \"1048576\" is not a size; write it with a unit, such as \"1 MiB\"",
+            "1:27: limits.max_message_size: \"1048576\" is not a size; write \"1048576 B\"",
         ),
         (
             "limits.max_message_size = \"2 GiB\"",
@@ -148,11 +150,11 @@ fn each_mistake_is_reported_at_its_position_with_its_remedy() {
         ("limits = 5", "1:10: limits is a table; write [limits]"),
         (
             "shutdown.drain_spread = \"31s\"",
-            "1:25: shutdown.drain_spread: longer than drain_timeout; lower it",
+            "1:25: shutdown.drain_spread: drain_spread = \"31s\" is longer than drain_timeout = \"30s\"; lower",
         ),
         (
             "log.level = \"loud\"",
-            "1:13: log.level: \"loud\" is unknown; write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+            "1:13: log.level: \"loud\" is unknown; write \"error\", \"warn\", \"info\" or \"debug\"",
         ),
         ("[endpoint]\npath = \"/a\"", "1:1: endpoint is an array of tables; write [[endpoint]]"),
         (
@@ -268,7 +270,8 @@ fn check_says_ok_and_warns_without_failing() {
     let file = dir.path().join("w.toml");
     std::fs::write(&file, "bind = \"0.0.0.0:0\"\nshutdown.drain_timeout = \"36s\"\n").unwrap();
     let outcome = Outcome::of(wsecho().arg("check").arg("--config").arg(&file));
-    assert_eq!((outcome.code(), outcome.stdout.as_str()), (0, "ok\n"), "{}", outcome.stderr);
+    let ok = format!("{}: ok\n", file.display());
+    assert_eq!((outcome.code(), &outcome.stdout), (0, &ok), "{}", outcome.stderr);
     for warning in [
         "warning: bind = \"0.0.0.0:0\" is reachable from other hosts",
         "warning: shutdown.drain_timeout",
@@ -303,7 +306,7 @@ fn serving_more_connections_than_descriptors_is_refused_and_the_default_gives_wa
         assert!(outcome.stderr.contains(part), "{part} in {}", outcome.stderr);
     }
     let outcome = run(explicit, "check");
-    assert_eq!((outcome.code(), outcome.stdout.as_str()), (0, "ok\n"), "{}", outcome.stderr);
+    assert!(outcome.code() == 0 && outcome.stdout.ends_with(": ok\n"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("max_connections = 1000"), "{}", outcome.stderr);
 
     let few = |command: &mut std::process::Command| through_shell(command, "ulimit -n 100");
@@ -320,4 +323,189 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers[0], numbers[1], "{line}");
+}
+
+#[test]
+fn a_slip_in_toml_is_answered_with_the_line_that_was_meant() {
+    for (above, slip, meant) in [
+        ("", "bind = 127.0.0.1:8888", "bind = \"127.0.0.1:8888\""),
+        ("", "bind = [::1]:8888", "bind = \"[::1]:8888\""),
+        ("", "bind = [127.0.0.1:8888]", "bind = [\"127.0.0.1:8888\"]"),
+        ("", "bind = \"127.0.0.1:1\", \"[::1]:1\"", "bind = [\"127.0.0.1:1\", \"[::1]:1\"]"),
+        ("", "bind = [\"127.0.0.1:1\" \"[::1]:1\"]", "bind = [\"127.0.0.1:1\", \"[::1]:1\"]"),
+        ("", "bind = \"127.0.0.1:8888", "bind = \"127.0.0.1:8888\""),
+        ("", "bind = \u{201c}127.0.0.1:8888\u{201d}", "bind = \"127.0.0.1:8888\""),
+        ("", "bind: \"127.0.0.1:8888\"", "bind = \"127.0.0.1:8888\""),
+        ("", "bind == \"127.0.0.1:8888\"", "bind = \"127.0.0.1:8888\""),
+        ("", "workers 2", "workers = 2"),
+        ("", "\u{a0}workers = 2", "workers = 2"),
+        ("", "workers = 2;", "workers = 2"),
+        ("", "workers = 2 // two of them", "workers = 2"),
+        ("", "// two of them", "# two of them"),
+        ("", "; two of them", "# two of them"),
+        ("", "require_origin = yes", "require_origin = true"),
+        ("", "require_origin = on", "require_origin = true"),
+        ("", "require_origin = True", "require_origin = true"),
+        ("", "require_origin = no", "require_origin = false"),
+        ("", "unix_mode = 0660", "unix_mode = \"0660\""),
+        ("", "origins = any", "origins = \"any\""),
+        ("", "origins = [https://a.example]", "origins = [\"https://a.example\"]"),
+        ("", "[limits", "[limits]"),
+        ("", "limits]", "[limits]"),
+        ("", "limits:", "[limits]"),
+        ("[limits]", "max_connections = 10,000", "max_connections = 10000"),
+        ("[limits]", "max_message_size = 64 KiB", "max_message_size = \"64 KiB\""),
+        ("[timeouts]", "close = 5s", "close = \"5s\""),
+        ("[log]", "level = info", "level = \"info\""),
+        ("[[endpoint]]\npath = \"/\"", "prefix = \"a\\qb\"", "prefix = 'a\\qb'"),
+    ] {
+        let found = findings(&format!("{above}\n{slip}\nx"));
+        let said = found.iter().find(|it| it.contains("invalid TOML")).expect("it is not TOML");
+        assert!(said.ends_with(&format!("; write: {meant}")), "{slip}: {said}");
+        assert!(parse(&format!("{above}\n{meant}\n")).is_ok(), "{meant}");
+    }
+    for (text, remedy) in [
+        ("workers = 1\n\nworkers = 2", "3:1: invalid TOML: duplicate key; the other is in line 1;"),
+        ("[log]\n[limits]\n[log]", "3:2: invalid TOML: duplicate key; [log] begins in line 1;"),
+        ("bind = [\"127.0.0.1:1\"\nworkers = 1", "2:1: invalid TOML: missing comma between"),
+        ("[log] level = \"info\"", "1:7: invalid TOML: unexpected key or value; put what follows"),
+        ("bind = localhost:80", "1:8: invalid TOML: string values must be quoted; bind: \"localh"),
+    ] {
+        let found = findings(text);
+        assert!(found[0].starts_with(remedy) && found[0].contains("; "), "{text}: {found:#?}");
+    }
+    let cascade = findings("[limits\nmax_connections = 5\n[log]\nlevel = 5");
+    assert_eq!(cascade.len(), 2, "keys below a broken header are not misplaced: {cascade:#?}");
+}
+
+#[test]
+fn a_remedy_that_is_followed_works() {
+    for (key, wrong, right) in [
+        ("origins", "\"*\"", "\"any\""),
+        ("origins", "[\"*\"]", "\"any\""),
+        ("origins", "\"ANY\"", "\"any\""),
+        ("origins", "\"https://example.com\"", "[\"https://example.com\"]"),
+        ("origins", "[\"example.com\"]", "\"https://example.com\""),
+        ("origins", "[\"wss://example.com\"]", "\"https://example.com\""),
+        ("origins", "[\"https://example.com/\"]", "\"https://example.com\""),
+        ("log.level", "\"Info\"", "\"info\""),
+        ("proxy.proxy_protocol", "\"REQUIRED\"", "\"required\""),
+        ("timeouts.close", "\"1 hour\"", "\"1h\""),
+        ("timeouts.close", "\"1M\"", "\"1m\""),
+        ("limits.max_message_size", "\"1M\"", "\"1 MiB\""),
+        ("limits.max_message_size", "\"1m\"", "\"1 MB\""),
+        ("limits.max_message_size", "\"1048576\"", "\"1048576 B\""),
+        ("bind", "\"::1:8888\"", "\"[::1]:8888\""),
+        ("bind", "\":8888\"", "\"127.0.0.1:8888\""),
+        ("bind", "\"[::ffff:127.0.0.1]:8888\"", "\"127.0.0.1:8888\""),
+        ("endpoint", "[{ path = \"/gr\u{fc}n\" }]", "\"/gr%C3%BCn\""),
+        ("endpoint", "[{ path = \"/{id}\" }]", "\"/%7Bid%7D\""),
+    ] {
+        let found = findings(&format!("{key} = {wrong}"));
+        assert!(found[0].contains(right), "{key} = {wrong}: {found:?}");
+        let value = match (key, wrong.starts_with('['), right) {
+            ("endpoint", ..) => format!("[{{ path = {right} }}]"),
+            (_, true, right) if right != "\"any\"" => format!("[{right}]"),
+            _ => right.to_owned(),
+        };
+        assert!(parse(&format!("{key} = {value}")).is_ok(), "{key} = {value}");
+    }
+}
+
+#[test]
+fn a_value_that_could_never_match_is_refused() {
+    for (text, said) in [
+        ("origins = [\"https://*.example.com\"]", "there are no wildcards"),
+        ("origins = [\"https://example.com:99999\"]", "from 1 to 65535"),
+        ("origins = [\"https://example.com:\"]", "from 1 to 65535"),
+        ("origins = [\"https://example.com:0\"]", "from 1 to 65535"),
+        ("origins = [\"same-host\"]", "write it without brackets"),
+        ("endpoint = [{ path = \"/a/../b\" }]", "leave them out"),
+        ("endpoint = [{ path = \"/%2E/b\" }]", "leave them out"),
+        ("endpoint = [{ path = \"/a\\\\b\" }]", "is sent as \"/a/b\""),
+        ("bind = [\"0.0.0.0:80\", \"127.0.0.1:80\"]", "collides with \"0.0.0.0:80\""),
+        ("bind = [\"[::1]:80\", \"[::]:80\"]", "collides with \"[::1]:80\""),
+        (
+            "bind = \"0.0.0.0:80\"\nadmin.bind = \"127.0.0.1:80\"",
+            "collides with \"0.0.0.0:80\" in bind",
+        ),
+        ("admin.bind = \"127.0.0.1:8888\"", "\"127.0.0.1:8888\" is in bind too"),
+        ("proxy.proxy_protocol = \"required\"\nproxy.trusted = []", "list the proxy there"),
+        ("proxy.proxy_protocol = \"required\"\nproxy.trusted = [\"unix\"]", "list the proxy there"),
+        ("origins = []\nrequire_origin = true", "no Origin would do"),
+    ] {
+        let found = findings(text);
+        assert!(found.len() == 1 && found[0].contains(said), "{text}: {found:#?}");
+    }
+    for text in [
+        "bind = [\"0.0.0.0:0\", \"127.0.0.1:0\"]",
+        "bind = [\"0.0.0.0:80\", \"[::]:80\"]",
+        "bind = \"0.0.0.0:80\"\nadmin.bind = \"127.0.0.1:81\"",
+        "origins = [\"https://example.com:8443\", \"http://[::1]:3000\", \"http://[::1]\"]",
+        "endpoint = [{ path = \"/a/.b/c..\" }, { path = \"/%7Bid%7D|\" }]",
+        "proxy.proxy_protocol = \"required\"\nproxy.trusted = [\"unix\"]\nbind = \"unix:/run/w.sock\"",
+    ] {
+        assert!(parse(text).is_ok(), "{text}: {:?}", parse(text));
+    }
+}
+
+#[test]
+fn values_are_compared_with_defaults_too() {
+    let spread = |text: &str| parse(text).unwrap().policy.shutdown.spread;
+    assert_eq!(spread(""), Duration::from_secs(5));
+    assert_eq!(spread("shutdown.drain_timeout = \"3s\""), Duration::from_millis(1500));
+    assert_eq!(spread("shutdown.drain_timeout = \"0s\""), Duration::ZERO);
+    assert_eq!(spread("shutdown.drain_timeout = \"1h\""), Duration::from_secs(5));
+    assert_found(&[
+        (
+            "shutdown.drain_timeout = \"3s\"\nshutdown.drain_spread = \"5s\"",
+            "2:25: shutdown.drain_spread: drain_spread = \"5s\" is longer than drain_timeout = \"3s\"",
+        ),
+        (
+            &format!(
+                "limits.max_message_size = \"125 B\"\nendpoint = [{{ path = \"/a\" }}, {{ path = \"/b\", \
+                 prefix = \"{}\" }}]",
+                "x".repeat(125)
+            ),
+            "2:54: endpoint.prefix: 125 bytes leave no room for text in limits.max_message_size = ",
+        ),
+    ]);
+    let unrelated = findings("shutdown.drain_timeout = 60\nshutdown.drain_spread = \"50s\"");
+    assert_eq!(unrelated.len(), 1, "a bad value is related to nothing: {unrelated:#?}");
+}
+
+#[test]
+fn a_key_in_the_wrong_section_is_told_its_own() {
+    assert_found(&[
+        ("max_connections = 5", "1:1: unknown key \"max_connections\"; it belongs below [limits]"),
+        (
+            "[limits]\nclose = \"1s\"",
+            "2:1: unknown key \"close\" in [limits]; it belongs below [timeouts]",
+        ),
+        (
+            "[log]\norigins = \"any\"",
+            "2:1: unknown key \"origins\" in [log]; it belongs at the top of the file, above every",
+        ),
+        ("path = \"/a\"", "1:1: unknown key \"path\"; it belongs below [[endpoint]]"),
+        (
+            "[limits]\nmax-connections = 5",
+            "2:1: unknown key \"max-connections\" in [limits]; write \"max_connections\"",
+        ),
+        ("Workers = 5", "1:1: unknown key \"Workers\"; write \"workers\""),
+    ]);
+}
+
+#[test]
+fn a_file_in_another_encoding_is_told_where_and_what_to_do() {
+    let found = |file: &[u8]| {
+        let found = wsecho::config::read(file, &Overrides::default()).err().expect("not UTF-8");
+        format!("{}:{}: {}", found[0].line, found[0].column, found[0].message)
+    };
+    let said = found(b"# \xc3\xbc\n# gr\xfc\xdfe\n");
+    assert!(
+        said.starts_with("2:5: byte 0xFC is not UTF-8; save the file as UTF-8 (`iconv"),
+        "{said}"
+    );
+    assert!(found(b"\xff\xfeb\0i\0").starts_with("1:1: the file is UTF-16; save it as UTF-8"));
+    assert!(parse("\u{feff}workers = 1\r\n").is_ok(), "a byte order mark is harmless");
 }

@@ -46,14 +46,29 @@ fn filled(template: &str, marks: &[(&str, &str)]) -> String {
     page
 }
 
-/// Each command and what it does.
+/// An option of a command.
+fn option(option: &clap::Arg) -> Option<String> {
+    let name = option.get_long()?.replace('-', "\\-");
+    let value = if option.get_action().takes_values() {
+        let names = option.get_value_names().expect("it takes a value");
+        format!(" \\fI{}\\fR", names[0])
+    } else {
+        String::new()
+    };
+    let help = option.get_help().expect("every option says what it does");
+    Some(format!(".TP\n\\fB\\-\\-{name}\\fR{value}\n{help}.\n"))
+}
+
+/// Each command and what it does, with its own options.
 fn commands(command: &clap::Command) -> String {
     let entry = |subcommand: &clap::Command| {
         let about = subcommand.get_about().expect("every command says what it does");
         let values = subcommand.get_positionals().flat_map(clap::Arg::get_possible_values);
         let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
         let name = format!("{} {}", subcommand.get_name(), values.join("|"));
-        format!(".TP\n.B {}\n{about}.\n", name.trim_end())
+        let options: String = subcommand.get_arguments().filter_map(option).collect();
+        let options = if options.is_empty() { options } else { format!(".RS\n{options}.RE\n") };
+        format!(".TP\n.B {}\n{about}.\n{options}", name.trim_end())
     };
     command.get_subcommands().map(entry).collect()
 }

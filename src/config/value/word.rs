@@ -23,9 +23,10 @@ impl<T: DeserializeOwned> Word<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Word<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a word in quotes", |text| {
-            Self::parse(text)
-                .map(Self)
-                .map_err(|variants| format!("{text:?} is unknown; write {variants}"))
+            Self::parse(text).map(Self).map_err(|variants| match variants.in_lower_case(text) {
+                Some(variant) => format!("{text:?} is unknown; write \"{variant}\""),
+                None => format!("{text:?} is unknown; write {variants}"),
+            })
         })
     }
 }
@@ -57,6 +58,12 @@ impl From<Word<Format>> for Format {
 /// What an enum has instead of an unknown variant.
 #[derive(Debug)]
 struct Variants(&'static [&'static str]);
+
+impl Variants {
+    fn in_lower_case(&self, text: &str) -> Option<&'static str> {
+        self.0.iter().find(|name| name.eq_ignore_ascii_case(text)).copied()
+    }
+}
 
 impl fmt::Display for Variants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,16 +117,34 @@ where
 
         fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
             let [(one, _), (other, _)] = &self.words;
-            let wrong = format!(
-                "{text:?} is neither \"{one}\" nor \"{other}\"; for a list write [{text:?}]"
-            );
+            let near = |word: &&str| text.eq_ignore_ascii_case(word);
+            let wrong = if let Some(word) = [one, other].into_iter().find(|word| near(word)) {
+                format!("write {word:?}")
+            } else if text == "*" {
+                format!("write {one:?} to allow all")
+            } else {
+                match (self.parse)(text) {
+                    Ok(_) => format!("for a list write [{text:?}]"),
+                    Err(wrong) => format!("for a list write brackets, and {wrong}"),
+                }
+            };
+            let wrong = format!("{text:?} is neither {one:?} nor {other:?}; {wrong}");
             let mut words = self.words.into_iter();
             words.find(|(word, _)| *word == text).map(|(_, value)| value).ok_or(E::custom(wrong))
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<T, A::Error> {
             let mut listed = Vec::new();
+            let one = self.words[0].0;
             while let Some(item) = items.next_element::<String>()? {
+                if let Some((word, _)) = self.words.iter().find(|(word, _)| *word == item) {
+                    let wrong = format!("{word:?} is not one of a list; write it without brackets");
+                    return Err(A::Error::custom(wrong));
+                }
+                if item == "*" {
+                    let wrong = format!("{item:?} is no wildcard; write {one:?}, without brackets");
+                    return Err(A::Error::custom(wrong));
+                }
                 listed.push((self.parse)(&item).map_err(A::Error::custom)?);
             }
             Ok((self.list)(listed))
@@ -150,10 +175,8 @@ impl Value for Subprotocols {
 
 impl<'de> Deserialize<'de> for Origins {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let parse =
-            |text: &str| text.parse::<Origin>().map_err(|error| format!("{text:?}: {error}"));
         let words = [("any", Self::Any), ("same-host", Self::SameHost)];
-        word_or_list(deserializer, words, parse, Self::Only)
+        word_or_list(deserializer, words, origin, Self::Only)
     }
 }
 
@@ -161,4 +184,36 @@ impl Value for Origins {
     fn kind() -> String {
         "\"any\", \"same-host\" or a list of origins".to_owned()
     }
+}
+
+/// Reads an origin that a browser can send for a page.
+fn origin(text: &str) -> Result<Origin, String> {
+    let wrong = |what: &str| Err(format!("{text:?}: {what}"));
+    if text.contains('*') {
+        return wrong("there are no wildcards; list each origin");
+    }
+    let Some((scheme, authority)) = text.split_once("://") else {
+        let with_scheme = format!("https://{text}");
+        return text.parse().map_err(|error| match with_scheme.parse::<Origin>() {
+            Ok(_) if text.contains('.') => {
+                format!("{text:?}: the scheme is missing; write {with_scheme:?}")
+            }
+            _ => format!("{text:?}: {error}"),
+        });
+    };
+    if let Some(page) = match scheme {
+        "ws" => Some("http"),
+        "wss" => Some("https"),
+        _ => None,
+    } {
+        return wrong(&format!(
+            "the origin of a page has the scheme of the page; write \"{page}://{authority}\""
+        ));
+    }
+    let host = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    if port.is_some_and(|port| !matches!(port.parse(), Ok(1..=u16::MAX))) {
+        return wrong("the port must be a number from 1 to 65535");
+    }
+    text.parse().map_err(|error| format!("{text:?}: {error}"))
 }

@@ -2,8 +2,10 @@
 //!
 //! Both the property test and the fuzzer call [`any_text`] with raw bytes.
 
+use std::path::Path;
+
 use arbitrary::{Result, Unstructured};
-use wsecho::config::{Config, parse};
+use wsecho::config::{Config, Overrides, parse, read};
 
 /// The pieces such files are made of, so that some turn out valid by chance.
 const PIECES: [&str; 40] = [
@@ -50,7 +52,7 @@ const PIECES: [&str; 40] = [
 ];
 
 /// Any text: nothing panics, every finding points into the text, and a valid configuration does not
-/// differ from itself.
+/// differ from itself, nor from what is shown of it.
 pub fn any_text(data: &[u8]) {
     // Once the bytes have run out, every choice is the first one, so this cannot fail.
     let _ = try_any_text(&mut Unstructured::new(data));
@@ -64,8 +66,14 @@ fn try_any_text(u: &mut Unstructured<'_>) -> Result<()> {
             _ => text.push(u.arbitrary()?),
         }
     }
-    match parse(&text) {
-        Ok(config) => {
+    match read(text.as_bytes(), &Overrides::default()) {
+        Ok(loaded) => {
+            let shown = loaded.show(Path::new("any"));
+            let config = loaded.config;
+            let mut again = parse(&shown).expect("what is shown can be read");
+            // Shown as the documented default, it is binding.
+            again.boot.max_connections = config.boot.max_connections;
+            assert_eq!(again, config, "{shown}");
             let unchanged = config.changes(&config);
             assert!(unchanged.reloaded.is_empty() && unchanged.need_restart.is_empty(), "{text:?}");
             let changes = Config::default().changes(&config);

@@ -81,7 +81,7 @@ fn is_well_formed(format: &str, line: &str) -> bool {
 #[test]
 fn whatever_a_client_sends_every_line_of_the_log_is_one_the_service_wrote() {
     for format in ["text", "journal", "json"] {
-        let config = format!("log.level = \"trace\"\nlog.format = \"{format}\"\norigins = []");
+        let config = format!("log.level = \"debug\"\nlog.format = \"{format}\"\norigins = []");
         let service = Service::start(&config);
         let mut runner = TestRunner::new(Config { cases: 100, ..Config::default() });
         let input = (field(), field(), field(), field(), hostile());

@@ -1,0 +1,161 @@
+//! Durations and sizes: whole numbers with a unit.
+//!
+//! Owns the units. Each has one spelling: of two, such as `M` and `m`, somebody always means the
+//! other thing. It does not know ranges.
+
+use std::time::Duration;
+
+/// The units of a duration in milliseconds, and how else people write them.
+const TIMES: [(&str, u64, &[&str]); 4] = [
+    ("ms", 1, &["msec", "msecs", "millisecond", "milliseconds"]),
+    ("s", 1000, &["sec", "secs", "second", "seconds"]),
+    ("m", 60_000, &["min", "mins", "minute", "minutes"]),
+    ("h", 3_600_000, &["hr", "hrs", "hour", "hours"]),
+];
+
+/// The units of a size, in bytes.
+const SIZES: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// Reads a duration such as `10s` or `1m 30s`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let mut sum = Some(Duration::ZERO);
+    let mut meant = Vec::new();
+    for (number, unit) in quantities(text) {
+        let lower = unit.to_lowercase();
+        let known = TIMES
+            .iter()
+            .find(|(name, _, others)| lower == *name || others.contains(&lower.as_str()));
+        let (Some((name, millis, _)), Ok(number)) = (known, number.parse::<u64>()) else {
+            return Err(no_duration(text));
+        };
+        let part = number.checked_mul(*millis).map(Duration::from_millis);
+        sum = sum.filter(|_| unit == *name).zip(part).and_then(|(sum, part)| sum.checked_add(part));
+        meant.push(format!("{number}{name}"));
+    }
+    match sum {
+        _ if meant.is_empty() => Err(no_duration(text)),
+        Some(sum) => Ok(sum),
+        None => Err(format!("{text:?} is not a duration; write \"{}\"", meant.join(" "))),
+    }
+}
+
+fn no_duration(text: &str) -> String {
+    format!("{text:?} is not a duration; write whole numbers of ms, s, m or h, such as \"10s\"")
+}
+
+/// Reads a size such as `64 KiB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let no_size = |remedy: String| format!("{text:?} is not a size; write {remedy}");
+    let [(number, unit)] = quantities(text)[..] else {
+        return Err(no_size(example()));
+    };
+    let Ok(whole) = number.parse::<u64>() else {
+        return Err(no_size(example()));
+    };
+    if let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) {
+        return Ok(whole.saturating_mul(*bytes));
+    }
+    let letter = unit.chars().next().map(|letter| letter.to_ascii_uppercase());
+    Err(no_size(match letter {
+        None | Some('B') => format!("\"{whole} B\""),
+        // To some, M means 1,000,000 bytes, to others 1,048,576.
+        Some('K') => format!("\"{whole} KiB\" or \"{whole} kB\""),
+        Some(letter @ ('M' | 'G' | 'T')) => {
+            format!("\"{whole} {letter}iB\" or \"{whole} {letter}B\"")
+        }
+        Some(_) => example(),
+    }))
+}
+
+fn example() -> String {
+    let units: Vec<&str> = SIZES.iter().map(|(name, _)| *name).collect();
+    format!("a whole number with one of {}, such as \"1 MiB\"", units.join(", "))
+}
+
+/// The numbers of a text, each with the unit behind it; none if there is anything else.
+fn quantities(text: &str) -> Vec<(&str, &str)> {
+    let mut rest = text.trim();
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        let (number, unit, tail) = first_quantity(rest);
+        if number.is_empty() {
+            return Vec::new();
+        }
+        all.push((number, unit));
+        rest = tail;
+    }
+    all
+}
+
+fn first_quantity(text: &str) -> (&str, &str, &str) {
+    let split = |text, is_part: fn(char) -> bool| {
+        let text: &str = text;
+        text.split_at(text.find(|c| !is_part(c)).unwrap_or(text.len()))
+    };
+    let (number, rest) = split(text, |c| c.is_ascii_digit() || c == '.');
+    let (unit, rest) = split(rest.trim_start(), char::is_alphabetic);
+    (number, unit, rest.trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_unit_has_one_spelling_and_others_are_answered_with_it() {
+        for (text, read) in [
+            ("500ms", Ok(500)),
+            ("10s", Ok(10_000)),
+            ("10 s", Ok(10_000)),
+            ("1m 30s", Ok(90_000)),
+            ("1m30s", Ok(90_000)),
+            ("24h", Ok(86_400_000)),
+            ("1 hour", Err("write \"1h\"")),
+            ("1M", Err("write \"1m\"")),
+            ("5 minutes 3 SEC", Err("write \"5m 3s\"")),
+            ("1.5s", Err("whole numbers of ms, s, m or h")),
+            ("10", Err("whole numbers of ms, s, m or h")),
+            ("1d", Err("whole numbers of ms, s, m or h")),
+            ("", Err("whole numbers of ms, s, m or h")),
+            ("s", Err("whole numbers of ms, s, m or h")),
+            ("-1s", Err("whole numbers of ms, s, m or h")),
+        ] {
+            match (duration(text), read) {
+                (Ok(time), Ok(millis)) => assert_eq!(time, Duration::from_millis(millis), "{text}"),
+                (Err(said), Err(remedy)) => assert!(said.contains(remedy), "{text}: {said}"),
+                (other, _) => panic!("{text}: {other:?}"),
+            }
+        }
+        for (text, read) in [
+            ("125 B", Ok(125)),
+            ("64KiB", Ok(65_536)),
+            ("64 kB", Ok(64_000)),
+            ("1 TiB", Ok(1 << 40)),
+            ("1M", Err("write \"1 MiB\" or \"1 MB\"")),
+            ("1m", Err("write \"1 MiB\" or \"1 MB\"")),
+            ("64 KB", Err("write \"64 KiB\" or \"64 kB\"")),
+            ("64 kib", Err("write \"64 KiB\" or \"64 kB\"")),
+            ("1048576", Err("write \"1048576 B\"")),
+            ("100 bytes", Err("write \"100 B\"")),
+            ("1.5 MiB", Err("a whole number with one of B, kB,")),
+            ("1 MiB 3 B", Err("a whole number with one of B, kB,")),
+            ("big", Err("a whole number with one of B, kB,")),
+        ] {
+            match (size(text), read) {
+                (Ok(size), Ok(bytes)) => assert_eq!(size, bytes, "{text}"),
+                (Err(said), Err(remedy)) => assert!(said.contains(remedy), "{text}: {said}"),
+                (other, _) => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+}
