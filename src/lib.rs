@@ -12,6 +12,12 @@
 //! The modules stand in the order of their dependencies: each imports only from those above it, and
 //! a test holds them to it.
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads: see cli"
+)]
+
 pub mod ops;
 
 pub mod net;

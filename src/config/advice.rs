@@ -5,8 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bytesize::ByteSize;
-
+use super::value::quantity::{show_duration, show_size};
 use super::{Boot, Config, Policy};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listen::BACKLOG;
@@ -103,8 +102,8 @@ impl Config {
             warnings.push(format!(
                 "limits.max_message_size = \"{}\" is over limits.buffer_budget = \"{}\": one client \
                  that reads nothing can use up the memory of all",
-                ByteSize(policy.max_message_size),
-                ByteSize(boot.buffer_budget as u64)
+                show_size(policy.max_message_size),
+                show_size(boot.buffer_budget as u64)
             ));
         }
         warnings
@@ -113,38 +112,45 @@ impl Config {
     fn odd_times(&self) -> Vec<String> {
         /// The unit's `TimeoutStopSec=40s`, with some reserve.
         const LONGEST_DRAIN: Duration = Duration::from_secs(35);
-        /// The idle timeout of nginx (`proxy_read_timeout`), HAProxy and Apache have similar ones.
+        /// The `proxy_read_timeout` of nginx, by default.
         const IDLE: Duration = Duration::from_secs(60);
         let Policy { shutdown, timeouts, .. } = &*self.policy;
         let mut warnings = Vec::new();
+        let [drain_timeout, drain_spread, close, ping_interval, write, pong] = [
+            shutdown.timeout,
+            shutdown.spread,
+            timeouts.close,
+            timeouts.ping_interval,
+            timeouts.write,
+            timeouts.pong,
+        ]
+        .map(show_duration);
         if shutdown.timeout > LONGEST_DRAIN {
+            let longest = show_duration(LONGEST_DRAIN);
             warnings.push(format!(
-                "shutdown.drain_timeout = {:?} is over {LONGEST_DRAIN:?}: systemd kills the \
-                 service after TimeoutStopSec=40s, unless the unit allows more",
-                shutdown.timeout
+                "shutdown.drain_timeout = \"{drain_timeout}\" is over {longest}: systemd kills the \
+                 service after TimeoutStopSec=40s, unless the unit allows more"
             ));
         }
         if shutdown.spread + timeouts.close > shutdown.timeout {
             warnings.push(format!(
-                "shutdown.drain_spread = {:?} and timeouts.close = {:?} exceed \
-                 shutdown.drain_timeout = {:?} together: a session closed last is aborted if its \
-                 client is slow to answer",
-                shutdown.spread, timeouts.close, shutdown.timeout
+                "shutdown.drain_spread = \"{drain_spread}\" and timeouts.close = \"{close}\" exceed \
+                 shutdown.drain_timeout = \"{drain_timeout}\" together: a session closed last is \
+                 aborted if its client is slow to answer"
             ));
         }
         // Pings come up to a tenth late.
         if timeouts.ping_interval * 11 / 10 >= IDLE {
             warnings.push(format!(
-                "timeouts.ping_interval = {:?}, give or take a tenth, is not below {IDLE:?}: nginx \
-                 closes a silent connection after that time, unless proxy_read_timeout is longer",
-                timeouts.ping_interval
+                "timeouts.ping_interval = \"{ping_interval}\", give or take a tenth, is not below \
+                 60s: nginx closes a silent connection after that time, unless proxy_read_timeout \
+                 is longer"
             ));
         }
         if timeouts.write < timeouts.pong {
             warnings.push(format!(
-                "timeouts.write = {:?} is shorter than timeouts.pong = {:?}: a client that pauses is \
-                 dropped sooner while output waits for it than while it is idle",
-                timeouts.write, timeouts.pong
+                "timeouts.write = \"{write}\" is shorter than timeouts.pong = \"{pong}\": a client \
+                 that pauses is dropped sooner while output waits for it than while it is idle"
             ));
         }
         warnings

@@ -3,10 +3,8 @@
 //! Owns the relations without which the service could not do what it is told. Those that only
 //! surprise are in `advice`. It does not know where a value is written.
 
-use bytesize::ByteSize;
-use humantime::format_duration;
-
 use super::Config;
+use super::value::quantity::{show_duration, show_size};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::proxy::client_addr::{Trusted, TrustedPeer};
 use crate::proxy::protocol::Expect;
@@ -41,7 +39,7 @@ pub(super) fn check(config: &Config, mut find: impl FnMut(Keys<'_>, String)) {
             let message = format!(
                 "{length} bytes leave no room for text in limits.max_message_size = \"{}\"; \
                  shorten the prefix, or raise the limit",
-                ByteSize(max)
+                show_size(max)
             );
             find(&[("endpoint.prefix", index), ("limits.max_message_size", 0)], message);
         }
@@ -52,8 +50,8 @@ pub(super) fn check(config: &Config, mut find: impl FnMut(Keys<'_>, String)) {
         let message = format!(
             "drain_spread = \"{}\" is longer than drain_timeout = \"{}\"; lower drain_spread or \
              raise drain_timeout",
-            format_duration(shutdown.spread),
-            format_duration(shutdown.timeout)
+            show_duration(shutdown.spread),
+            show_duration(shutdown.timeout)
         );
         find(&[("shutdown.drain_spread", 0), ("shutdown.drain_timeout", 0)], message);
     }

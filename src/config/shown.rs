@@ -4,10 +4,9 @@
 
 use std::path::Path;
 
-use humantime::format_duration;
-
 use super::keys::{ENDPOINT, KEYS, Key};
 use super::read::Given;
+use super::value::quantity::show_duration;
 use super::{Config, Overrides, header};
 use crate::ops::drain::Times;
 
@@ -71,7 +70,7 @@ fn default(key: &Key, endpoint: usize, config: &Config) -> (String, Origin) {
     let policy = &config.policy;
     match (key.path, key.default) {
         ("shutdown.drain_spread", _) if policy.shutdown.spread != Times::default().spread => {
-            let spread = format_duration(policy.shutdown.spread);
+            let spread = show_duration(policy.shutdown.spread);
             (format!("\"{spread}\""), Origin::Follows("drain_timeout"))
         }
         ("endpoint.prefix", _) => {

@@ -1,7 +1,7 @@
 //! What people write instead of TOML, and the line that they meant.
 //!
 //! Owns the guesses. Each is tried before it is suggested, so a suggestion that is followed works.
-//! It does not know the keys.
+//! It knows the sections, and leaves the keys to who judges a guess.
 
 use super::keys::KEYS;
 use super::read::Document;

@@ -2,7 +2,7 @@
 //!
 //! It does not know which keys there are.
 
-mod quantity;
+pub(super) mod quantity;
 mod word;
 
 use std::fmt;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use hyper::http::uri::PathAndQuery;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Visitor};
 
+use self::quantity::{show_duration, show_size};
 pub(super) use self::word::Word;
 use crate::net::addr::ListenAddr;
 use crate::proxy::client_addr::TrustedPeer;
@@ -73,7 +74,8 @@ impl<const MIN: u64> Seconds<MIN> {
     const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
     fn range() -> String {
-        format!("{} to 24h", humantime::format_duration(Duration::from_millis(MIN)))
+        let [min, max] = [Duration::from_millis(MIN), Self::MAX].map(show_duration);
+        format!("{min} to {max}")
     }
 }
 
@@ -106,8 +108,7 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for ByteSize<MIN, MAX
 
 impl<const MIN: u64, const MAX: u64> ByteSize<MIN, MAX> {
     fn range() -> String {
-        let [min, max] =
-            [MIN, MAX].map(|bytes| bytesize::ByteSize(bytes).to_string().replace(".0 ", " "));
+        let [min, max] = [MIN, MAX].map(show_size);
         format!("{min} to {max}")
     }
 }

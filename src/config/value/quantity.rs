@@ -82,6 +82,28 @@ fn example() -> String {
     format!("a whole number with one of {}, such as \"1 MiB\"", units.join(", "))
 }
 
+/// Writes a duration, as [`duration`] reads it.
+pub(in crate::config) fn show_duration(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut parts = Vec::new();
+    for (name, millis, _) in TIMES.iter().rev() {
+        if rest >= *millis {
+            parts.push(format!("{}{name}", rest / millis));
+            rest %= millis;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+/// Writes a size, as [`size`] reads it, in the largest unit of powers of 1024 that is exact.
+pub(in crate::config) fn show_size(bytes: u64) -> String {
+    let is_exact = |(_, unit): &&(&str, u64)| unit.is_power_of_two() && bytes % unit == 0;
+    match SIZES.iter().rev().find(is_exact) {
+        Some((name, unit)) if bytes > 0 => format!("{} {name}", bytes / unit),
+        _ => format!("{bytes} B"),
+    }
+}
+
 /// The numbers of a text, each with the unit behind it; none if there is anything else.
 fn quantities(text: &str) -> Vec<(&str, &str)> {
     let mut rest = text.trim();
@@ -157,5 +179,18 @@ mod tests {
                 (other, _) => panic!("{text}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        for millis in [0, 1, 999, 1000, 1500, 90_000, 3_600_001, 86_400_000, 86_399_999] {
+            let time = Duration::from_millis(millis);
+            assert_eq!(duration(&show_duration(time)), Ok(time), "{}", show_duration(time));
+        }
+        for bytes in [0, 1, 125, 1023, 1024, 1_000_000, 1 << 20, 3 << 30, 1 << 40] {
+            assert_eq!(size(&show_size(bytes)), Ok(bytes), "{}", show_size(bytes));
+        }
+        assert_eq!(show_duration(Duration::from_secs(86_400)), "24h");
+        assert_eq!(show_size(1 << 20), "1 MiB");
     }
 }
