@@ -53,7 +53,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Options {
-    /// Read this configuration file, which must exist, instead of $WSECHO_CONFIG or /etc/wsecho.toml
+    /// Read this configuration file instead of /etc/wsecho.toml; it must exist
     #[arg(short, long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this address instead of those in the file; can be repeated
