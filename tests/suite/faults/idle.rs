@@ -30,7 +30,7 @@ fn ten_thousand_idle_connections_cost_under_4_kib_each_even_after_a_large_echo()
     if !raise_limit(CONNECTIONS as u64) {
         return;
     }
-    let service = Service::start("workers = 1\ntimeouts.ping_interval = \"10min\"");
+    let service = Service::start("workers = 1\ntimeouts.ping_interval = \"10m\"");
     let message = noise(MIB);
     let open = || Client::open(&service, "/echo");
     let mut first = open();
