@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use hyper::header::{HeaderMap, ORIGIN};
 
@@ -42,7 +43,7 @@ impl Service {
     /// A service that nobody has connected to yet.
     #[must_use]
     pub fn new(budget: Budget, log_lost: Lost, overflow: Lane) -> Self {
-        let shared = Shared { budget, drain: Drain::default(), metrics: Metrics::new() };
+        let shared = Shared::new(budget);
         let (limiter, clients) = (Limiter::new(), Clients::default());
         let (ports, blame) = (OnceLock::new(), Blame::default());
         Self { shared, limiter, clients, log_lost, overflow, ports, blame }
@@ -94,6 +95,17 @@ impl Service {
         let admitted = self.limiter.admits(client.ip(), reason.label());
         if !admitted {
             self.metrics().suppress(reason.label());
+        }
+        admitted
+    }
+
+    /// Counts the end of a session. Returns whether it may be logged: a client causes few lines.
+    pub(super) fn end(&self, client: ClientAddr, ended: &impl Label, lasted: Duration) -> bool {
+        const KIND: &str = "session";
+        self.metrics().end(ended, lasted);
+        let admitted = self.limiter.admits_session(client.ip(), KIND);
+        if !admitted {
+            self.metrics().suppress(KIND);
         }
         admitted
     }

@@ -249,14 +249,11 @@ pub(super) fn run<S: Transport>(
         let Route { policy, echo, .. } = &*opening.route;
         let timeouts = &policy.timeouts;
         let counted = service.count_session();
-        // Our own timer has to fire first: it can tell a slow peer from a dead one.
-        stream.prepare(timeouts.write + Duration::from_secs(10), opening.pings);
         let unfinished = Unfinished { opening: &opening, service: &service, begun: Instant::now() };
         let echo = Arc::clone(echo);
-        let running = session::run(stream, &first, echo, timeouts, &service.shared, opening.pings);
+        let running = session::run(stream, first, echo, timeouts, &service.shared, opening.pings);
         #[cfg(feature = "faults")]
         let running = super::faults::run(opening.fault, &service.shared.budget, running);
-        drop(first);
         let Report { ended, counts, lasted } = running.await;
         std::mem::forget(unfinished);
         drop((counted, permit, opening.claim.take()));
@@ -267,7 +264,9 @@ pub(super) fn run<S: Transport>(
 impl Opening {
     /// Counts and logs the end of the session; `counts` are lost if its future was dropped.
     fn end(&self, service: &Service, ended: &Ended, counts: Option<Counts>, lasted: Duration) {
-        service.metrics().end(ended, lasted);
+        if !service.end(self.client, ended, lasted) {
+            return;
+        }
         let close_reason = match ended {
             Ended::Closed(End::Peer { reason, .. }) if !reason.is_empty() => {
                 Some(tracing::field::display(Untrusted(reason.as_bytes())))

@@ -47,10 +47,19 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Prepares for a session: data unacknowledged for `user_timeout` breaks the connection, and
     /// `keepalive` says whether the kernel probes a silent peer.
     ///
-    /// This concerns TCP alone; other streams need nothing.
+    /// This and what follows concerns TCP alone; other streams need nothing.
     fn prepare(&self, user_timeout: Duration, keepalive: bool) {
         let _ = (user_timeout, keepalive);
     }
+
+    /// Lets data be unacknowledged for this long from now on.
+    fn be_patient(&self, user_timeout: Duration) {
+        let _ = user_timeout;
+    }
+
+    /// Has the kernel give up what it has not sent when the stream is closed, and reset the
+    /// connection: for a peer that does not read.
+    fn abandon(&self) {}
 
     /// Lets the kernel queue more, for a peer that reads fast.
     fn widen(&self) {}
@@ -61,12 +70,25 @@ impl Transport for DuplexStream {}
 impl Transport for Stream {
     fn prepare(&self, user_timeout: Duration, keepalive: bool) {
         if let Self::Left(tcp) = self {
-            let socket = SockRef::from(tcp);
-            // Errors are harmless: these options only detect dead peers sooner.
-            let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+            self.be_patient(user_timeout);
             if !keepalive {
-                let _ = socket.set_keepalive(false);
+                // Errors are harmless: these options only detect dead peers sooner.
+                let _ = SockRef::from(tcp).set_keepalive(false);
             }
+        }
+    }
+
+    fn be_patient(&self, user_timeout: Duration) {
+        if let Self::Left(tcp) = self {
+            // As above.
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout));
+        }
+    }
+
+    fn abandon(&self) {
+        if let Self::Left(tcp) = self {
+            // As above: then it keeps its memory until its own timeout.
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
     }
 

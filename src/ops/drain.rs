@@ -30,15 +30,6 @@ impl Default for Times {
     }
 }
 
-/// When one session has to end.
-#[derive(Clone, Copy, Debug)]
-pub struct Slot {
-    /// From now on the session closes at its next message boundary.
-    pub due: Instant,
-    /// Whatever still runs at this time is aborted.
-    pub deadline: Instant,
-}
-
 struct Schedule {
     begun: Instant,
     times: Times,
@@ -88,16 +79,20 @@ impl Drain {
         self.0.tracker.len()
     }
 
-    /// Waits until the drain begins, then hands out the next slot. Slots are spread evenly over
-    /// `spread`, and the first is due at once.
-    pub async fn slot(&self) -> Slot {
+    /// When whatever still runs is aborted; `None` before the drain begins.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.schedule.get().map(|schedule| schedule.begun + schedule.times.timeout)
+    }
+
+    /// Waits until the drain begins, then hands out the next slot: the time from which a session
+    /// closes at its next message boundary. Slots are spread evenly over `spread`, and the first is
+    /// due at once.
+    pub async fn slot(&self) -> Instant {
         self.0.token.cancelled().await;
         let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
         let ticket = schedule.tickets.fetch_add(1, Ordering::Relaxed).min(schedule.tasks);
-        Slot {
-            due: schedule.begun + schedule.times.spread * ticket / schedule.tasks,
-            deadline: schedule.begun + schedule.times.timeout,
-        }
+        schedule.begun + schedule.times.spread * ticket / schedule.tasks
     }
 
     /// Waits until every task has ended, or the deadline of the drain, and returns how many are
@@ -134,7 +129,7 @@ mod tests {
         let waiting = drain.clone();
         drain.begin(times(30, 8));
         let due: Vec<u64> = [waiting.slot().await, waiting.slot().await, waiting.slot().await]
-            .map(|slot| (slot.due - begun).as_secs())
+            .map(|slot| (slot - begun).as_secs())
             .to_vec();
         assert_eq!(due, [0, 2, 4]);
         assert_eq!(waiting.wait().await, 4, "the stuck tasks are counted");

@@ -233,6 +233,21 @@ impl Engine {
         }
     }
 
+    /// How much to receive for a reply of about `output` bytes at most; 0 only for no output.
+    ///
+    /// Only a prefix makes a reply longer than what it answers: an empty text costs a client 6 bytes.
+    #[must_use]
+    pub fn input_for(&self, output: usize) -> usize {
+        const EMPTY_TEXT: usize = 6;
+        const HEADER: usize = 4;
+        let State::Open(unfinished) = &self.state else { return output };
+        // A frame that has begun gets no other prefix, however long it is.
+        let begun = unfinished.as_ref().map_or(0, |it| it.incoming.remaining());
+        let begun = usize::try_from(begun).unwrap_or(usize::MAX).min(output);
+        let answer = (HEADER + self.echo.prefix.len()).max(EMPTY_TEXT);
+        (begun + (output - begun) * EMPTY_TEXT / answer).max(output.min(1))
+    }
+
     /// The largest reply it sends, in bytes: [`Echo::max_message_size`].
     #[must_use]
     pub fn max_message_size(&self) -> u64 {

@@ -10,15 +10,18 @@
 mod backlog;
 mod budget;
 mod ended;
+mod owed;
 mod stage;
 mod times;
+mod unproven;
 mod write;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,21 +32,24 @@ use self::backlog::{Backlog, Spare};
 pub use self::budget::{Budget, Charge};
 pub use self::ended::Ended;
 use self::stage::Stage;
+use self::times::Pings;
 pub use self::times::Timeouts;
+use self::unproven::Unproven;
 use self::write::poll_send_out;
 use crate::net::listen::Transport;
-use crate::ops::drain::{Drain, Slot};
+use crate::ops::drain::Drain;
 use crate::ops::metrics::Metrics;
 use crate::ws::engine::{Counts, Echo, Engine, Out, Phase, Pressure};
 
 /// The most that is read at once, in bytes: large reads are what makes large messages cheap. A
 /// little over half a MiB, so that a header does not cost a message of 1 MiB a third read. It is
-/// also the most that a session reads before others have their turn.
+/// also what one read may produce, and what a session reads or produces before others have their
+/// turn.
 const WINDOW: usize = 516 * 1024;
 /// Reads in one turn, however small. Well below tokio's own budget for a task, so that a write that
 /// is not ready always means that the socket is full.
 const READS: u32 = 32;
-/// What may be read, and must be answered, when the process has no memory left.
+/// What one read may take and produce when the process has no memory left.
 const SMALL_WINDOW: usize = 4096;
 /// What a connection may hold uncharged, in bytes.
 pub const FREE: usize = 4096;
@@ -69,15 +75,26 @@ pub struct Shared {
     pub drain: Drain,
     /// Where they are counted.
     pub metrics: Metrics,
+    /// How many are never pinged.
+    unpinged: AtomicUsize,
+}
+
+impl Shared {
+    /// What the sessions of a new process share.
+    #[must_use]
+    pub fn new(budget: Budget) -> Self {
+        let (drain, metrics, unpinged) = (Drain::default(), Metrics::new(), AtomicUsize::new(0));
+        Self { budget, drain, metrics, unpinged }
+    }
 }
 
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
 ///
 /// With `pings`, a silent client is pinged. Without, the server stays silent too, and the session
-/// ends after an hour.
+/// ends after an hour; but only 100 sessions at a time are without.
 pub fn run<'a, S>(
     stream: S,
-    first: &[u8],
+    first: Vec<u8>,
     echo: Arc<Echo>,
     timeouts: &'a Timeouts,
     shared: &'a Shared,
@@ -86,14 +103,13 @@ pub fn run<'a, S>(
 where
     S: Transport,
 {
-    let mut session = Session::new(stream, echo, timeouts, shared, pings);
-    session.begin_with(first);
+    let mut session = Session::new(stream, first, echo, timeouts, shared, pings);
     // The session is moved into the future and never again: an async fn would store it twice.
     async move {
         let mut timer = pin!(sleep_until(session.due().0));
         let mut slot = pin!(shared.drain.slot());
         let ended = poll_fn(|cx| session.poll(cx, timer.as_mut(), slot.as_mut())).await;
-        Report { ended, counts: session.engine.counts(), lasted: session.began.elapsed() }
+        Report { ended, counts: session.counts(), lasted: session.began.elapsed() }
     }
 }
 
@@ -114,19 +130,22 @@ thread_local! {
 
 struct Session<'a, S> {
     stream: S,
+    /// What came with the handshake and has not been read.
+    first: Option<Box<Cursor<Box<[u8]>>>>,
     timeouts: &'a Timeouts,
     shared: &'a Shared,
     engine: Engine,
     backlog: Backlog,
     charge: Charge<'a>,
     stage: Stage,
-    /// How long a silence leads to a ping; `None` means never.
-    interval: Option<Duration>,
+    pings: Pings<'a>,
     began: Instant,
-    /// When the last byte came; at first, when the session began.
-    heard: Instant,
+    /// When the last byte came.
+    heard: Option<Instant>,
     /// When the ping was sent that nothing has come after.
     pinged: Option<Instant>,
+    /// What the client may have to read before it can answer.
+    unproven: Unproven,
     /// When the socket last took a byte of the backlog, or the backlog began.
     progress: Instant,
     /// Since when memory has been charged, or was last found affordable.
@@ -136,44 +155,35 @@ struct Session<'a, S> {
 impl<'a, S: Transport> Session<'a, S> {
     fn new(
         stream: S,
+        first: Vec<u8>,
         echo: Arc<Echo>,
         timeouts: &'a Timeouts,
         shared: &'a Shared,
         pings: bool,
     ) -> Self {
         let began = Instant::now();
-        let interval = timeouts.ping_interval;
-        Self {
+        let first = first.into_boxed_slice();
+        let unproven = Unproven::default();
+        stream.prepare(unproven.user_timeout(timeouts.write), pings);
+        let mut session = Self {
             stream,
+            first: (!first.is_empty()).then(|| Box::new(Cursor::new(first))),
             timeouts,
             shared,
             engine: Engine::new(echo),
             backlog: Backlog::default(),
             charge: Charge::new(&shared.budget),
             stage: Stage::Open { registered: false },
-            // Clients that came together should not be pinged together.
-            interval: pings.then(|| interval.mul_f64(0.9 + 0.2 * fastrand::f64())),
+            pings: Pings::new(pings, timeouts.ping_interval, &shared.unpinged),
             began,
-            heard: began,
+            heard: None,
             pinged: None,
+            unproven,
             progress: began,
             holding: None,
-        }
-    }
-
-    /// Takes what came with the handshake; its echo waits for the first turn.
-    fn begin_with(&mut self, first: &[u8]) {
-        let mut window = first.to_vec();
-        let mut taken = 0;
-        while taken < window.len() {
-            let mut out = Out::new();
-            let rest = &mut window[taken..];
-            taken += self.engine.receive(rest, &mut out, Pressure::default());
-            let total = out.len();
-            self.backlog.extend(out.unsent(rest, 0), total, &mut Spare::default());
-        }
-        self.settle(self.began);
-        self.count_since(Counts::default());
+        };
+        session.settle(began);
+        session
     }
 
     /// One turn, and whatever is due.
@@ -181,19 +191,19 @@ impl<'a, S: Transport> Session<'a, S> {
         &mut self,
         cx: &mut Context<'_>,
         mut timer: Pin<&mut Sleep>,
-        slot: Pin<&mut impl Future<Output = Slot>>,
+        slot: Pin<&mut impl Future<Output = Instant>>,
     ) -> Poll<Ended> {
         // Polled once to be woken when the drain begins, and not again before that: it takes a lock
         // that all sessions share.
         if let Stage::Open { registered } = self.stage {
             if !registered || self.shared.drain.is_draining() {
                 self.stage = match slot.poll(cx) {
-                    Poll::Ready(slot) => Stage::Draining(slot),
+                    Poll::Ready(slot) => Stage::Draining { slot, fed: Instant::now() },
                     Poll::Pending => Stage::Open { registered: true },
                 };
             }
         }
-        let before = self.engine.counts();
+        let before = self.counts();
         let polled = SCRATCH.with_borrow_mut(|scratch| {
             loop {
                 if let Poll::Ready(ended) = self.poll_turn(cx, scratch) {
@@ -221,9 +231,14 @@ impl<'a, S: Transport> Session<'a, S> {
         polled
     }
 
+    /// What came, and what of its echo the socket has taken.
+    fn counts(&self) -> Counts {
+        self.backlog.taken_off(self.engine.counts())
+    }
+
     /// Adds what was echoed since `before` to the metrics.
     fn count_since(&self, before: Counts) {
-        let now = self.engine.counts();
+        let now = self.counts();
         if now != before {
             self.shared.metrics.traffic.add(
                 now.messages - before.messages,
@@ -234,7 +249,7 @@ impl<'a, S: Transport> Session<'a, S> {
     }
 
     /// Adds the engine's output, but for its first `sent` bytes, to the backlog.
-    fn owe(&mut self, out: &mut Out, window: &[u8], sent: usize, spare: &mut Spare, now: Instant) {
+    fn owe(&mut self, out: &Out, window: &[u8], sent: usize, spare: &mut Spare, now: Instant) {
         if self.backlog.is_empty() {
             self.progress = now;
         }
@@ -243,9 +258,26 @@ impl<'a, S: Transport> Session<'a, S> {
         self.settle(now);
     }
 
+    /// Notes that the socket took this many bytes.
+    fn sent(&mut self, bytes: usize) {
+        let before = self.unproven;
+        self.unproven.sent(bytes);
+        self.adjust_user_timeout(before);
+    }
+
+    /// Has the kernel wait longer than we do.
+    fn adjust_user_timeout(&self, before: Unproven) {
+        let write = self.timeouts.write;
+        let user_timeout = self.unproven.user_timeout(write);
+        if user_timeout != before.user_timeout(write) {
+            self.stream.be_patient(user_timeout);
+        }
+    }
+
     /// Brings charge and stage in line with what the engine and the backlog hold now.
     fn settle(&mut self, now: Instant) {
-        let held = self.engine.held_capacity() + self.backlog.capacity();
+        let first = self.first.as_ref().map_or(0, |first| first.get_ref().len());
+        let held = first + self.engine.held_capacity() + self.backlog.capacity();
         let charged = held.saturating_sub(FREE);
         self.charge.set(charged);
         self.holding = (charged > 0).then(|| self.holding.unwrap_or(now));
@@ -262,16 +294,21 @@ impl<'a, S: Transport> Session<'a, S> {
     /// the session itself. So whatever makes new output goes round the loop again: only a write
     /// that was tried will wake us.
     fn poll_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Ended> {
-        let mut bytes = 0;
+        let mut work = 0;
         let mut reads = 0;
         loop {
             // First, so that memory is freed before more is read.
             if !self.backlog.is_empty() {
                 match self.backlog.poll_send(&mut self.stream, cx, &mut scratch.spare) {
                     Ok(0) => {}
-                    Ok(_) => {
+                    Ok(sent) => {
                         let now = Instant::now();
+                        self.sent(sent);
                         self.progress = now;
+                        if self.backlog.is_empty() {
+                            // A ping that waited here is on its way only now.
+                            self.pinged = self.pinged.map(|_| now);
+                        }
                         self.settle(now);
                     }
                     Err(error) => return Poll::Ready(self.broken(&error)),
@@ -291,13 +328,12 @@ impl<'a, S: Transport> Session<'a, S> {
             if room == 0 {
                 return Poll::Pending;
             }
-            if bytes >= WINDOW || reads >= READS {
+            if work >= WINDOW || reads >= READS {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let mut buffer = ReadBuf::new(&mut scratch.window[..room]);
-            let read = match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) => buffer.filled().len(),
+            let read = match self.poll_read(cx, &mut scratch.window[..room]) {
+                Poll::Ready(Ok(read)) => read,
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
                 Poll::Pending => {
                     // No frame is at hand that the pong could go before.
@@ -311,22 +347,37 @@ impl<'a, S: Transport> Session<'a, S> {
                 self.stage = self.stage.after_eof();
                 continue;
             }
-            bytes += read;
             reads += 1;
-            if let Err(error) = self.echo(cx, scratch, read) {
-                return Poll::Ready(self.broken(&error));
+            match self.echo(cx, scratch, read) {
+                Ok(produced) => work += read.max(produced),
+                Err(error) => return Poll::Ready(self.broken(&error)),
             }
         }
     }
 
-    /// How much may be read now, in bytes. With a backlog, memory limits reading; when the process
-    /// has none left, reading waits for writing.
+    /// Reads what came with the handshake, and then what comes after it.
+    fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(first) = &mut self.first {
+            let read = first.read(window)?;
+            if first.position() == first.get_ref().len() as u64 {
+                self.first = None;
+            }
+            return Poll::Ready(Ok(read));
+        }
+        let mut buffer = ReadBuf::new(window);
+        std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// How much may be read now, in bytes: what it makes us send is bounded, not only what it is.
+    /// With a backlog, memory limits reading; when the process has none left, reading waits for
+    /// writing.
     fn room(&self) -> usize {
         if !self.stage.reads() {
             return 0;
         }
         let spent = self.shared.budget.is_spent();
-        match (self.backlog.is_empty(), spent) {
+        let output = match (self.backlog.is_empty(), spent) {
             (true, false) => WINDOW,
             (true, true) => SMALL_WINDOW,
             (false, true) => 0,
@@ -337,17 +388,27 @@ impl<'a, S: Transport> Session<'a, S> {
                 let allowance = max.saturating_add(max / 1024 + 64 * 1024);
                 WINDOW.min(allowance.saturating_sub(self.backlog.len()))
             }
-        }
+        };
+        self.engine.input_for(output)
     }
 
-    /// Gives the engine what was read, and the socket the reply.
-    fn echo(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, read: usize) -> io::Result<()> {
+    /// Gives the engine what was read, and the socket the reply; returns how long that is.
+    fn echo(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        read: usize,
+    ) -> io::Result<usize> {
         let now = Instant::now();
-        self.heard = now;
+        self.heard = Some(now);
         if let Some(pinged) = self.pinged.take() {
             self.shared.metrics.ping_round_trip.observe((now - pinged).as_secs_f64());
+            let before = self.unproven;
+            self.unproven.proved();
+            self.adjust_user_timeout(before);
         }
-        let before = self.engine.counts().bytes_out;
+        let before = self.engine.counts();
+        let mut produced = 0;
         let Scratch { window, out, spare } = scratch;
         let mut taken = 0;
         while taken < read {
@@ -357,19 +418,32 @@ impl<'a, S: Transport> Session<'a, S> {
             };
             let rest = &mut window[taken..read];
             out.clear();
+            let counted = self.engine.counts();
             taken += self.engine.receive(rest, out, pressure);
-            let sent =
-                if pressure.unsent { 0 } else { poll_send_out(&mut self.stream, cx, out, rest)? };
+            produced += out.len();
+            let mut sent = 0;
+            let written = if pressure.unsent {
+                Ok(())
+            } else {
+                poll_send_out(&mut self.stream, cx, out, rest, &mut sent)
+            };
+            self.sent(sent);
             if sent < out.len() {
                 self.owe(out, rest, sent, spare, now);
+                self.backlog.owe(counted, self.engine.counts(), out.slices(rest), sent);
             }
+            written?;
         }
-        let after = self.engine.counts().bytes_out;
+        let after = self.engine.counts();
+        if after.bytes_in > before.bytes_in {
+            self.stage.feed(now);
+        }
+        let (before, after) = (before.bytes_out, after.bytes_out);
         if before < FAST.0 && after >= FAST.0 && now < self.began + FAST.1 {
             self.stream.widen();
         }
         self.settle(now);
-        Ok(())
+        Ok(produced)
     }
 
     /// Moves the pong that waited for the backlog into it; returns whether there was one.
@@ -434,16 +508,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pending_shutdown_is_polled_until_it_is_done() {
-        let shared = Shared {
-            budget: Budget::new(1 << 20),
-            drain: Drain::default(),
-            metrics: Metrics::new(),
-        };
+        let shared = Shared::new(Budget::new(1 << 20));
         let (timeouts, echo) = (Timeouts::default(), Arc::default());
         let (mut client, stream) = duplex(1024);
         let stream = SlowToShut { stream, delay: None };
         client.shutdown().await.expect("a duplex pair can");
-        let report = run(stream, b"", echo, &timeouts, &shared, true).await;
+        let report = run(stream, Vec::new(), echo, &timeouts, &shared, true).await;
         assert_eq!(report.ended, Ended::Eof);
         assert_eq!(report.lasted.as_secs(), 1, "the FIN was sent");
     }

@@ -92,6 +92,12 @@ impl Incoming {
         self.message.is_none()
     }
 
+    /// Bytes of a data frame that has begun and are still to come.
+    pub(super) fn remaining(&self) -> u64 {
+        let data = self.frame.as_ref().filter(|it| matches!(it.opcode, OpCode::Data(_)));
+        data.map_or(0, |frame| frame.remaining)
+    }
+
     /// Where among the client's frames to look for its Close once nothing more is echoed.
     pub(super) fn into_discard(self) -> Discard {
         match self.frame {

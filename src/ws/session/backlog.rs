@@ -1,6 +1,6 @@
 //! Output that the socket has not taken yet.
 //!
-//! Owns the chunks it is kept in, which are freed as they are sent. It does not know frames.
+//! Owns the chunks it is kept in, which are freed as they are sent. What they echo is for `owed`.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -8,7 +8,9 @@ use std::task::Context;
 
 use tokio::io::AsyncWrite;
 
+use super::owed::Owed;
 use super::write::{SLICES, poll_write};
+use crate::ws::engine::Counts;
 
 /// The size of a full chunk, in bytes: large enough that the allocator maps it separately, and
 /// returns it to the system when it is freed.
@@ -50,6 +52,7 @@ struct Chunks {
     sent: usize,
     len: usize,
     capacity: usize,
+    owed: Owed,
 }
 
 impl Backlog {
@@ -81,6 +84,31 @@ impl Backlog {
             chunks.copy(piece, total, spare);
             total -= piece.len();
         }
+    }
+
+    /// Notes what the whole output of a turn echoes, of which `sent` bytes did not come here.
+    pub(super) fn owe<'a>(
+        &mut self,
+        before: Counts,
+        after: Counts,
+        output: impl Iterator<Item = &'a [u8]>,
+        mut sent: usize,
+    ) {
+        let Some(chunks) = &mut self.0 else { return };
+        chunks.owed.add(before, after);
+        for slice in output {
+            if sent == 0 {
+                break;
+            }
+            let slice = &slice[..sent.min(slice.len())];
+            chunks.owed.sent(slice);
+            sent -= slice.len();
+        }
+    }
+
+    /// What of these counts is sent, and not here.
+    pub(super) fn taken_off(&self, counts: Counts) -> Counts {
+        self.0.as_ref().map_or(counts, |chunks| chunks.owed.taken_off(counts))
     }
 
     /// Writes as much as the socket takes, and returns how much that was.
@@ -138,6 +166,18 @@ impl Chunks {
     /// Frees what is sent.
     fn forget(&mut self, written: usize, spare: &mut Spare) {
         self.len -= written;
+        let mut left = written;
+        let mut from = self.sent;
+        for chunk in &self.all {
+            let slice = &chunk[from..];
+            let slice = &slice[..left.min(slice.len())];
+            self.owed.sent(slice);
+            left -= slice.len();
+            from = 0;
+            if left == 0 {
+                break;
+            }
+        }
         self.sent += written;
         while self.all.front().is_some_and(|first| first.len() <= self.sent) {
             let first = self.all.pop_front().expect("it was there");
@@ -186,12 +226,16 @@ mod tests {
 
     #[test]
     fn bytes_are_sent_in_order_and_their_memory_is_freed() {
-        let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        let mut bytes: Vec<u8> = vec![0x82, 127, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40];
+        bytes.extend((0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]));
+        let all = Counts { messages: 1, bytes_out: 1_000_000, ..Counts::default() };
         let (first, rest) = bytes.split_at(10);
         let (second, third) = rest.split_at(500_000);
         let mut backlog = Backlog::default();
         let mut spare = Spare::default();
         backlog.extend([first, second, third].into_iter(), bytes.len(), &mut spare);
+        backlog.owe(Counts::default(), all, std::iter::empty(), 0);
+        assert_eq!(backlog.taken_off(all), Counts::default(), "nothing is sent");
         assert_eq!(backlog.len(), bytes.len());
         assert!(backlog.capacity() < bytes.len() + CHUNK);
 
@@ -201,11 +245,13 @@ mod tests {
         while !backlog.is_empty() {
             backlog.poll_send(&mut stream, &mut cx, &mut spare).unwrap();
             assert_eq!(backlog.len() + stream.taken.len(), bytes.len());
+            let payload = stream.taken.len().saturating_sub(first.len()) as u64;
+            assert_eq!(backlog.taken_off(all).bytes_out, payload);
             assert!(backlog.capacity() <= before);
             before = backlog.capacity();
         }
         assert_eq!(stream.taken, bytes);
-        assert_eq!(backlog.capacity(), 0);
+        assert_eq!((backlog.capacity(), backlog.taken_off(all)), (0, all));
         assert_eq!(spare.0.len(), MOST_SPARE, "more are not kept");
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -23,10 +24,12 @@ pub enum Ended {
     Eof,
     /// The connection failed.
     Broken(io::ErrorKind),
-    /// No byte came after a ping.
-    PongTimeout,
-    /// The client stopped reading.
-    WriteTimeout,
+    /// As one of these two, but at once, and without a byte from the client.
+    NeverUsed(Option<io::ErrorKind>),
+    /// No byte came after a ping, for `timeouts.pong` and this much longer.
+    PongTimeout(Duration),
+    /// The client stopped reading, for `timeouts.write` and this much longer.
+    WriteTimeout(Duration),
     /// It held memory for too long while the process had none left.
     MemorySpent,
     /// The service stopped before the session ended.
@@ -54,10 +57,10 @@ impl Label for Ended {
             Self::Closed(end) => end.label(),
             Self::Draining => "draining",
             Self::TooOld => "too_old",
-            Self::Eof => "eof",
-            Self::Broken(_) => "broken",
-            Self::PongTimeout => "pong_timeout",
-            Self::WriteTimeout => "write_timeout",
+            Self::Eof | Self::NeverUsed(None) => "eof",
+            Self::Broken(_) | Self::NeverUsed(Some(_)) => "broken",
+            Self::PongTimeout(_) => "pong_timeout",
+            Self::WriteTimeout(_) => "write_timeout",
             Self::MemorySpent => "memory_spent",
             Self::Aborted => "aborted",
             Self::Panicked => "panicked",
@@ -84,8 +87,18 @@ impl fmt::Display for Ended {
                 f.write_str("the client or a proxy closed the connection without a Close frame")
             }
             Self::Broken(kind) => write!(f, "the connection failed: {kind}"),
-            Self::PongTimeout => f.write_str("nothing arrived within timeouts.pong after a ping"),
-            Self::WriteTimeout => f.write_str("the client read nothing within timeouts.write"),
+            Self::NeverUsed(kind) => {
+                f.write_str(
+                    "the client never sent a byte, a proxy in front may not carry WebSockets through",
+                )?;
+                kind.map_or(Ok(()), |kind| write!(f, ": {kind}"))
+            }
+            Self::PongTimeout(more) => {
+                write!(f, "nothing arrived within timeouts.pong{} after a ping", Plus(*more))
+            }
+            Self::WriteTimeout(more) => {
+                write!(f, "the client read nothing within timeouts.write{}", Plus(*more))
+            }
             Self::MemorySpent => f.write_str(
                 "its buffers were held too long while limits.buffer_budget was exhausted",
             ),
@@ -94,5 +107,42 @@ impl fmt::Display for Ended {
             }
             Self::Panicked => f.write_str("by a panic, which is logged above"),
         }
+    }
+}
+
+/// The time that a client was given to read what it had been sent.
+struct Plus(Duration);
+
+impl fmt::Display for Plus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs_f64() {
+            0.0..0.05 => Ok(()),
+            more => write!(f, " + {more:.1} s to read what it was sent"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_names_the_time_that_was_given() {
+        let sentence = |millis| Ended::WriteTimeout(Duration::from_millis(millis)).to_string();
+        assert_eq!(sentence(4), "the client read nothing within timeouts.write");
+        let more =
+            "the client read nothing within timeouts.write + 87.5 s to read what it was sent";
+        assert_eq!(sentence(87_500), more);
+    }
+
+    #[test]
+    fn a_session_that_was_never_used_keeps_the_label_of_its_end() {
+        let reset = Ended::NeverUsed(Some(io::ErrorKind::ConnectionReset));
+        assert_eq!((Ended::NeverUsed(None).label(), reset.label()), ("eof", "broken"));
+        assert_eq!(
+            reset.to_string(),
+            "the client never sent a byte, a proxy in front may not carry WebSockets through: \
+             connection reset"
+        );
     }
 }

@@ -6,13 +6,17 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Ended, Session};
 use crate::net::listen::Transport;
-use crate::ops::drain::Slot;
 use crate::ws::engine::Phase;
+
+/// A session that ends this soon without a byte has probably failed in front of us: a client that
+/// changed its mind closes with a Close frame.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// How far a session has come. It never goes back.
 #[derive(Clone, Copy)]
@@ -23,9 +27,13 @@ pub(super) enum Stage {
         registered: bool,
     },
     /// The service is stopping: messages are echoed until this session's slot.
-    Draining(Slot),
+    Draining {
+        slot: Instant,
+        /// When payload last came; at first, when the drain began.
+        fed: Instant,
+    },
     /// The slot has come: the session closes once the unfinished message is echoed.
-    LastMessage(Slot),
+    LastMessage { fed: Instant },
     /// The socket took our Close, and the client's has not come.
     Closing {
         /// When the socket took it.
@@ -60,10 +68,17 @@ impl Stage {
     /// The stage after the socket has taken our Close, if the client's has not come.
     pub(super) fn after_our_close(self, now: Instant) -> Self {
         match self {
-            Self::Open { .. } | Self::Draining(_) | Self::LastMessage(_) => {
+            Self::Open { .. } | Self::Draining { .. } | Self::LastMessage { .. } => {
                 Self::Closing { since: now }
             }
             later => later,
+        }
+    }
+
+    /// Notes that payload came, or might have come if we had read.
+    pub(super) fn feed(&mut self, now: Instant) {
+        if let Self::Draining { fed, .. } | Self::LastMessage { fed } = self {
+            *fed = now;
         }
     }
 }
@@ -96,11 +111,21 @@ impl<S: Transport> Session<'_, S> {
 
     /// How the session ended, if it ends now.
     pub(super) fn ended(&self) -> Ended {
-        self.engine.end().map_or(Ended::Eof, Ended::by)
+        let eof = || if self.was_never_used() { Ended::NeverUsed(None) } else { Ended::Eof };
+        self.engine.end().map_or_else(eof, Ended::by)
     }
 
     /// How the session ended, if the connection breaks now: an end by Close frames stands.
     pub(super) fn broken(&self, error: &io::Error) -> Ended {
-        self.engine.end().map_or(Ended::Broken(error.kind()), Ended::by)
+        let kind = error.kind();
+        let broken = || {
+            if self.was_never_used() { Ended::NeverUsed(Some(kind)) } else { Ended::Broken(kind) }
+        };
+        self.engine.end().map_or_else(broken, Ended::by)
+    }
+
+    /// Whether the connection ended at once without a byte from the client.
+    fn was_never_used(&self) -> bool {
+        self.heard.is_none() && self.began.elapsed() < AT_ONCE
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the one deadline of a session and what follows from it. It does not know sockets: what is
 //! to be said goes to the engine, and the next turn sends it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,9 +19,11 @@ use crate::ws::engine::Phase;
 pub struct Timeouts {
     /// A client that has been silent for this long, give or take a tenth, is pinged.
     pub ping_interval: Duration,
-    /// A pinged client is dropped if nothing arrives from it for this long.
+    /// A pinged client is dropped if nothing arrives from it for this long, and the time it may
+    /// need for what it was sent before.
     pub pong: Duration,
-    /// A client is dropped if it reads nothing of its unsent output for this long.
+    /// A client is dropped if it reads nothing of its unsent output for this long, and the time it
+    /// may need for what it was sent before.
     pub write: Duration,
     /// How long the closing handshake may take.
     pub close: Duration,
@@ -43,6 +46,44 @@ const CLOSE_SILENCE: Duration = Duration::from_secs(2);
 const UNPINGED_LIFE: Duration = Duration::from_secs(60 * 60);
 /// A pong deadline noticed this late means that we were suspended: the client is pinged once more.
 const OVERSLEPT: Duration = Duration::from_secs(1);
+
+/// Sessions that are not pinged at a time; only sending finds out that a client has vanished, and
+/// whatever is sent restarts the timers along the path, whose length they are there to measure.
+const MOST_UNPINGED: usize = 100;
+
+/// Whether a silent client is pinged.
+pub(super) enum Pings<'a> {
+    /// After a silence of this length.
+    After(Duration),
+    Never(#[expect(dead_code, reason = "counted until it is dropped")] Unpinged<'a>),
+}
+
+impl<'a> Pings<'a> {
+    /// Pings after about `interval`, or none if they are not `wanted` and may be left out.
+    pub(super) fn new(wanted: bool, interval: Duration, unpinged: &'a AtomicUsize) -> Self {
+        let unpinged = if wanted { None } else { Unpinged::new(unpinged) };
+        // Clients that came together should not be pinged together.
+        unpinged
+            .map_or_else(|| Self::After(interval.mul_f64(0.9 + 0.2 * fastrand::f64())), Self::Never)
+    }
+}
+
+/// One session that is not pinged, counted as long as it lives.
+pub(super) struct Unpinged<'a>(&'a AtomicUsize);
+
+impl<'a> Unpinged<'a> {
+    fn new(all: &'a AtomicUsize) -> Option<Self> {
+        let one = Self(all);
+        let before = all.fetch_add(1, Ordering::Relaxed);
+        (before < MOST_UNPINGED).then_some(one)
+    }
+}
+
+impl Drop for Unpinged<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// What a session's timer is set for.
 #[derive(Clone, Copy)]
@@ -77,14 +118,14 @@ impl<S: Transport> Session<'_, S> {
         // While output is unsent we may not be reading, and so miss the pong: then the client has
         // to read on instead.
         let mut first = if !self.backlog.is_empty() {
-            (self.progress + write, Due::Write)
+            (self.progress + write + self.allowance(), Due::Write)
         } else if let Stage::Closing { since } = self.stage {
-            let silence = self.heard.max(since) + CLOSE_SILENCE;
+            let silence = self.heard.map_or(since, |heard| heard.max(since)) + CLOSE_SILENCE;
             (silence.min(since + close), Due::Leave)
         } else if let Some(pinged) = self.pinged {
-            (pinged + pong, Due::Pong)
-        } else if let Some(interval) = self.interval {
-            (self.heard + interval, Due::Ping)
+            (pinged + pong + self.allowance(), Due::Pong)
+        } else if let Pings::After(silence) = self.pings {
+            (self.heard.unwrap_or(self.began) + silence, Due::Ping)
         } else {
             (self.began + UNPINGED_LIFE, Due::Age)
         };
@@ -98,14 +139,25 @@ impl<S: Transport> Session<'_, S> {
         }
         if self.engine.phase() == Phase::Open {
             match self.stage {
-                Stage::Draining(slot) => consider(slot.due, Due::Drain),
-                Stage::LastMessage(slot) => {
-                    consider(slot.deadline.checked_sub(close).unwrap_or(slot.due), Due::Cut);
-                }
+                Stage::Draining { slot, .. } => consider(slot, Due::Drain),
+                Stage::LastMessage { fed } => consider(self.cut(fed), Due::Cut),
                 _ => {}
             }
         }
         first
+    }
+
+    /// How much longer than configured to wait for the client.
+    fn allowance(&self) -> Duration {
+        self.unproven.allowance(self.timeouts.write)
+    }
+
+    /// When the drain stops waiting for the end of a message: once nothing more has come of it for
+    /// `timeouts.close`, and in time for the client to answer our Close.
+    fn cut(&self, fed: Instant) -> Instant {
+        let close = self.timeouts.close;
+        let last = self.shared.drain.deadline().and_then(|deadline| deadline.checked_sub(close));
+        last.map_or(fed + close, |last| last.min(fed + close))
     }
 
     /// Does what is due. Each case moves the deadline, or ends the session.
@@ -115,13 +167,22 @@ impl<S: Transport> Session<'_, S> {
         out.clear();
         match due {
             Due::End => return Some(self.ended()),
-            Due::Write => return Some(Ended::WriteTimeout),
-            Due::Memory if self.shared.budget.is_spent() => return Some(Ended::MemorySpent),
+            Due::Write => {
+                self.stream.abandon();
+                return Some(Ended::WriteTimeout(self.allowance()));
+            }
+            Due::Memory if self.shared.budget.is_spent() => {
+                self.stream.abandon();
+                return Some(Ended::MemorySpent);
+            }
             Due::Memory => self.holding = Some(now),
             Due::Leave => self.stage = Stage::Flushing,
-            Due::Pong if now < self.due().0 + OVERSLEPT => return Some(Ended::PongTimeout),
+            Due::Pong if now < self.due().0 + OVERSLEPT => {
+                return Some(Ended::PongTimeout(self.allowance()));
+            }
             Due::Pong | Due::Ping => {
                 self.pinged = Some(now);
+                self.unproven.pinged();
                 self.engine.ping(&[], out);
             }
             Due::Age => {
@@ -129,11 +190,13 @@ impl<S: Transport> Session<'_, S> {
                 self.engine.close(CloseCode::Normal, reason, out);
             }
             Due::Drain => {
-                if let Stage::Draining(slot) = self.stage {
-                    self.stage = Stage::LastMessage(slot);
+                if let Stage::Draining { fed, .. } = self.stage {
+                    self.stage = Stage::LastMessage { fed };
                 }
                 self.engine.close_after_message(CloseCode::Away, STOPPING, out);
             }
+            // Nothing can come while we do not read.
+            Due::Cut if self.room() == 0 && now < self.cut(now) => self.stage.feed(now),
             Due::Cut => self.engine.close(CloseCode::Away, STOPPING, out),
         }
         self.owe(out, &[], 0, spare, now);

@@ -14,18 +14,19 @@ use crate::ws::engine::Out;
 /// The most slices given to one write; the kernel's own limit is 1,024.
 pub(super) const SLICES: usize = 64;
 
-/// Writes as much of the engine's output as the socket takes, and returns how much that was.
+/// Writes as much of the engine's output as the socket takes, and adds it to `sent`, also when the
+/// connection breaks.
 pub(super) fn poll_send_out(
     stream: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
     out: &Out,
     window: &[u8],
-) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < out.len() {
+    sent: &mut usize,
+) -> io::Result<()> {
+    while *sent < out.len() {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
-        for (place, slice) in slices.iter_mut().zip(out.unsent(window, sent)) {
+        for (place, slice) in slices.iter_mut().zip(out.unsent(window, *sent)) {
             *place = IoSlice::new(slice);
             count += 1;
         }
@@ -33,9 +34,9 @@ pub(super) fn poll_send_out(
         if written == 0 {
             break;
         }
-        sent += written;
+        *sent += written;
     }
-    Ok(sent)
+    Ok(())
 }
 
 /// Writes once, and returns how much the socket took: 0 if it takes no more for now.

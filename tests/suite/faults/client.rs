@@ -52,6 +52,23 @@ fn connected(socket: Socket, addr: &str) -> TcpStream {
     socket.into()
 }
 
+/// Reads one frame; the server's are not masked.
+pub fn read_frame(reader: &mut impl Read) -> io::Result<Sent> {
+    let mut start = [0; 2];
+    reader.read_exact(&mut start)?;
+    let mut extended = [0; 8];
+    let width = match start[1] {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    reader.read_exact(&mut extended[8 - width..])?;
+    let len = if width == 0 { start[1].into() } else { u64::from_be_bytes(extended) };
+    let mut payload = vec![0; len as usize];
+    reader.read_exact(&mut payload)?;
+    Ok(Sent { fin: start[0] & FIN != 0, opcode: start[0] & 15, payload })
+}
+
 /// A WebSocket client after its handshake.
 pub struct Client(BufReader<TcpStream>);
 
@@ -63,6 +80,13 @@ impl Client {
     /// A client with small kernel buffers in both directions.
     pub fn open_clamped(service: &Service, path: &str) -> Self {
         Self::upgrade(connected(clamped_socket(), &service.addrs[0]), path)
+    }
+
+    /// A client whose kernel takes in no more than this, which it doubles.
+    pub fn open_with_receive_buffer(service: &Service, path: &str, size: usize) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(size).expect("a size");
+        Self::upgrade(connected(socket, &service.addrs[0]), path)
     }
 
     /// A client with an address of its own.
@@ -131,21 +155,9 @@ impl Client {
         self.0.read(bytes)
     }
 
-    /// Reads one frame; the server's are not masked.
+    /// Reads one frame.
     pub fn read_frame(&mut self) -> io::Result<Sent> {
-        let mut start = [0; 2];
-        self.0.read_exact(&mut start)?;
-        let mut extended = [0; 8];
-        let width = match start[1] {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        self.0.read_exact(&mut extended[8 - width..])?;
-        let len = if width == 0 { start[1].into() } else { u64::from_be_bytes(extended) };
-        let mut payload = vec![0; len as usize];
-        self.0.read_exact(&mut payload)?;
-        Ok(Sent { fin: start[0] & FIN != 0, opcode: start[0] & 15, payload })
+        read_frame(&mut self.0)
     }
 
     /// Reads the frames of one message.

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{ScopedJoinHandle, scope};
+use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 use super::client::{Client, clamped_service, write_what_is_taken};
 use super::measure::{KIB, SetOnDrop, descriptors, wait_for};
@@ -88,6 +90,25 @@ fn two_hundred_sessions_idle_or_in_the_middle_of_a_message_all_end_with_1001_and
     }
     service.log_line("stopped: every session has ended");
     assert_eq!(service.wait().0, 0);
+}
+
+#[test]
+fn one_half_sent_message_does_not_hold_up_the_stop() {
+    let service = Service::start("shutdown.drain_spread = \"200ms\"\ntimeouts.close = \"500ms\"");
+    let mut idle: Vec<_> = (0..CLIENTS).map(|_| Client::open(&service, "/echo")).collect();
+    let mut half = Client::open(&service, "/echo");
+    half.send(TEXT, b"half ");
+    assert_eq!(half.read_frame().unwrap().payload, b"half ");
+    let begun = Instant::now();
+    service.signal(Signal::TERM);
+    for client in &mut idle {
+        assert_eq!(client.read_close().0, 1001);
+        leave(client);
+    }
+    assert_eq!(half.read_close().0, 1001);
+    assert_eq!(service.wait().0, 0);
+    // Without the cut it would take timeouts.close less than drain_timeout.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 /// Has all clients stream until they are told to leave; `stop` runs while they do.
