@@ -514,7 +514,7 @@ mod tests {
         let stream = SlowToShut { stream, delay: None };
         client.shutdown().await.expect("a duplex pair can");
         let report = run(stream, Vec::new(), echo, &timeouts, &shared, true).await;
-        assert_eq!(report.ended, Ended::Eof);
+        assert_eq!(report.ended, Ended::NeverUsed(None));
         assert_eq!(report.lasted.as_secs(), 1, "the FIN was sent");
     }
 }

@@ -86,7 +86,7 @@ fn a_snippet_is_printed_for_the_addresses_and_paths_of_this_service() {
     let file = dir.path().join("wsecho.toml");
     std::fs::write(&file, "bind = \"0.0.0.0:8000\"\n[[endpoint]]\npath = \"/ws\"\n").unwrap();
     for (proxy, address, path) in [
-        ("nginx", "server 127.0.0.1:8000;", "^(/ws)$"),
+        ("nginx", "server 127.0.0.1:8000 max_fails=0;", "^(/ws)$"),
         ("haproxy", "server wsecho 127.0.0.1:8000 check", "{ path /ws }"),
         ("apache", "ProxyPass \"/ws\" \"ws://127.0.0.1:8000/ws\"", "\"/ws\""),
     ] {

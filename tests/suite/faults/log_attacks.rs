@@ -1,8 +1,9 @@
 //! Clients that forge log lines or flood the log, and a log that nobody reads.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::scope;
 use std::time::Duration;
 
@@ -78,6 +79,14 @@ fn is_well_formed(format: &str, line: &str) -> bool {
     begins && text.is_some_and(|it| !it.starts_with('<') && !it.contains(hidden))
 }
 
+/// An address that no client had before: few lines are logged about one in a second.
+fn next_client() -> Ipv4Addr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    Ipv4Addr::from_bits(
+        Ipv4Addr::new(127, 1, 0, 1).to_bits() + NEXT.fetch_add(1, Ordering::Relaxed),
+    )
+}
+
 #[test]
 fn whatever_a_client_sends_every_line_of_the_log_is_one_the_service_wrote() {
     for format in ["text", "journal", "json"] {
@@ -111,9 +120,7 @@ fn whatever_a_client_sends_every_line_of_the_log_is_one_the_service_wrote() {
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
                 let _ = stream.read_to_end(&mut Vec::new());
             }
-            let mut stream = service.connect();
-            stream.write_all(handshake("/echo").as_bytes()).unwrap();
-            let client = Client::adopt(stream);
+            let client = Client::open_from(next_client(), &service.addrs[0], "/echo");
             let reason: String = String::from_utf8_lossy(&reason).chars().take(30).collect();
             client.send(FIN | CLOSE, &[&4000_u16.to_be_bytes(), reason.as_bytes()].concat());
             let mut client = client;
@@ -211,7 +218,7 @@ fn a_log_whose_reader_is_gone_does_not_stop_the_service() {
     let service = logging_into(stderr, "");
     drop(reader);
     for n in 0..100 {
-        let mut client = Client::open(&service, "/echo");
+        let mut client = Client::open_from(next_client(), &service.addrs[0], "/echo");
         client.echo(TEXT, format!("{n}").as_bytes());
         client.send(FIN | CLOSE, &1000_u16.to_be_bytes());
         client.read_to_end();
