@@ -21,7 +21,7 @@ CONTINUATION, TEXT, CLOSE, PING, PONG = 0, 1, 8, 9, 10
 FIN = 0x80
 
 REQUEST = (
-    b"GET /echo HTTP/1.1\r\nHost: wsecho.example\r\nUpgrade: websocket\r\n"
+    b"GET /echo HTTP/1.1\r\nHost: echo.example.com\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Version: 13\r\n\r\n"
 )
