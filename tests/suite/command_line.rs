@@ -98,7 +98,11 @@ fn a_snippet_is_printed_for_the_addresses_and_paths_of_this_service() {
     }
     let bound = ["snippet", "nginx", "--bind", "unix:/run/wsecho.sock", "--config"];
     let outcome = Outcome::of(wsecho().args(bound).arg(&file));
-    assert!(outcome.stdout.contains("\n    server unix:/run/wsecho.sock;\n"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("\n    server unix:/run/wsecho.sock max_fails=0;\n"),
+        "{}",
+        outcome.stdout
+    );
     std::fs::write(&file, "proxy.proxy_protocol = \"required\"\n").unwrap();
     let outcome = Outcome::of(wsecho().args(["snippet", "nginx", "--config"]).arg(&file));
     assert!(outcome.stdout.contains("\n        proxy_protocol on;\n"), "{}", outcome.stdout);

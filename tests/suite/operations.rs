@@ -188,7 +188,9 @@ fn every_test_named_for_a_threat_exists() {
 
 #[test]
 fn every_threat_has_a_test() {
-    let threats = (1..=32).filter(|number| *number != 26).map(|number| format!("T{number}"));
+    // 26 was dropped; 35 is about compression, which there is none of.
+    let threats = (1..=42).filter(|number| ![26, 35].contains(number));
+    let threats = threats.map(|number| format!("T{number}"));
     let rows = table("Threats and their tests");
     assert_eq!(
         rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>(),
