@@ -81,6 +81,7 @@ level = "warn"
         // As its unit does.
         Ok(()) => Command::new(env!("CARGO_BIN_EXE_wsecho"))
             .env("MALLOC_MMAP_THRESHOLD_", "131072")
+            .env("MALLOC_ARENA_MAX", "1")
             .arg("--config")
             .arg(file)
             .exec(),

@@ -32,7 +32,7 @@ pub struct Overrides {
 /// Where the configuration comes from; it can be loaded any number of times.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// `--config`. Without it, the file that [`PATH_VARIABLE`] names is read; without that, the one
+    /// `--config`. Without it, the file that `WSECHO_CONFIG` names is read; without that, the one
     /// at [`DEFAULT_PATH`], which may be missing.
     pub path: Option<PathBuf>,
     /// Settings that hold whatever the file says.
@@ -79,7 +79,7 @@ impl Source {
         self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
     }
 
-    /// The file that must exist, because somebody named it: the unit's [`PATH_VARIABLE`], which is
+    /// The file that must exist, because somebody named it: the unit's `WSECHO_CONFIG`, which is
     /// the default, does not.
     fn named(&self) -> Option<PathBuf> {
         let by_default = |path: &PathBuf| path.as_os_str().is_empty() || path == DEFAULT_PATH;

@@ -5,7 +5,7 @@
 //! Any client can send half a handshake, and through a proxy that works it arrives as if the proxy had
 //! dropped the other half. No single request can tell the two apart. But a client cannot forge which
 //! address a trusted proxy names for it, and a proxy that drops parts of handshakes lets none through.
-//! So each client counts once in [`WINDOW`], and none does while WebSockets are opened through the same
+//! So each client counts once in 15 minutes, and none does while WebSockets are opened through the same
 //! proxy.
 
 use std::collections::HashMap;

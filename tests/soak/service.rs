@@ -199,6 +199,7 @@ fn launch(dir: &TempDir, listener: &TcpListener, log: &Arc<Mutex<Log>>) -> io::R
         .env("NOTIFY_SOCKET", dir.path().join("notify"))
         // As the unit sets it.
         .env("MALLOC_MMAP_THRESHOLD_", "131072")
+        .env("MALLOC_ARENA_MAX", "1")
         .env_remove("JOURNAL_STREAM");
     inherit(&[listener], &mut command);
     let mut child = command.stderr(Stdio::piped()).spawn()?;

@@ -23,7 +23,9 @@ pub fn wsecho() -> Command {
         command.env_remove(name);
     }
     // As the unit does.
-    command.env("MALLOC_MMAP_THRESHOLD_", "131072");
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "1");
+    // Each test names its own configuration.
+    command.env_remove("WSECHO_CONFIG");
     command.stdin(Stdio::null());
     command
 }

@@ -67,6 +67,9 @@ pub enum ParseOriginError {
     /// It has no scheme, or no valid host.
     #[error("not an origin: write scheme, host and port, such as \"https://example.com:8443\"")]
     Form,
+    /// It has no scheme, and is an origin with one.
+    #[error("the scheme is missing: write \"{0}\"")]
+    Scheme(String),
     /// It has an asterisk, which would be compared literally.
     #[error(
         "origins are compared byte by byte, so an asterisk matches nothing: list each origin, or write \
@@ -100,7 +103,15 @@ impl FromStr for Origin {
         if text.contains('*') {
             return Err(ParseOriginError::Wildcard);
         }
-        let (scheme, rest) = text.split_once("://").ok_or(ParseOriginError::Form)?;
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let with_scheme = format!("https://{text}");
+            let is_host = text.contains('.') && with_scheme.parse::<Self>().is_ok();
+            return Err(if is_host {
+                ParseOriginError::Scheme(with_scheme)
+            } else {
+                ParseOriginError::Form
+            });
+        };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         let parsed = Authority::try_from(authority).map_err(|_| ParseOriginError::Form)?;
@@ -185,7 +196,7 @@ mod tests {
     #[test]
     fn what_no_browser_writes_is_an_error_that_names_the_right_form() {
         for (text, remedy) in [
-            ("example.com", "write scheme, host and port"),
+            ("example.com", "write \"https://example.com\""),
             ("Null", "write scheme, host and port"),
             ("file:///", "write scheme, host and port"),
             ("*", "list each origin"),
