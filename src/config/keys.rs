@@ -279,8 +279,9 @@ pub const KEYS: &[Key] = &[
             A client that reads nothing for this long, although output is waiting for it, is
             dropped.",
         details: r"
-            The kernel reports progress in steps: over TCP the client has to read 64 KiB in this
-            time, or 256 KiB once it has turned out to be fast.",
+            A client that may have much to read first has longer: 1 s for each 1,000 bytes sent since
+            it last answered a ping, up to 262 s. If `timeouts.write` is below 30 s, that time is
+            shorter in proportion.",
         field: field!(Seconds<1> => policy.timeouts.write),
     },
     Key {
@@ -291,8 +292,8 @@ pub const KEYS: &[Key] = &[
             A client that sends nothing for this long, give or take a tenth, is pinged. Keep it
             below the idle timeout of any proxy in front; that of nginx is 60 seconds.",
         details: r"
-            A client that opens the endpoint with `?ping=off` is never pinged; its session ends
-            after an hour.",
+            A client that opens the endpoint with `?ping=off` is never pinged, unless 100 others are
+            not; its session ends after an hour.",
         field: field!(Seconds<1> => policy.timeouts.ping_interval),
     },
     Key {
@@ -300,7 +301,8 @@ pub const KEYS: &[Key] = &[
         default: Some(r#""20s""#),
         since: "0.1.0",
         summary: "A client that sends nothing for this long after a ping is dropped.",
-        details: "",
+        details: r"
+            If it may have much to read first, it has longer, as with `timeouts.write`.",
         field: field!(Seconds<1> => policy.timeouts.pong),
     },
     Key {

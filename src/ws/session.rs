@@ -267,10 +267,8 @@ impl<'a, S: Transport> Session<'a, S> {
 
     /// Has the kernel wait longer than we do.
     fn adjust_user_timeout(&self, before: Unproven) {
-        let write = self.timeouts.write;
-        let user_timeout = self.unproven.user_timeout(write);
-        if user_timeout != before.user_timeout(write) {
-            self.stream.be_patient(user_timeout);
+        if self.unproven.steps() != before.steps() {
+            self.stream.be_patient(self.unproven.user_timeout(self.timeouts.write));
         }
     }
 

@@ -49,9 +49,15 @@ impl Unproven {
         allowance(self.bytes, write)
     }
 
+    /// How many full steps are unproven: only with them does the kernel's timeout change.
+    #[inline]
+    pub(super) fn steps(self) -> u32 {
+        self.bytes / STEP
+    }
+
     /// How long the kernel may wait for an acknowledgement: longer than we wait.
     pub(super) fn user_timeout(self, write: Duration) -> Duration {
-        write + KERNEL_WAITS + allowance(self.bytes - self.bytes % STEP, write)
+        write + KERNEL_WAITS + allowance(self.steps() * STEP, write)
     }
 }
 
