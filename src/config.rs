@@ -10,6 +10,7 @@ mod advice;
 mod field;
 mod host;
 pub mod keys;
+mod lines;
 mod read;
 mod relations;
 mod shown;
@@ -214,7 +215,7 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
 /// # Errors
 /// All findings, in the order of the file.
 pub fn read(file: &[u8], overrides: &Overrides) -> Result<Loaded, Vec<Finding>> {
-    let text = read::utf8(file).map_err(|finding| vec![finding])?;
+    let text = lines::utf8(file).map_err(|finding| vec![finding])?;
     let document = Document::new(text);
     let mut draft = examine(&document);
     let given = document.given();

@@ -2,7 +2,8 @@
 //!
 //! Owns the checks within a list. It does not know which keys there are.
 
-use super::read::{Entry, Position};
+use super::lines::Position;
+use super::read::Entry;
 use super::value::{Addr, EndpointPath, Peer};
 use super::{Boot, Config, Endpoint, Policy};
 use crate::net::addr::ListenAddr;

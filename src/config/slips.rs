@@ -9,7 +9,7 @@ use super::{examine, header};
 
 /// What to write instead of a line that is not TOML, below this header.
 pub(super) fn remedy(line: &str, above: &str) -> Option<String> {
-    if judge(line, above) == Verdict::Valid {
+    if judge(line, above) == Outcome::Valid {
         return Some("something above is not closed: look for a missing \"]\" or quote".to_owned());
     }
     let header = line.trim().strip_prefix('[').and_then(|line| line.split_once("] "));
@@ -19,9 +19,9 @@ pub(super) fn remedy(line: &str, above: &str) -> Option<String> {
     let mut wrong = None;
     for candidate in candidates(line) {
         match judge(&candidate, above) {
-            Verdict::Valid => return Some(format!("write: {candidate}")),
-            Verdict::Wrong(message) => wrong = wrong.or(Some(message)),
-            Verdict::Broken => {}
+            Outcome::Valid => return Some(format!("write: {candidate}")),
+            Outcome::Wrong(message) => wrong = wrong.or(Some(message)),
+            Outcome::Broken => {}
         }
     }
     // At least its value is known: what is wrong with that comes next anyway.
@@ -30,27 +30,27 @@ pub(super) fn remedy(line: &str, above: &str) -> Option<String> {
 
 /// What a line is by itself.
 #[derive(PartialEq, Eq)]
-enum Verdict {
+enum Outcome {
     Valid,
     /// TOML, but this is wrong with it.
     Wrong(String),
     Broken,
 }
 
-fn judge(line: &str, above: &str) -> Verdict {
+fn judge(line: &str, above: &str) -> Outcome {
     let is_header = line.starts_with('[');
     let text = if is_header { line.to_owned() } else { format!("{above}\n{line}") };
     let document = Document::new(&text);
     examine(&document);
     if document.is_broken() {
-        return Verdict::Broken;
+        return Outcome::Broken;
     }
     let at = if is_header { 1 } else { 2 };
     // Of a header it is enough that there is such a section.
     let found = document.into_findings(|_, _| None).into_iter().find(|finding| finding.line == at);
     match found {
-        Some(finding) if !is_header => Verdict::Wrong(finding.message),
-        _ => Verdict::Valid,
+        Some(finding) if !is_header => Outcome::Wrong(finding.message),
+        _ => Outcome::Valid,
     }
 }
 

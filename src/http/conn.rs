@@ -21,7 +21,7 @@ use super::router::{Answer, Router};
 use super::service::Service;
 use super::upgrade::{self, Caller, Opening};
 use crate::net::addr::PeerAddr;
-use crate::net::listen::Transport;
+use crate::net::stream::Transport;
 use crate::ops::metrics::Label;
 use crate::proxy::protocol::Expect;
 use crate::ws::handshake::Rejection;
@@ -150,12 +150,7 @@ pub fn serve<S: Transport>(
                             within(timer, &admission, end, writing).await
                         };
                         if matches!(written, Ok(Ok(()))) {
-                            // A task of its own, so that it carries none of this connection's state for
-                            // the hours that it may last; only the permit moves on.
-                            let (service, permit) = (Arc::clone(service), admission.into_permit());
-                            let session =
-                                upgrade::run(opening, Arc::clone(&service), stream, rest, permit);
-                            service.drain().spawn(session);
+                            start(opening, service, stream, rest, admission);
                         } else {
                             unanswered(service, peer, Unanswered::Broken);
                         }
@@ -184,6 +179,19 @@ pub fn serve<S: Transport>(
         let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
         close(&mut stream, &answer, timer, &admission, due).await;
     }
+}
+
+/// Starts the session behind a 101, in a task of its own: it carries none of the connection's state for
+/// the hours that it may last, only the permit.
+fn start<S: Transport>(
+    opening: Opening,
+    service: &Arc<Service>,
+    stream: S,
+    first: Vec<u8>,
+    admission: Admission,
+) {
+    let permit = admission.into_permit();
+    service.drain().spawn(upgrade::run(opening, Arc::clone(service), stream, first, permit));
 }
 
 /// Answers a request; with the session to open, if it opens one.

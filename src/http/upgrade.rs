@@ -21,7 +21,7 @@ use super::refusal::Refusal;
 use super::service::Service;
 use crate::config::{Endpoint, Policy};
 use crate::net::addr::PeerAddr;
-use crate::net::listen::Transport;
+use crate::net::stream::Transport;
 use crate::ops::logging::Untrusted;
 use crate::ops::metrics::Label;
 use crate::proxy::client_addr::{self, Client, ClientAddr};

@@ -15,90 +15,16 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::either::Either;
 
 use super::addr::{ListenAddr, PeerAddr};
+use super::stream::{KEEPALIVE, Stream, UNSENT};
 use crate::ops::systemd::Inherited;
 
 /// Connections that the kernel may queue for us; `net.core.somaxconn` caps it silently.
 pub const BACKLOG: i32 = 4096;
-
-/// The most that the kernel queues for a reader beyond what is in flight, in bytes; without this
-/// limit it is 4 MiB (tcp(7), TCP_NOTSENT_LOWAT). We see progress in steps of half of it, so it
-/// must be small for a slow reader.
-const UNSENT: u32 = 128 * 1024;
-/// The same for a reader that has proven fast: fewer and larger writes.
-const UNSENT_FAST: u32 = 512 * 1024;
-
-/// Probes for dead peers, which sessions without pings would never notice.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(10))
-    .with_retries(6);
-
-/// An accepted connection.
-pub type Stream = Either<TcpStream, UnixStream>;
-
-/// A stream that a session can run on.
-pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Prepares for a session: data unacknowledged for `user_timeout` breaks the connection, and
-    /// `keepalive` says whether the kernel probes a silent peer.
-    ///
-    /// This and what follows concerns TCP alone; other streams need nothing.
-    fn prepare(&self, user_timeout: Duration, keepalive: bool) {
-        let _ = (user_timeout, keepalive);
-    }
-
-    /// Lets data be unacknowledged for this long from now on.
-    fn be_patient(&self, user_timeout: Duration) {
-        let _ = user_timeout;
-    }
-
-    /// Has the kernel give up what it has not sent when the stream is closed, and reset the
-    /// connection: for a peer that does not read.
-    fn abandon(&self) {}
-
-    /// Lets the kernel queue more, for a peer that reads fast.
-    fn widen(&self) {}
-}
-
-impl Transport for DuplexStream {}
-
-impl Transport for Stream {
-    fn prepare(&self, user_timeout: Duration, keepalive: bool) {
-        if let Self::Left(tcp) = self {
-            self.be_patient(user_timeout);
-            if !keepalive {
-                // Errors are harmless: these options only detect dead peers sooner.
-                let _ = SockRef::from(tcp).set_keepalive(false);
-            }
-        }
-    }
-
-    fn be_patient(&self, user_timeout: Duration) {
-        if let Self::Left(tcp) = self {
-            // As above.
-            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout));
-        }
-    }
-
-    fn abandon(&self) {
-        if let Self::Left(tcp) = self {
-            // As above: then it keeps its memory until its own timeout.
-            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
-        }
-    }
-
-    fn widen(&self) {
-        if let Self::Left(tcp) = self {
-            // As above.
-            let _ = SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT_FAST);
-        }
-    }
-}
 
 /// Why listening failed. Each names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -428,6 +354,7 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn listeners_take_turns() {

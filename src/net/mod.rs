@@ -2,4 +2,7 @@
 
 pub mod addr;
 pub mod field;
+
+pub mod stream;
+
 pub mod listen;

@@ -10,7 +10,8 @@ use tokio::sync::Semaphore;
 
 use crate::http::admission::{Admission, Lane};
 use crate::net::addr::{ListenAddr, PeerAddr};
-use crate::net::listen::{Listeners, Stream};
+use crate::net::listen::Listeners;
+use crate::net::stream::Stream;
 
 /// Listening sockets, and the permits for what is accepted on them.
 pub(super) struct Entrance {

@@ -94,7 +94,7 @@ fn operations_md_lists_every_reason_of_a_refusal_and_every_end_of_a_session() {
         "src/http/conn.rs",
         "src/http/head.rs",
         "src/ws/handshake/rejection.rs",
-        "src/proxy/diagnosis.rs",
+        "src/proxy/diagnosis/verdict.rs",
     ]);
     // The diagnosis replaces it.
     assert!(reasons.remove("upgrade"), "{reasons:?}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Ended, Session};
-use crate::net::listen::Transport;
+use crate::net::stream::Transport;
 use crate::ws::engine::Phase;
 
 /// A session that ends this soon without a byte has probably failed in front of us: a client that

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::stage::Stage;
 use super::{Ended, Scratch, Session};
-use crate::net::listen::Transport;
+use crate::net::stream::Transport;
 use crate::ws::engine::Phase;
 
 /// The times of a session: `[timeouts]` in the configuration.
