@@ -122,7 +122,7 @@ pub fn serve<S: Transport>(
         if !trusted && caller.refused.is_none() {
             caller.claim(service, policy.max_connections_per_client);
             if caller.refused.is_some() {
-                admission.step_aside(&service.overflow).await;
+                Box::pin(admission.step_aside(&service.overflow)).await;
             }
         }
         let end = caller.refused.map(|_| caller.accepted + BRIEF);
@@ -140,14 +140,14 @@ pub fn serve<S: Transport>(
         let answer = match read {
             Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
                 caller.proxy = proxy;
-                // Boxed, so that a connection without a head does not carry hyper's state.
+                // Boxed, as is all that follows: a connection without a head does not carry it.
                 match Box::pin(answer(head, &router, &mut caller)).await {
                     Ok((bytes, None)) => bytes,
                     Ok((bytes, Some(opening))) => {
                         let end = Instant::now() + policy.timeouts.close;
                         let written = {
                             let writing = pin!(stream.write_all(&bytes));
-                            within(timer, &admission, end, writing).await
+                            Box::pin(within(timer, &admission, end, writing)).await
                         };
                         if matches!(written, Ok(Ok(()))) {
                             start(opening, service, stream, rest, admission);
@@ -175,9 +175,9 @@ pub fn serve<S: Transport>(
             Err(why) => return unanswered(service, peer, why),
         };
         // Who gets no WebSocket takes no room from those that may.
-        admission.step_aside(&service.overflow).await;
+        Box::pin(admission.step_aside(&service.overflow)).await;
         let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
-        close(&mut stream, &answer, timer, &admission, due).await;
+        Box::pin(close(&mut stream, &answer, timer, &admission, due)).await;
     }
 }
 

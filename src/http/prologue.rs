@@ -17,8 +17,9 @@ use crate::proxy::diagnosis::{Spoken, Verdict, spoken};
 use crate::proxy::protocol::{self, Expect, ProxyError, ProxyHeader};
 use crate::ws::session::{Budget, Charge, FREE};
 
-/// By how much the memory of a head grows: what the allocator rounds to 1 KiB. Most handshakes fit
-/// into one such step.
+/// The first memory of a head: what the allocator rounds to 512 bytes. Most handshakes fit into it.
+const FIRST: usize = 496;
+/// By how much it grows: what the allocator rounds to 1 KiB.
 const STEP: usize = 1008;
 /// How often a connection looks whether there is memory for its head.
 const RETRY: Duration = Duration::from_millis(50);
@@ -124,25 +125,28 @@ pub(super) async fn read(
     }
 }
 
-/// Bytes in pieces of equal size. One buffer that grew would leave a hole in the heap at each step,
+/// Bytes in pieces. One buffer that grew would leave a hole in the heap at each step,
 /// and thousands of them several times their bytes.
 #[derive(Default)]
 struct Held {
-    full: Vec<Vec<u8>>,
+    full: Vec<Box<[u8]>>,
     last: Vec<u8>,
 }
 
 impl Held {
     fn len(&self) -> usize {
-        self.full.len() * STEP + self.last.len()
+        self.full.iter().map(|piece| piece.len()).sum::<usize>() + self.last.len()
     }
 
     /// Makes room for another piece. A PROXY header has to lie in one.
     fn grow(&mut self, in_one: bool) {
-        if self.last.is_empty() || in_one {
+        if self.last.is_empty() {
+            self.last.reserve_exact(FIRST);
+        } else if in_one {
             self.last.reserve_exact(STEP);
         } else {
-            self.full.push(std::mem::replace(&mut self.last, Vec::with_capacity(STEP)));
+            let full = std::mem::replace(&mut self.last, Vec::with_capacity(STEP));
+            self.full.push(full.into_boxed_slice());
         }
     }
 
@@ -150,7 +154,7 @@ impl Held {
         if self.full.is_empty() {
             return self.last;
         }
-        self.full.push(self.last);
+        self.full.push(self.last.into_boxed_slice());
         self.full.concat()
     }
 }
