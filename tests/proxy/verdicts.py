@@ -152,7 +152,7 @@ ROWS = [
         "proxy_protocol_untrusted",
         400,
         sentence="this peer is not trusted to send a PROXY header",
-        settings=[REQUIRED, "proxy.trusted = []"],
+        settings=[REQUIRED, 'proxy.trusted = ["127.0.0.9"]'],
     ),
     Row(
         haproxy_twice(),

@@ -102,7 +102,7 @@ fn unfinished_heads_cost_their_bytes_are_charged_and_given_back() {
         let charged = HEADS * (HEAD - FREE);
         let used = || service.metric("wsecho_buffer_used_bytes");
         wait_for("all bytes are charged", || used() as usize >= charged);
-        let most = HEADS * (HEAD + 3 * KIB);
+        let most = HEADS * (HEAD + 13 * KIB / 4);
         let cost = memory(&service).saturating_sub(before);
         assert!(cost <= most, "{cost} bytes for {HEADS} heads");
         drop(clients);
