@@ -38,10 +38,8 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         let _ = (user_timeout, keepalive);
     }
 
-    /// Lets data be unacknowledged for this long from now on.
-    fn be_patient(&self, user_timeout: Duration) {
-        let _ = user_timeout;
-    }
+    /// Lets data be unacknowledged for as long as the kernel retries, some 15 minutes.
+    fn clear_user_timeout(&self) {}
 
     /// Has the kernel give up what it has not sent when the stream is closed, and reset the
     /// connection: for a peer that does not read.
@@ -56,18 +54,19 @@ impl Transport for DuplexStream {}
 impl Transport for Stream {
     fn prepare(&self, user_timeout: Duration, keepalive: bool) {
         if let Self::Left(tcp) = self {
-            self.be_patient(user_timeout);
+            let socket = SockRef::from(tcp);
+            // Errors are harmless: these options only detect dead peers sooner.
+            let _ = socket.set_tcp_user_timeout(Some(user_timeout));
             if !keepalive {
-                // Errors are harmless: these options only detect dead peers sooner.
-                let _ = SockRef::from(tcp).set_keepalive(false);
+                let _ = socket.set_keepalive(false);
             }
         }
     }
 
-    fn be_patient(&self, user_timeout: Duration) {
+    fn clear_user_timeout(&self) {
         if let Self::Left(tcp) = self {
             // As above.
-            let _ = SockRef::from(tcp).set_tcp_user_timeout(Some(user_timeout));
+            let _ = SockRef::from(tcp).set_tcp_user_timeout(None);
         }
     }
 

@@ -162,8 +162,8 @@ impl<'a, S: Transport> Session<'a, S> {
     ) -> Self {
         let began = Instant::now();
         let first = first.into_boxed_slice();
-        let unproven = Unproven::default();
-        stream.prepare(unproven.user_timeout(timeouts.write), pings);
+        // Our own timer has to fire first: it can tell a slow peer from a dead one.
+        stream.prepare(timeouts.write + Duration::from_secs(10), pings);
         let mut session = Self {
             stream,
             first: (!first.is_empty()).then(|| Box::new(Cursor::new(first))),
@@ -177,7 +177,7 @@ impl<'a, S: Transport> Session<'a, S> {
             began,
             heard: None,
             pinged: None,
-            unproven,
+            unproven: Unproven::default(),
             progress: began,
             holding: None,
         };
@@ -261,13 +261,8 @@ impl<'a, S: Transport> Session<'a, S> {
     fn sent(&mut self, bytes: usize) {
         let before = self.unproven;
         self.unproven.sent(bytes);
-        self.adjust_user_timeout(before);
-    }
-
-    /// Has the kernel wait longer than we do.
-    fn adjust_user_timeout(&self, before: Unproven) {
-        if self.unproven.steps() != before.steps() {
-            self.stream.be_patient(self.unproven.user_timeout(self.timeouts.write));
+        if self.unproven.is_much() && !before.is_much() {
+            self.stream.clear_user_timeout();
         }
     }
 

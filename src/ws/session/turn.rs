@@ -133,9 +133,7 @@ impl<S: Transport> Session<'_, S> {
         self.heard = Some(now);
         if let Some(pinged) = self.pinged.take() {
             self.shared.metrics.ping_round_trip.observe((now - pinged).as_secs_f64());
-            let before = self.unproven;
             self.unproven.proved();
-            self.adjust_user_timeout(before);
         }
         let before = self.engine.counts();
         let mut produced = 0;

@@ -53,7 +53,6 @@ fn the_kernel_is_told_to_look_for_dead_peers_and_to_buffer_little() {
             client.echo(BINARY, &noise(MIB));
         }
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), 512 * 1024, "this client reads fast");
-        let patience = socket.tcp_user_timeout().unwrap().unwrap();
-        assert_eq!(patience.as_secs(), 17 + 61, "7 s in 30 for each 1,000 bytes, 256 KiB at most");
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None, "it may have much to read");
     }
 }
