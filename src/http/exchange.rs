@@ -52,7 +52,6 @@ pub(super) async fn exchange<T: Send>(
     let (_, said) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (served, said) {
         (_, Some(said)) => Ok((memory.written, said)),
-        (Err(error), None) if error.is_parse_too_large() => Err(BadHead::TooLarge),
         (Err(error), None) => Err(BadHead::from(&error)),
         (Ok(()), None) => Err(BadHead::Field),
     }
@@ -60,6 +59,9 @@ pub(super) async fn exchange<T: Send>(
 
 impl From<&hyper::Error> for BadHead {
     fn from(error: &hyper::Error) -> Self {
+        if error.is_parse_too_large() {
+            return Self::TooLarge;
+        }
         // hyper tells these apart only in words.
         match error.to_string() {
             text if text.contains("URI") => Self::Target,

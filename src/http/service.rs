@@ -92,20 +92,20 @@ impl Service {
     /// few lines.
     pub(super) fn refuse(&self, client: ClientAddr, reason: &impl Label) -> bool {
         self.metrics().refuse(reason);
-        let admitted = self.limiter.admits(client.ip(), reason.label());
-        if !admitted {
-            self.metrics().suppress(reason.label());
-        }
-        admitted
+        self.logged(self.limiter.admits(client.ip(), reason.label()), reason.label())
     }
 
     /// Counts the end of a session. Returns whether it may be logged: a client causes few lines.
     pub(super) fn end(&self, client: ClientAddr, ended: &impl Label, lasted: Duration) -> bool {
         const KIND: &str = "session";
         self.metrics().end(ended, lasted);
-        let admitted = self.limiter.admits_session(client.ip(), KIND);
+        self.logged(self.limiter.admits_session(client.ip(), KIND), KIND)
+    }
+
+    /// Counts a line that is not logged.
+    fn logged(&self, admitted: bool, kind: &'static str) -> bool {
         if !admitted {
-            self.metrics().suppress(KIND);
+            self.metrics().suppress(kind);
         }
         admitted
     }

@@ -16,7 +16,7 @@ use crate::net::stream::Stream;
 /// Listening sockets, and the permits for what is accepted on them.
 pub(super) struct Entrance {
     listeners: Listeners,
-    /// None for the admin listener: all of its connections are seated.
+    /// Without a permit at the admin listener, all of whose connections are seated.
     admitted: Arc<Semaphore>,
     lane: Lane,
     /// Accepted, and without a permit yet: kept here, so that accepting can be cancelled.
