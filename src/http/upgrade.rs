@@ -128,40 +128,8 @@ pub(super) fn open<B>(
             };
             Ok((accepted, claim))
         });
-    let (accepted, claim) = checked.map_err(|rejection| {
-        let host = request.uri().authority().map(|target| target.as_str().as_bytes());
-        let host =
-            host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
-        let hidden = || {
-            client.is_forwarded()
-                && std::str::from_utf8(host)
-                    .is_ok_and(|host| is_upstream(host, |port| service.is_ours(port)))
-        };
-        let refusal = match rejection {
-            Rejection::Origin(Compared::Host) if hidden() => Refusal::host_lost(),
-            other => other.into(),
-        };
-        if service.refuse(client.addr, &refusal) {
-            let origin = headers.get(ORIGIN).filter(|_| matches!(rejection, Rejection::Origin(_)));
-            let compared = match rejection {
-                Rejection::Origin(Compared::Host) => Some(host),
-                Rejection::Origin(Compared::ForwardedHost) => {
-                    client.host.as_deref().map(str::as_bytes)
-                }
-                _ => None,
-            };
-            let shown = |text| tracing::field::display(Untrusted(text));
-            tracing::info!(
-                %peer, client = %client.addr, endpoint = route.path(),
-                origin = origin.map(|origin| shown(origin.as_bytes())),
-                host = compared.map(shown),
-                reason = refusal.label(),
-                "handshake refused: {}", refusal.message
-            );
-        }
-        service.blame(peer, &client, &refusal);
-        refusal
-    })?;
+    let (accepted, claim) =
+        checked.map_err(|rejection| refuse(rejection, route, service, request, peer, &client))?;
     service.acquit(peer, &client, headers);
     let took = caller.accepted.elapsed();
     service.metrics().handshake_duration.observe(took.as_secs_f64());
@@ -176,6 +144,48 @@ pub(super) fn open<B>(
         fault: super::faults::Fault::of(query),
     };
     Ok((switch(accepted), opening))
+}
+
+/// Words, counts and logs the refusal of a handshake on an endpoint.
+fn refuse<B>(
+    rejection: Rejection,
+    route: &Route,
+    service: &Service,
+    request: &Request<B>,
+    peer: PeerAddr,
+    client: &Client,
+) -> Refusal {
+    let headers = request.headers();
+    // RFC 9112, section 3.2.2: the authority of an absolute-form target overrules Host.
+    let target = request.uri().authority().map(|target| target.as_str().as_bytes());
+    let host = target.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
+    let hidden = || {
+        client.is_forwarded()
+            && std::str::from_utf8(host)
+                .is_ok_and(|host| is_upstream(host, |port| service.is_ours(port)))
+    };
+    let refusal = match rejection {
+        Rejection::Origin(Compared::Host) if hidden() => Refusal::host_lost(),
+        other => other.into(),
+    };
+    if service.refuse(client.addr, &refusal) {
+        let origin = headers.get(ORIGIN).filter(|_| matches!(rejection, Rejection::Origin(_)));
+        let compared = match rejection {
+            Rejection::Origin(Compared::Host) => Some(host),
+            Rejection::Origin(Compared::ForwardedHost) => client.host.as_deref().map(str::as_bytes),
+            _ => None,
+        };
+        let shown = |text| tracing::field::display(Untrusted(text));
+        tracing::info!(
+            %peer, client = %client.addr, endpoint = route.path(),
+            origin = origin.map(|origin| shown(origin.as_bytes())),
+            host = compared.map(shown),
+            reason = refusal.label(),
+            "handshake refused: {}", refusal.message
+        );
+    }
+    service.blame(peer, client, &refusal);
+    refusal
 }
 
 fn resolve(policy: &Policy, headers: &HeaderMap, caller: &Caller) -> Client {
