@@ -1,5 +1,6 @@
 //! WebSocket: RFC 6455, from the opening handshake to the closing one.
 
+pub mod deflate;
 pub mod frame;
 pub mod utf8;
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 mod config;
 mod handshake;
+mod offers;
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..Default::default() })]
@@ -13,6 +14,13 @@ proptest! {
         data in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
         handshake::any_request(&data);
+    }
+
+    #[test]
+    fn offers_are_read_however_they_are_written(
+        data in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        offers::any_offers(&data);
     }
 
     #[test]
