@@ -92,7 +92,7 @@ pub struct Policy {
 }
 
 /// A path on which WebSockets are accepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The path, compared byte by byte.
     pub path: String,
@@ -100,6 +100,8 @@ pub struct Endpoint {
     pub prefix: Box<str>,
     /// Which subprotocol to confirm.
     pub subprotocols: Subprotocols,
+    /// Whether to agree to compression.
+    pub compression: bool,
 }
 
 /// `[proxy]`: what is believed of a proxy in front.
@@ -148,6 +150,17 @@ impl Default for Boot {
             max_connections: None,
             buffer_budget: 256 << 20,
             log_format: Format::default(),
+        }
+    }
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            prefix: Box::default(),
+            subprotocols: Subprotocols::default(),
+            compression: true,
         }
     }
 }

@@ -163,6 +163,24 @@ pub const KEYS: &[Key] = &[
         field: field!(Subprotocols => endpoint.subprotocols),
     },
     Key {
+        path: "endpoint.compression",
+        default: Some("true"),
+        since: "0.1.0",
+        summary: r"
+            Whether to agree to compression (permessage-deflate, RFC 7692) if a client offers it.",
+        details: r"
+            A compressed message is sent back as the client compressed it, and inflated only to check
+            it. This shows whether compressed frames get through, but not whether the client can
+            inflate what another program compressed. `limits.max_message_size` applies to the
+            inflated message.
+
+            The answer always has `server_no_context_takeover` and `client_no_context_takeover`. An
+            offer with `server_max_window_bits` below 15 is accepted only if it has
+            `client_max_window_bits` too, and one with 8 never. If no offer is accepted, the session
+            goes on without compression.",
+        field: field!(bool => endpoint.compression),
+    },
+    Key {
         path: "limits.max_connections",
         default: Some("10000"),
         since: "0.1.0",

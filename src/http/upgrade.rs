@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::{
-    CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL,
-    UPGRADE,
+    CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use crate::proxy::client_addr::{self, Client, ClientAddr};
 use crate::proxy::diagnosis::is_upstream;
 use crate::proxy::protocol::ProxyHeader;
 use crate::ws::engine::{Counts, Echo, End};
-use crate::ws::handshake::{self, Accepted, Compared, Rejection, Rules, Trace};
+use crate::ws::handshake::{self, Accepted, Agreed, Compared, Rejection, Rules, Trace};
 use crate::ws::session::{self, Ended, Report};
 
 /// An endpoint, ready to be served under its policy.
@@ -63,6 +63,7 @@ impl Route {
             subprotocols: &self.endpoint().subprotocols,
             origins: &self.policy.origins,
             require_origin: self.policy.require_origin,
+            compression: self.endpoint().compression,
         }
     }
 }
@@ -101,6 +102,8 @@ pub struct Opening {
     via: Option<Box<PeerAddr>>,
     /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
     pings: bool,
+    /// Whether messages may be compressed.
+    compressed: bool,
     claim: Option<Box<Claim>>,
     #[cfg(feature = "faults")]
     fault: Option<super::faults::Fault>,
@@ -131,6 +134,7 @@ pub(super) fn open<B>(
     let (accepted, claim) =
         checked.map_err(|rejection| refuse(rejection, route, service, request, peer, &client))?;
     service.acquit(peer, &client, headers);
+    trace_compression(route, headers, client.addr, &accepted.agreed);
     let took = caller.accepted.elapsed();
     service.metrics().handshake_duration.observe(took.as_secs_f64());
     let query = request.uri().query().unwrap_or_default();
@@ -139,6 +143,7 @@ pub(super) fn open<B>(
         client: client.addr,
         via: (client.addr != peer.into()).then(|| Box::new(peer)),
         pings: query.split('&').all(|option| option != "ping=off"),
+        compressed: accepted.agreed.compression.is_some(),
         claim,
         #[cfg(feature = "faults")]
         fault: super::faults::Fault::of(query),
@@ -195,6 +200,23 @@ fn resolve(policy: &Policy, headers: &HeaderMap, caller: &Caller) -> Client {
     client
 }
 
+/// Shows, at `debug`, which extensions were offered and whether compression was agreed to.
+fn trace_compression(route: &Route, headers: &HeaderMap, client: ClientAddr, agreed: &Agreed) {
+    let why = match (&agreed.compression, route.endpoint().compression) {
+        (Some(_), _) => "agreed to",
+        (None, false) => "off for this endpoint",
+        (None, true) if handshake::offers(headers).next().is_none() => "not offered",
+        (None, true) => "declined: no offer can be accepted",
+    };
+    let offered = || handshake::offers(headers).collect::<Vec<_>>().join(&b", "[..]);
+    tracing::debug!(
+        %client, endpoint = route.path(),
+        offered = %Untrusted(&offered()),
+        answer = agreed.compression.as_ref().map(tracing::field::display),
+        "compression {why}"
+    );
+}
+
 /// Whether any WebSocket is opened on this connection.
 fn admitted(service: &Service, caller: &Caller) -> Result<(), Rejection> {
     if service.drain().is_draining() {
@@ -238,6 +260,10 @@ fn switch(accepted: Accepted) -> Response<Body> {
     if let Some(subprotocol) = accepted.agreed.subprotocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
+    if let Some(compression) = accepted.agreed.compression {
+        let answer = HeaderValue::try_from(compression.to_string()).expect("it is ASCII");
+        headers.insert(SEC_WEBSOCKET_EXTENSIONS, answer);
+    }
     response
 }
 
@@ -259,6 +285,9 @@ pub(super) fn run<S: Transport>(
         let Route { policy, echo, .. } = &*opening.route;
         let timeouts = &policy.timeouts;
         let counted = service.count_session();
+        if opening.compressed {
+            service.metrics().sessions_compressed.inc();
+        }
         let unfinished = Unfinished { opening: &opening, service: &service, begun: Instant::now() };
         let echo = Arc::clone(echo);
         let running = session::run(stream, first, echo, timeouts, &service.shared, opening.pings);
@@ -274,6 +303,9 @@ pub(super) fn run<S: Transport>(
 impl Opening {
     /// Counts and logs the end of the session; `counts` are lost if its future was dropped.
     fn end(&self, service: &Service, ended: &Ended, counts: Option<Counts>, lasted: Duration) {
+        if self.compressed {
+            service.metrics().sessions_compressed.dec();
+        }
         if !service.end(self.client, ended, lasted) {
             return;
         }
@@ -287,6 +319,7 @@ impl Opening {
             client = %self.client,
             via = self.via.as_ref().map(tracing::field::display),
             endpoint = self.route.path(),
+            compression = self.compressed,
             messages = counts.map(|counts| counts.messages),
             bytes_in = counts.map(|counts| counts.bytes_in),
             bytes_out = counts.map(|counts| counts.bytes_out),

@@ -41,6 +41,8 @@ pub struct Metrics {
     registry: Registry,
     /// Open WebSockets.
     pub sessions: Gauge,
+    /// Those of them that agreed to compression.
+    pub sessions_compressed: Gauge,
     /// Open connections, including those of sessions, but not those of the admin listener.
     pub connections: Gauge,
     /// What sessions echo.
@@ -69,6 +71,8 @@ pub struct Metrics {
 struct AtScrape {
     messages: Counter,
     bytes: Family<Labels, Counter>,
+    compressed_bytes: Counter,
+    inflated_bytes: Counter,
     budget_limit: Gauge,
     budget_used: Gauge,
     log_lost: Counter,
@@ -119,6 +123,8 @@ impl Metrics {
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         Self {
             sessions: own.add("sessions", "Open WebSockets"),
+            sessions_compressed: own
+                .add("sessions_compressed", "Open WebSockets that agreed to compression"),
             connections: own.add("connections", "Open connections, including WebSockets"),
             traffic: Traffic::default(),
             panics: own.add("panics", "Tasks that ended in a panic"),
@@ -158,6 +164,10 @@ impl Metrics {
             at_scrape: AtScrape {
                 messages: own.add("messages", "Messages echoed"),
                 bytes: own.add("bytes", "Message payload in bytes, by direction"),
+                compressed_bytes: own
+                    .add("compressed_bytes", "Compressed payload received, in bytes"),
+                inflated_bytes: own
+                    .add("inflated_bytes", "What compressed payload was inflated to, in bytes"),
                 budget_limit: own.add("buffer_budget_bytes", "The value of limits.buffer_budget"),
                 budget_used: own.add("buffer_used_bytes", "Memory charged to limits.buffer_budget"),
                 log_lost: own.add("log_lost", "Log lines lost because their reader was too slow"),
@@ -285,6 +295,8 @@ impl AtScrape {
         let bytes = |direction| self.bytes.get_or_create_owned(&[("direction", direction)]);
         set(&bytes("in"), traffic.sum(|share| &share.bytes_in));
         set(&bytes("out"), traffic.sum(|share| &share.bytes_out));
+        set(&self.compressed_bytes, traffic.sum(|share| &share.compressed_bytes));
+        set(&self.inflated_bytes, traffic.sum(|share| &share.inflated_bytes));
         set(&self.log_lost, now.log_lost as u64);
         gauge(&self.budget_limit, now.budget_limit as u64);
         gauge(&self.budget_used, now.budget_used as u64);
@@ -332,6 +344,8 @@ struct Share {
     messages: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    compressed_bytes: AtomicU64,
+    inflated_bytes: AtomicU64,
 }
 
 thread_local! {
@@ -345,10 +359,21 @@ thread_local! {
 impl Traffic {
     /// Adds complete messages, and bytes of payload received and sent.
     pub fn add(&self, messages: u64, bytes_in: u64, bytes_out: u64) {
-        let share = &self.0[OWN_SHARE.with(|own| own % self.0.len())];
+        let share = self.own_share();
         share.messages.fetch_add(messages, Ordering::Relaxed);
         share.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
         share.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+    }
+
+    /// Adds bytes of compressed payload received, and what they were inflated to.
+    pub fn add_inflated(&self, compressed: u64, inflated: u64) {
+        let share = self.own_share();
+        share.compressed_bytes.fetch_add(compressed, Ordering::Relaxed);
+        share.inflated_bytes.fetch_add(inflated, Ordering::Relaxed);
+    }
+
+    fn own_share(&self) -> &Share {
+        &self.0[OWN_SHARE.with(|own| own % self.0.len())]
     }
 
     fn sum(&self, of: fn(&Share) -> &AtomicU64) -> u64 {
@@ -373,6 +398,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.sessions.inc();
         metrics.traffic.add(2, 30, 400);
+        metrics.traffic.add_inflated(5, 600);
         metrics.end(&Fell, Duration::from_secs(60));
         metrics.refuse(&Fell);
         metrics.fault(&Fell);
@@ -387,6 +413,8 @@ mod tests {
             "wsecho_messages_total 2",
             "wsecho_bytes_total{direction=\"in\"} 30",
             "wsecho_bytes_total{direction=\"out\"} 400",
+            "wsecho_compressed_bytes_total 5",
+            "wsecho_inflated_bytes_total 600",
             "wsecho_sessions_ended_total{how=\"fell\"} 1",
             "wsecho_session_duration_seconds_bucket{le=\"59.0\"} 0",
             "wsecho_session_duration_seconds_bucket{le=\"61.0\"} 1",

@@ -8,8 +8,8 @@ mod rejection;
 mod trace;
 
 use hyper::header::{
-    CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
+    CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING,
 };
 use hyper::http::uri::Authority;
 use hyper::{Method, Request};
@@ -19,6 +19,7 @@ pub use self::origin::{Origin, Origins, ParseOriginError};
 pub use self::rejection::{Compared, Rejection};
 pub use self::trace::{Connection, Front, Trace, Upgrade};
 use crate::net::field::{is_token, list};
+use crate::ws::deflate::offer::Agreement;
 
 /// The only version there is (RFC 6455, section 4.2.1, item 6).
 pub const VERSION: &str = "13";
@@ -34,6 +35,8 @@ pub struct Rules<'a> {
     pub origins: &'a Origins,
     /// Whether the client must send `Origin`, which only browsers do unasked.
     pub require_origin: bool,
+    /// Whether compression is agreed to.
+    pub compression: bool,
 }
 
 /// Which of the offered subprotocols is confirmed: `subprotocols` of an endpoint.
@@ -64,6 +67,8 @@ pub struct Accepted {
 pub struct Agreed {
     /// `Sec-WebSocket-Protocol`, if one was chosen.
     pub subprotocol: Option<HeaderValue>,
+    /// Compression, if it was offered in a way that can be accepted.
+    pub compression: Option<Agreement>,
 }
 
 /// Checks a request against RFC 6455, section 4.2.1, and computes the answer of section 4.2.2.
@@ -115,10 +120,17 @@ pub fn check<B>(
         true => admit(headers, rules.origins, site, &host)?,
     }
     let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("it came out of a header");
+    let subprotocol = choose(headers, rules.subprotocols)?.map(value);
+    let compression = rules.compression.then(|| Agreement::find(offers(headers))).flatten();
     Ok(Accepted {
         accept: value(derive_accept_key(key).as_bytes()),
-        agreed: Agreed { subprotocol: choose(headers, rules.subprotocols)?.map(value) },
+        agreed: Agreed { subprotocol, compression },
     })
+}
+
+/// The lines of a request that offer extensions (RFC 6455, section 9.1).
+pub fn offers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(SEC_WEBSOCKET_EXTENSIONS).into_iter().map(HeaderValue::as_bytes)
 }
 
 /// Checks the origin of a page. Where all may connect, it does not matter how it is written.
@@ -212,8 +224,12 @@ mod tests {
         request
     }
 
-    const LENIENT: Rules<'_> =
-        Rules { subprotocols: &Subprotocols::Any, origins: &Origins::Any, require_origin: false };
+    const LENIENT: Rules<'_> = Rules {
+        subprotocols: &Subprotocols::Any,
+        origins: &Origins::Any,
+        require_origin: false,
+        compression: true,
+    };
 
     fn judge(changes: &[&str]) -> Result<Accepted, Rejection> {
         check_by(&request(changes), LENIENT, None)
@@ -407,6 +423,24 @@ mod tests {
             let chosen = check_by(&request(changes), rules, None)
                 .map(|ok| ok.agreed.subprotocol.map(|value| value.to_str().unwrap().to_owned()));
             assert_eq!(chosen, expected.map(|some| some.map(str::to_owned)), "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn compression_is_agreed_to_where_it_is_offered_and_allowed() {
+        let offered = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
+        let unknown = "Sec-WebSocket-Extensions: permessage-deflate; unknown";
+        let next_line = "+Sec-WebSocket-Extensions: permessage-deflate";
+        for (changes, compression, expected) in [
+            (&[][..], true, false),
+            (&[offered], true, true),
+            (&[offered], false, false),
+            (&[unknown], true, false),
+            (&[unknown, next_line], true, true),
+        ] {
+            let accepted = check_by(&request(changes), Rules { compression, ..LENIENT }, None);
+            let agreed = accepted.expect("offers never refuse a handshake").agreed;
+            assert_eq!(agreed.compression.is_some(), expected, "{changes:?} {compression}");
         }
     }
 

@@ -38,6 +38,7 @@ fn every_key_is_read() {
         [[endpoint]]
         path = "/b"
         subprotocols = "none"
+        compression = false
         [limits]
         max_connections = 7
         max_message_size = "64 KiB"
@@ -77,6 +78,7 @@ fn every_key_is_read() {
     let [first, second] = &policy.endpoints[..] else { panic!("{:?}", policy.endpoints) };
     assert_eq!((first.path.as_str(), &*first.prefix), ("/a", "> "));
     assert_eq!(second.subprotocols, Subprotocols::None);
+    assert!(first.compression && !second.compression);
     assert!(policy.origins != Origins::Any && policy.require_origin);
     assert_eq!(policy.max_message_size, 65_536);
     let times = policy.timeouts;

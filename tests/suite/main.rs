@@ -13,6 +13,7 @@ mod any_input;
 mod architecture;
 mod behind_proxy;
 mod command_line;
+mod compression;
 mod configuration;
 mod connection;
 mod engine;

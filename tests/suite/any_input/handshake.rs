@@ -24,7 +24,7 @@ const MARK: &str = "mArK";
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// The headers that are read, with valid values.
-const HEADERS: [(&str, &str); 16] = [
+const HEADERS: [(&str, &str); 17] = [
     ("host", "server.example.com"),
     ("upgrade", "websocket"),
     ("connection", "Upgrade"),
@@ -41,6 +41,7 @@ const HEADERS: [(&str, &str); 16] = [
     ("forwarded", "for=192.0.2.1;host=site.example"),
     ("content-length", "0"),
     ("transfer-encoding", "chunked"),
+    ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
 ];
 /// How many of them make a handshake: the first ones.
 const NEEDED: usize = 5;

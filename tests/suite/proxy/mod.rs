@@ -91,6 +91,7 @@ fn every_list_of_a_head_is_judged_in_linear_time() {
         ("Connection", ""),
         ("Sec-WebSocket-Protocol", ""),
         ("Sec-WebSocket-Extensions", ""),
+        ("Sec-WebSocket-Extensions", "permessage-deflate;"),
         ("X-Forwarded-For", ""),
         ("X-Forwarded-Host", ""),
         ("X-Real-IP", ""),
