@@ -365,7 +365,7 @@ impl Traffic {
         share.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
     }
 
-    /// Adds bytes of compressed payload received, and what they were inflated to.
+    /// Adds bytes of compressed payload, which are received ones too, and what they inflated to.
     pub fn add_inflated(&self, compressed: u64, inflated: u64) {
         let share = self.own_share();
         share.compressed_bytes.fetch_add(compressed, Ordering::Relaxed);

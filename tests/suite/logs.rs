@@ -26,7 +26,7 @@ fn a_session_is_logged_as_one_line_when_it_ends() {
     let line = session_line(&mut service, "bye");
     for field in [
         " INFO session ended: closed by the client with 4000 client=127.0.0.1:",
-        " endpoint=/socket messages=1 bytes_in=3 bytes_out=11 seconds=",
+        " endpoint=/socket compression=false messages=1 bytes_in=3 bytes_out=11 seconds=",
         " ended=peer close_reason=bye",
     ] {
         assert!(line.contains(field), "{field} in {line}");

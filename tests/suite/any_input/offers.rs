@@ -47,7 +47,7 @@ fn try_any_offers(u: &mut Unstructured<'_>) -> Result<()> {
         let line = lines.last_mut().expect("there is one");
         write(u, line, name, &parameters)?;
     }
-    let found = Agreement::find(lines.iter().map(|line| line.as_bytes()));
+    let found = Agreement::find(lines.iter().map(String::as_bytes));
     assert_eq!(found.map(|found| found.to_string()), expected, "{lines:?}");
     Ok(())
 }
