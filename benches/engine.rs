@@ -18,6 +18,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wsecho::ws::deflate::inflate::Inflaters;
 use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 
 const WINDOW: usize = 256 * 1024;
@@ -41,16 +42,21 @@ struct Shape {
 }
 
 fn run(mut shape: Shape) {
-    let settings = Echo { prefix: shape.prefix.into(), max_message_size: 16 << 20 };
-    let mut engine = Engine::new(Arc::new(settings));
-    let mut out = Out::new();
+    let settings = Echo::new(shape.prefix, 16 << 20);
+    let mut engine = Engine::new(Arc::new(settings), false);
+    let (mut out, mut inflaters) = (Out::new(), Inflaters::default());
     let mut sent = 0;
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
             for _ in 0..shape.repeat {
                 for window in shape.stream.chunks_mut(shape.read) {
-                    let taken = engine.receive(black_box(window), &mut out, Pressure::default());
+                    let taken = engine.receive(
+                        black_box(window),
+                        &mut out,
+                        &mut inflaters,
+                        Pressure::default(),
+                    );
                     assert_eq!(taken, window.len());
                     sent += black_box(&out).slices(window).map(<[u8]>::len).sum::<usize>();
                     out.clear();

@@ -43,8 +43,7 @@ impl Route {
     /// The routes of all endpoints of a policy.
     pub(super) fn all(policy: &Arc<Policy>) -> Vec<Arc<Self>> {
         let route = |(index, endpoint): (usize, &Endpoint)| {
-            let prefix = endpoint.prefix.clone();
-            let echo = Arc::new(Echo { prefix, max_message_size: policy.max_message_size });
+            let echo = Arc::new(Echo::new(&endpoint.prefix, policy.max_message_size));
             Arc::new(Self { policy: Arc::clone(policy), index, echo })
         };
         policy.endpoints.iter().enumerate().map(route).collect()
@@ -290,7 +289,9 @@ pub(super) fn run<S: Transport>(
         }
         let unfinished = Unfinished { opening: &opening, service: &service, begun: Instant::now() };
         let echo = Arc::clone(echo);
-        let running = session::run(stream, first, echo, timeouts, &service.shared, opening.pings);
+        let (shared, pings) = (&service.shared, opening.pings);
+        let running =
+            session::run(stream, first, echo, timeouts, shared, pings, opening.compressed);
         #[cfg(feature = "faults")]
         let running = super::faults::run(opening.fault, &service.shared.budget, running);
         let Report { ended, counts, lasted } = running.await;
@@ -315,6 +316,7 @@ impl Opening {
             }
             _ => None,
         };
+        let inflated = counts.filter(|counts| counts.compressed_in > 0);
         tracing::info!(
             client = %self.client,
             via = self.via.as_ref().map(tracing::field::display),
@@ -323,6 +325,8 @@ impl Opening {
             messages = counts.map(|counts| counts.messages),
             bytes_in = counts.map(|counts| counts.bytes_in),
             bytes_out = counts.map(|counts| counts.bytes_out),
+            compressed_in = inflated.map(|counts| counts.compressed_in),
+            inflated = inflated.map(|counts| counts.inflated),
             seconds = (lasted.as_secs_f64() * 1000.0).round() / 1000.0,
             ended = ended.label(),
             close_reason,

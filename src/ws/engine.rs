@@ -20,24 +20,41 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 pub use close::End;
 pub use out::Out;
 
+use crate::ws::deflate::inflate::{Inflaters, Volume};
+use crate::ws::deflate::stored;
 use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control};
 use close::{Discard, Ending};
-use reader::{Event, Incoming, Reader};
+use reader::{Event, Incoming, Reader, Terms};
 use reply::{Composer, Outgoing};
 
 /// How an endpoint echoes; shared by its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Echo {
-    /// Goes before each text message, empty ones too, and never before a binary one.
-    ///
-    /// It is part of the message's first fragment: keep it well under 64 KiB.
-    pub prefix: Box<str>,
-    /// The largest reply in bytes: the payload of all fragments of a message and, for text, the
-    /// prefix; headers do not count.
+    prefix: Box<str>,
+    /// The prefix as it goes before compressed text.
+    stored_prefix: Box<[u8]>,
+    /// The largest reply in bytes: the payload of all fragments of a message, inflated, and for
+    /// text the prefix; headers do not count.
     pub max_message_size: u64,
 }
 
 impl Echo {
+    /// Echoes with `prefix` before each text message, empty ones too, and never before a binary
+    /// one.
+    ///
+    /// It is part of the message's first fragment: keep it well under 64 KiB.
+    #[must_use]
+    pub fn new(prefix: &str, max_message_size: u64) -> Self {
+        let stored_prefix = stored(prefix.as_bytes());
+        Self { prefix: prefix.into(), stored_prefix, max_message_size }
+    }
+
+    /// What goes before a compressed message of this type.
+    #[inline]
+    fn stored_prefix_of(&self, kind: Data) -> &[u8] {
+        if kind == Data::Text { &self.stored_prefix } else { b"" }
+    }
+
     /// What goes before a message of this type.
     #[inline]
     fn prefix_of(&self, kind: Data) -> &[u8] {
@@ -47,7 +64,7 @@ impl Echo {
 
 impl Default for Echo {
     fn default() -> Self {
-        Self { prefix: "".into(), max_message_size: 1 << 20 }
+        Self::new("", 1 << 20)
     }
 }
 
@@ -58,7 +75,8 @@ pub struct Pressure {
     /// next echoed frame or by [`Engine::release_pong`].
     pub unsent: bool,
     /// The process has no memory left for held frames. Then frames over 4 KiB are not held but
-    /// echoed in smaller fragments, as they come.
+    /// echoed in smaller fragments, as they come; and a compressed message whose end has not come
+    /// is not begun, because it would keep its inflater.
     pub memory_spent: bool,
 }
 
@@ -71,6 +89,10 @@ pub struct Counts {
     pub bytes_in: u64,
     /// Bytes of payload sent in data frames, prefixes included.
     pub bytes_out: u64,
+    /// Of the bytes received, those of compressed messages.
+    pub compressed_in: u64,
+    /// What these inflated to, in bytes.
+    pub inflated: u64,
 }
 
 /// How far the WebSocket is from its end.
@@ -97,7 +119,11 @@ pub struct Engine {
 
 #[derive(Debug)]
 enum State {
-    Open(Option<Box<Unfinished>>),
+    Open {
+        unfinished: Option<Box<Unfinished>>,
+        /// Whether the client may compress its messages.
+        compression: bool,
+    },
     Closing(Box<Discard>),
     Closed,
 }
@@ -120,30 +146,49 @@ impl Unfinished {
 }
 
 impl Engine {
-    /// An engine for a connection whose handshake is done.
+    /// An engine for a connection whose handshake is done; `compression` says whether it agreed to
+    /// permessage-deflate, without context takeover on either side.
     #[must_use]
-    pub fn new(echo: Arc<Echo>) -> Self {
-        Self { echo, counts: Counts::default(), state: State::Open(None), end: None }
+    pub fn new(echo: Arc<Echo>, compression: bool) -> Self {
+        let state = State::Open { unfinished: None, compression };
+        Self { echo, counts: Counts::default(), state, end: None }
     }
 
     /// Takes the next bytes from the client and appends the reply to `out`.
     ///
     /// Returns how many bytes of `window` it took: all of them, unless `out` became so large that
-    /// it should be sent first; then clear it and call again with the rest. `out` refers to
-    /// `window`, whose payloads are unmasked in place, and must have been cleared since the last
-    /// call. [`Engine::phase`] says afterwards whether the end has begun.
-    pub fn receive(&mut self, window: &mut [u8], out: &mut Out, pressure: Pressure) -> usize {
+    /// it should be sent first; then clear it and call again with the rest. It also stops when
+    /// `inflaters` have done enough for one turn, and where it [waits for memory]; what is left of
+    /// `window` is then as it came. `out` refers to `window`, whose payloads are unmasked in place,
+    /// and must have been cleared since the last call. [`Engine::phase`] says afterwards whether
+    /// the end has begun.
+    ///
+    /// [waits for memory]: Engine::awaits_memory
+    pub fn receive(
+        &mut self,
+        window: &mut [u8],
+        out: &mut Out,
+        inflaters: &mut Inflaters,
+        pressure: Pressure,
+    ) -> usize {
         match &mut self.state {
-            State::Open(kept) => {
+            State::Open { unfinished: kept, compression: agreed } => {
                 // Between messages there is nothing to keep: then this stays on the stack.
                 let mut fresh = Unfinished::default();
                 let unfinished = kept.as_deref_mut().unwrap_or(&mut fresh);
                 let Unfinished { incoming, outgoing, close_after_message } = unfinished;
-                let Counts { messages, bytes_in, bytes_out } = &mut self.counts;
-                let mut reader = Reader::new(incoming, &self.echo, window, bytes_in);
+                let Counts { messages, bytes_in, bytes_out, .. } = &mut self.counts;
+                let Pressure { memory_spent, .. } = pressure;
+                let terms = Terms { agreed: *agreed, inflaters, memory_spent };
+                let mut reader = Reader::new(incoming, &self.echo, window, bytes_in, terms);
                 let mut composer = Composer::new(outgoing, &self.echo, out, pressure, bytes_out);
                 let stopped = turn(&mut reader, &mut composer, messages, close_after_message);
                 let taken = reader.taken();
+                if *agreed {
+                    let Volume { compressed, inflated } = inflaters.take_volume();
+                    self.counts.compressed_in += compressed;
+                    self.counts.inflated += inflated;
+                }
                 if let Err(ending) = stopped {
                     self.finish(ending, &window[taken..], out);
                 } else {
@@ -180,7 +225,7 @@ impl Engine {
     ///
     /// Call it when everything has been sent and no input is at hand.
     pub fn release_pong(&mut self, out: &mut Out) {
-        if let State::Open(kept) = &mut self.state {
+        if let State::Open { unfinished: kept, .. } = &mut self.state {
             if let Some(unfinished) = kept {
                 unfinished.outgoing.release_pong(out);
                 if unfinished.is_idle() {
@@ -192,7 +237,7 @@ impl Engine {
 
     /// Appends a ping with the first 125 bytes of `payload`; does nothing once the end has begun.
     pub fn ping(&mut self, payload: &[u8], out: &mut Out) {
-        if let State::Open(_) = self.state {
+        if let State::Open { .. } = self.state {
             let payload = &payload[..payload.len().min(MAX_CONTROL_PAYLOAD)];
             write_control(out.copied(), Control::Ping, payload);
         }
@@ -202,7 +247,7 @@ impl Engine {
     ///
     /// The first 123 bytes of `reason` are sent. Does nothing once the end has begun.
     pub fn close(&mut self, code: CloseCode, reason: &str, out: &mut Out) {
-        if let State::Open(unfinished) = &mut self.state {
+        if let State::Open { unfinished, .. } = &mut self.state {
             let awaited =
                 unfinished.take().map_or_else(Discard::default, |it| it.incoming.into_discard());
             let end = End::Server { code, reason: reason.into() };
@@ -214,7 +259,9 @@ impl Engine {
     /// message is echoed, even if the same window holds more.
     pub fn close_after_message(&mut self, code: CloseCode, reason: &str, out: &mut Out) {
         match &mut self.state {
-            State::Open(Some(unfinished)) if !unfinished.incoming.at_message_boundary() => {
+            State::Open { unfinished: Some(unfinished), .. }
+                if !unfinished.incoming.at_message_boundary() =>
+            {
                 let end = End::Server { code, reason: reason.into() };
                 unfinished.close_after_message = Some(Box::new(end));
             }
@@ -222,14 +269,26 @@ impl Engine {
         }
     }
 
-    /// The bytes of memory that unfinished frames take, by capacity.
+    /// The bytes of memory that an unfinished message takes, by capacity.
     ///
-    /// At most 64 KiB, whatever lengths the client declares; 0 when no frame is unfinished.
+    /// At most 64 KiB, whatever lengths the client declares, and for a compressed message another
+    /// 48 KiB; 0 when no message is unfinished.
     #[must_use]
     pub fn held_capacity(&self) -> usize {
+        self.unfinished().map_or(0, |it| it.incoming.held_capacity() + it.outgoing.held_capacity())
+    }
+
+    /// Whether a compressed message waits until the process has memory again: until then, no more
+    /// of the input is taken.
+    #[must_use]
+    pub fn awaits_memory(&self) -> bool {
+        self.unfinished().is_some_and(|it| it.incoming.awaits_memory())
+    }
+
+    fn unfinished(&self) -> Option<&Unfinished> {
         match &self.state {
-            State::Open(Some(unfinished)) => unfinished.outgoing.held_capacity(),
-            _ => 0,
+            State::Open { unfinished, .. } => unfinished.as_deref(),
+            _ => None,
         }
     }
 
@@ -240,15 +299,17 @@ impl Engine {
     pub fn input_for(&self, output: usize) -> usize {
         const EMPTY_TEXT: usize = 6;
         const HEADER: usize = 4;
-        let State::Open(unfinished) = &self.state else { return output };
+        let State::Open { unfinished, compression } = &self.state else { return output };
         // A frame that has begun gets no other prefix, however long it is.
         let begun = unfinished.as_ref().map_or(0, |it| it.incoming.remaining());
         let begun = usize::try_from(begun).unwrap_or(usize::MAX).min(output);
-        let answer = (HEADER + self.echo.prefix.len()).max(EMPTY_TEXT);
+        let Echo { prefix, stored_prefix, .. } = &*self.echo;
+        let prefix = if *compression { stored_prefix.len() } else { prefix.len() };
+        let answer = (HEADER + prefix).max(EMPTY_TEXT);
         (begun + (output - begun) * EMPTY_TEXT / answer).max(output.min(1))
     }
 
-    /// The largest reply it sends, in bytes: [`Echo::max_message_size`].
+    /// The largest reply it sends, in bytes, inflated.
     #[must_use]
     pub fn max_message_size(&self) -> u64 {
         self.echo.max_message_size
@@ -258,7 +319,7 @@ impl Engine {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Open(_) => Phase::Open,
+            State::Open { .. } => Phase::Open,
             State::Closing(_) => Phase::Closing,
             State::Closed => Phase::Closed,
         }

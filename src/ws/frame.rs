@@ -16,6 +16,9 @@ pub const MAX_FRAME_HEADER: usize = 14;
 pub enum Violation {
     /// A reserved bit is set although no extension was negotiated (section 5.2).
     ReservedBit,
+    /// With compression negotiated, the bit that marks a compressed message is set elsewhere than in
+    /// the first frame of a message (RFC 7692, section 6.1).
+    MisplacedBit,
     /// An opcode without a defined meaning (section 5.2).
     ReservedOpcode,
     /// A client's frame without a mask (section 5.1).
@@ -43,7 +46,7 @@ impl Violation {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::ReservedBit => "reserved_bit",
+            Self::ReservedBit | Self::MisplacedBit => "reserved_bit",
             Self::ReservedOpcode => "reserved_opcode",
             Self::Unmasked => "unmasked",
             Self::FragmentedControl => "fragmented_control",
@@ -62,6 +65,7 @@ impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::ReservedBit => "reserved bit set without a negotiated extension",
+            Self::MisplacedBit => "RSV1 set outside the first frame of a message",
             Self::ReservedOpcode => "reserved opcode",
             Self::Unmasked => "unmasked frame from the client",
             Self::FragmentedControl => "fragmented control frame",
@@ -138,13 +142,20 @@ impl FrameHeader {
 
     /// Checks that a client may send a frame with this header, and returns its mask.
     ///
+    /// With `compression` negotiated, the first frame of a message may have RSV1 set.
+    ///
     /// # Errors
     ///
     /// The first rule of sections 5.1, 5.2 and 5.5 that the header breaks.
     #[inline]
-    pub fn check(&self) -> Result<Mask, Violation> {
+    pub fn check(&self, compression: bool) -> Result<Mask, Violation> {
         if self.rsv1 || self.rsv2 || self.rsv3 {
-            return Err(Violation::ReservedBit);
+            if self.rsv2 || self.rsv3 || !compression {
+                return Err(Violation::ReservedBit);
+            }
+            if !matches!(self.opcode, OpCode::Data(Data::Text | Data::Binary)) {
+                return Err(Violation::MisplacedBit);
+            }
         }
         match self.opcode {
             OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
@@ -207,10 +218,11 @@ impl PartialHeader {
     }
 }
 
-/// Appends the header of an unmasked frame with a payload of `len` bytes to `out`.
+/// Appends the header of an unmasked frame with a payload of `len` bytes to `out`; `rsv1` is its
+/// first reserved bit.
 #[inline]
-pub fn write_header(out: &mut Vec<u8>, fin: bool, opcode: OpCode, len: usize) {
-    let first = u8::from(fin) << 7 | u8::from(opcode);
+pub fn write_header(out: &mut Vec<u8>, fin: bool, rsv1: bool, opcode: OpCode, len: usize) {
+    let first = u8::from(fin) << 7 | u8::from(rsv1) << 6 | u8::from(opcode);
     if let (Ok(len), true) = (u8::try_from(len), len < 126) {
         out.extend_from_slice(&[first, len]);
     } else if let Ok(len) = u16::try_from(len) {
@@ -224,7 +236,7 @@ pub fn write_header(out: &mut Vec<u8>, fin: bool, opcode: OpCode, len: usize) {
 
 /// Appends a complete control frame; `payload` must not exceed [`MAX_CONTROL_PAYLOAD`].
 pub fn write_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
-    write_header(out, true, OpCode::Control(kind), payload.len());
+    write_header(out, true, false, OpCode::Control(kind), payload.len());
     out.extend_from_slice(payload);
 }
 
@@ -258,7 +270,13 @@ impl Mask {
         for (byte, key) in rest.iter_mut().zip(key.to_le_bytes()) {
             *byte ^= key;
         }
-        for _ in 0..rest.len() % 4 {
+        self.skip(rest.len());
+    }
+
+    /// Goes on past this many bytes of the payload, and leaves them as they are.
+    #[inline]
+    pub fn skip(&mut self, bytes: usize) {
+        for _ in 0..bytes % 4 {
             self.0 = self.0.rotate_right(8);
         }
     }
@@ -287,7 +305,7 @@ mod tests {
         for (bytes, len, size) in table {
             let (header, used) = FrameHeader::parse(bytes).expect("a complete header");
             assert_eq!((header.len, used), (len, size), "{bytes:02x?}");
-            assert_eq!(header.check(), Ok(Mask::new(KEY)), "{bytes:02x?}");
+            assert_eq!(header.check(false), Ok(Mask::new(KEY)), "{bytes:02x?}");
             for cut in 0..size {
                 assert_eq!(FrameHeader::parse(&bytes[..cut]), None, "{bytes:02x?} cut at {cut}");
             }
@@ -313,7 +331,7 @@ mod tests {
         ];
         for (bytes, violation) in table {
             let (header, used) = FrameHeader::parse(bytes).expect("a complete header");
-            assert_eq!(header.check(), Err(violation), "{bytes:02x?}");
+            assert_eq!(header.check(false), Err(violation), "{bytes:02x?}");
             assert_eq!(used, bytes.len(), "{bytes:02x?}");
         }
     }
@@ -331,14 +349,14 @@ mod tests {
         ];
         for (len, expected) in table {
             let mut out = Vec::new();
-            write_header(&mut out, true, text, len);
+            write_header(&mut out, true, false, text, len);
             assert_eq!(out, expected);
             let (header, used) = FrameHeader::parse(&out).expect("a complete header");
             assert_eq!((header.len, used, header.opcode), (len as u64, out.len(), text));
             assert!(header.minimal && header.mask.is_none());
         }
         let mut out = Vec::new();
-        write_header(&mut out, false, OpCode::Control(Control::Pong), 0);
+        write_header(&mut out, false, false, OpCode::Control(Control::Pong), 0);
         assert_eq!(out, [0x0a, 0]);
     }
 

@@ -1,4 +1,4 @@
-//! WebSocket: RFC 6455, from the opening handshake to the closing one.
+//! WebSocket: RFC 6455 and 7692, from the opening handshake to the closing one.
 
 pub mod deflate;
 pub mod frame;

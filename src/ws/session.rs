@@ -38,6 +38,7 @@ use self::unproven::Unproven;
 use crate::net::stream::Transport;
 use crate::ops::drain::Drain;
 use crate::ops::metrics::Metrics;
+use crate::ws::deflate::inflate::Inflaters;
 use crate::ws::engine::{Counts, Echo, Engine, Out, Phase};
 
 /// The most that is read at once, in bytes: large reads are what makes large messages cheap. A
@@ -90,7 +91,8 @@ impl Shared {
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
 ///
 /// With `pings`, a silent client is pinged. Without, the server stays silent too, and the session
-/// ends after an hour; but only 100 sessions at a time are without.
+/// ends after an hour; but only 100 sessions at a time are without. With `compression`, the
+/// handshake agreed to permessage-deflate.
 pub fn run<'a, S>(
     stream: S,
     first: Vec<u8>,
@@ -98,11 +100,13 @@ pub fn run<'a, S>(
     timeouts: &'a Timeouts,
     shared: &'a Shared,
     pings: bool,
+    compression: bool,
 ) -> impl Future<Output = Report> + use<'a, S>
 where
     S: Transport,
 {
-    let mut session = Session::new(stream, first, echo, timeouts, shared, pings);
+    let engine = Engine::new(echo, compression);
+    let mut session = Session::new(stream, first, engine, timeouts, shared, pings);
     // The session is moved into the future and never again: an async fn would store it twice.
     async move {
         let mut timer = pin!(sleep_until(session.due().0));
@@ -117,6 +121,7 @@ struct Scratch {
     window: Box<[u8]>,
     out: Out,
     spare: Spare,
+    inflaters: Inflaters,
 }
 
 thread_local! {
@@ -124,13 +129,15 @@ thread_local! {
         window: vec![0; WINDOW].into_boxed_slice(),
         out: Out::new(),
         spare: Spare::default(),
+        inflaters: Inflaters::default(),
     });
 }
 
 struct Session<'a, S> {
     stream: S,
-    /// What came with the handshake and has not been read.
-    first: Option<Box<Cursor<Box<[u8]>>>>,
+    /// Input that the engine has not taken: what came with the handshake, or more compressed
+    /// messages than may be inflated in one turn.
+    unread: Option<Box<Cursor<Box<[u8]>>>>,
     timeouts: &'a Timeouts,
     shared: &'a Shared,
     engine: Engine,
@@ -155,7 +162,7 @@ impl<'a, S: Transport> Session<'a, S> {
     fn new(
         stream: S,
         first: Vec<u8>,
-        echo: Arc<Echo>,
+        engine: Engine,
         timeouts: &'a Timeouts,
         shared: &'a Shared,
         pings: bool,
@@ -166,16 +173,16 @@ impl<'a, S: Transport> Session<'a, S> {
         stream.prepare(timeouts.write + Duration::from_secs(10), pings);
         let mut session = Self {
             stream,
-            first: (!first.is_empty()).then(|| Box::new(Cursor::new(first))),
+            heard: (!first.is_empty()).then_some(began),
+            unread: (!first.is_empty()).then(|| Box::new(Cursor::new(first))),
             timeouts,
             shared,
-            engine: Engine::new(echo),
+            engine,
             backlog: Backlog::default(),
             charge: Charge::new(&shared.budget),
             stage: Stage::Open { registered: false },
             pings: Pings::new(pings, timeouts.ping_interval, &shared.unpinged),
             began,
-            heard: None,
             pinged: None,
             unproven: Unproven::default(),
             progress: began,
@@ -245,6 +252,12 @@ impl<'a, S: Transport> Session<'a, S> {
                 now.bytes_out - before.bytes_out,
             );
         }
+        if now.compressed_in != before.compressed_in {
+            self.shared.metrics.traffic.add_inflated(
+                now.compressed_in - before.compressed_in,
+                now.inflated - before.inflated,
+            );
+        }
     }
 
     /// Adds the engine's output, but for its first `sent` bytes, to the backlog.
@@ -268,8 +281,8 @@ impl<'a, S: Transport> Session<'a, S> {
 
     /// Brings charge and stage in line with what the engine and the backlog hold now.
     fn settle(&mut self, now: Instant) {
-        let first = self.first.as_ref().map_or(0, |first| first.get_ref().len());
-        let held = first + self.engine.held_capacity() + self.backlog.capacity();
+        let unread = self.unread.as_ref().map_or(0, |unread| unread.get_ref().len());
+        let held = unread + self.engine.held_capacity() + self.backlog.capacity();
         let charged = held.saturating_sub(FREE);
         self.charge.set(charged);
         self.holding = (charged > 0).then(|| self.holding.unwrap_or(now));
@@ -332,7 +345,7 @@ mod tests {
         let (mut client, stream) = duplex(1024);
         let stream = SlowToShut { stream, delay: None };
         client.shutdown().await.expect("a duplex pair can");
-        let report = run(stream, Vec::new(), echo, &timeouts, &shared, true).await;
+        let report = run(stream, Vec::new(), echo, &timeouts, &shared, true, false).await;
         assert_eq!(report.ended, Ended::NeverUsed(None));
         assert_eq!(report.lasted.as_secs(), 1, "the FIN was sent");
     }

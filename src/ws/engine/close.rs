@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
+use crate::ws::deflate::inflate::{Fault, Refused};
 use crate::ws::frame::{PartialHeader, Violation, write_control};
 
 /// The longest reason of a Close frame, in bytes.
@@ -41,6 +42,10 @@ pub enum End {
     InvalidCloseReason,
     /// The reply to a message would exceed this limit in bytes: 1009.
     TooBig(u64),
+    /// The client compressed a message so that nobody can inflate it: 1007.
+    Compression(Fault),
+    /// The compressed bytes of a message would exceed this limit: 1009.
+    TooMuchCompressed(u64),
     /// A message had 1,024 empty fragments: 1008.
     EmptyFragments,
 }
@@ -53,8 +58,10 @@ impl End {
             Self::Peer { code, .. } => *code,
             Self::Server { code, .. } => Some(*code),
             Self::Protocol(_) => Some(CloseCode::Protocol),
-            Self::InvalidText | Self::InvalidCloseReason => Some(CloseCode::Invalid),
-            Self::TooBig(_) => Some(CloseCode::Size),
+            Self::InvalidText | Self::InvalidCloseReason | Self::Compression(_) => {
+                Some(CloseCode::Invalid)
+            }
+            Self::TooBig(_) | Self::TooMuchCompressed(_) => Some(CloseCode::Size),
             Self::EmptyFragments => Some(CloseCode::Policy),
         }
     }
@@ -68,7 +75,8 @@ impl End {
             Self::Protocol(violation) => violation.label(),
             Self::InvalidText => "invalid_text",
             Self::InvalidCloseReason => "invalid_close_reason",
-            Self::TooBig(_) => "too_big",
+            Self::TooBig(_) | Self::TooMuchCompressed(_) => "too_big",
+            Self::Compression(fault) => fault.label(),
             Self::EmptyFragments => "empty_fragments",
         }
     }
@@ -85,7 +93,22 @@ impl End {
             Self::TooBig(limit) => {
                 format!("wsecho: message over {} (limits.max_message_size)", Size(*limit)).into()
             }
+            Self::Compression(fault) => format!("wsecho: {fault} (RFC 7692)").into(),
+            Self::TooMuchCompressed(limit) => format!(
+                "wsecho: over {} of compressed data in one message (limits.max_message_size)",
+                Size(*limit)
+            )
+            .into(),
             Self::EmptyFragments => "wsecho: 1024 empty fragments in one message".into(),
+        }
+    }
+
+    /// The end for a compressed message; `limit` is that of the reply.
+    pub(super) fn refusing(message: Refused, limit: u64) -> Self {
+        match message {
+            Refused::Fault(fault) => Self::Compression(fault),
+            Refused::NotText => Self::InvalidText,
+            Refused::TooBig => Self::TooBig(limit),
         }
     }
 
@@ -223,9 +246,13 @@ mod tests {
             (End::Protocol(Violation::CloseCode(65_535)), 1002),
             (End::InvalidText, 1007),
             (End::InvalidCloseReason, 1007),
+            (End::Compression(Fault::Corrupt), 1007),
+            (End::Compression(Fault::ContextKept), 1007),
+            (End::Compression(Fault::Truncated), 1007),
             (End::EmptyFragments, 1008),
             (End::TooBig(1 << 20), 1009),
             (End::TooBig(u64::MAX), 1009),
+            (End::TooMuchCompressed(u64::MAX), 1009),
             (server("wsecho: going away"), 1001),
             (server(&format!("wsecho: {}", "ö".repeat(100))), 1001),
         ];

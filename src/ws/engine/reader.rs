@@ -12,6 +12,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 
 use super::Echo;
 use super::close::{Discard, End, Ending, MAX_EMPTY_FRAGMENTS};
+use crate::ws::deflate::inflate::{INFLATER, Inflaters, Inflation, Refused};
+use crate::ws::deflate::max_compressed_size;
 use crate::ws::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, Mask, PartialHeader, Violation};
 use crate::ws::utf8::Utf8;
 
@@ -42,10 +44,19 @@ struct Frame {
 struct Message {
     /// Text or binary.
     kind: Data,
-    /// Bytes of the reply, as declared so far, the prefix included.
+    /// As declared so far: bytes of the reply, the prefix included, or compressed bytes.
     size: u64,
     empty_fragments: u16,
     text: Utf8,
+    compression: Option<Compression>,
+}
+
+/// A compressed message.
+#[derive(Debug)]
+struct Compression {
+    inflation: Inflation,
+    /// Whether it waits for memory: for an inflater that it may keep beyond this turn.
+    awaits_memory: bool,
 }
 
 /// What the reader found next in the window.
@@ -61,14 +72,16 @@ pub(super) enum Event<'a> {
 pub(super) struct Part {
     /// Text or binary: the type of the message, also in its continuation frames.
     pub(super) kind: Data,
+    /// Whether the message is compressed.
+    pub(super) compressed: bool,
     /// Whether the frame ends its message.
     pub(super) fin: bool,
     /// Bytes of the frame that are still to come.
     pub(super) remaining: u64,
     /// Bytes at the end that belong to an unfinished character of a text, 0 to 3. Some of them may
-    /// have come before this part.
+    /// have come before this part. Always 0 in a compressed message, which has none to divide.
     pub(super) unfinished: usize,
-    /// Where the payload is in the window: unmasked and, if text, valid so far.
+    /// Where the payload is in the window: unmasked and valid so far.
     pub(super) payload: Range<usize>,
 }
 
@@ -80,6 +93,17 @@ pub(super) struct Reader<'a> {
     /// How much of the window has been taken.
     taken: usize,
     bytes_in: &'a mut u64,
+    compression: Terms<'a>,
+}
+
+/// On what terms compressed messages are read.
+pub(super) struct Terms<'a> {
+    /// Whether the client may send any.
+    pub(super) agreed: bool,
+    /// What inflates them.
+    pub(super) inflaters: &'a mut Inflaters,
+    /// No inflater may be kept beyond this turn, unless it has been kept before.
+    pub(super) memory_spent: bool,
 }
 
 impl Incoming {
@@ -98,6 +122,18 @@ impl Incoming {
         data.map_or(0, |frame| frame.remaining)
     }
 
+    /// The bytes of memory it takes beyond its own.
+    pub(super) fn held_capacity(&self) -> usize {
+        let compression = self.message.as_ref().and_then(|message| message.compression.as_ref());
+        if compression.is_some_and(|it| it.inflation.has_inflater()) { INFLATER } else { 0 }
+    }
+
+    /// Whether it goes on only when there is memory again.
+    pub(super) fn awaits_memory(&self) -> bool {
+        let compression = self.message.as_ref().and_then(|message| message.compression.as_ref());
+        compression.is_some_and(|it| it.awaits_memory)
+    }
+
     /// Where among the client's frames to look for its Close once nothing more is echoed.
     pub(super) fn into_discard(self) -> Discard {
         match self.frame {
@@ -107,14 +143,46 @@ impl Incoming {
     }
 }
 
+impl Message {
+    fn new(kind: Data, compressed: bool, echo: &Echo) -> Self {
+        let prefix = echo.prefix_of(kind).len() as u64;
+        let compression = compressed.then(|| Compression {
+            inflation: Inflation::new(echo.max_message_size.saturating_sub(prefix)),
+            awaits_memory: false,
+        });
+        let size = if compressed { 0 } else { prefix };
+        Self { kind, size, empty_fragments: 0, text: Utf8::default(), compression }
+    }
+
+    /// Adds the declared length of a frame; `limit` is that of the reply.
+    #[inline]
+    fn declare(&mut self, len: u64, limit: u64) -> Result<(), End> {
+        self.size = self.size.saturating_add(len);
+        if self.compression.is_none() {
+            return if self.size > limit { Err(End::TooBig(limit)) } else { Ok(()) };
+        }
+        let limit = max_compressed_size(limit);
+        if self.size > limit { Err(End::TooMuchCompressed(limit)) } else { Ok(()) }
+    }
+
+    /// Ends a compressed message.
+    fn finish(self, inflaters: &mut Inflaters) -> Result<(), Refused> {
+        if let Some(Compression { inflation, .. }) = self.compression {
+            inflation.finish(inflaters)?;
+        }
+        if self.text.unfinished() > 0 { Err(Refused::NotText) } else { Ok(()) }
+    }
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(
         incoming: &'a mut Incoming,
         echo: &'a Echo,
         window: &'a mut [u8],
         bytes_in: &'a mut u64,
+        compression: Terms<'a>,
     ) -> Self {
-        Self { incoming, echo, window, taken: 0, bytes_in }
+        Self { incoming, echo, window, taken: 0, bytes_in, compression }
     }
 
     /// How much of the window was taken.
@@ -170,7 +238,7 @@ impl<'a> Reader<'a> {
         Some((kind, payload))
     }
 
-    /// The next thing to act on; `None` if more input is needed.
+    /// The next thing to act on; `None` if more input or memory is needed.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Event<'_>>, Ending> {
         let mut frame = match self.incoming.frame.take() {
@@ -186,7 +254,7 @@ impl<'a> Reader<'a> {
         self.taken += here;
         frame.remaining -= here as u64;
         match frame.opcode {
-            OpCode::Data(_) => self.data(frame, payload).map(|part| Some(Event::Data(part))),
+            OpCode::Data(_) => self.data(frame, payload).map(|part| part.map(Event::Data)),
             OpCode::Control(kind) => {
                 Ok(self.control(frame, payload).map(|payload| Event::Control(kind, payload)))
             }
@@ -214,24 +282,15 @@ impl<'a> Reader<'a> {
     /// Judges a header by itself, by the message it belongs to and by the limits.
     #[inline]
     fn admit(&mut self, header: &FrameHeader) -> Result<Frame, End> {
-        let mask = header.check().map_err(End::Protocol)?;
+        let mask = header.check(self.compression.agreed).map_err(End::Protocol)?;
         if let OpCode::Data(kind) = header.opcode {
             let message = match (kind, &mut self.incoming.message) {
                 (Data::Continue, Some(message)) => message,
                 (Data::Continue, None) => return Err(End::Protocol(Violation::StrayContinuation)),
                 (_, Some(_)) => return Err(End::Protocol(Violation::InterleavedMessage)),
-                (_, none) => none.insert(Message {
-                    kind,
-                    size: self.echo.prefix_of(kind).len() as u64,
-                    empty_fragments: 0,
-                    text: Utf8::default(),
-                }),
+                (_, none) => none.insert(Message::new(kind, header.rsv1, self.echo)),
             };
-            let limit = self.echo.max_message_size;
-            message.size = message.size.saturating_add(header.len);
-            if message.size > limit {
-                return Err(End::TooBig(limit));
-            }
+            message.declare(header.len, self.echo.max_message_size)?;
             if header.len == 0 && !(header.fin && kind != Data::Continue) {
                 message.empty_fragments += 1;
                 if message.empty_fragments > MAX_EMPTY_FRAGMENTS {
@@ -243,11 +302,14 @@ impl<'a> Reader<'a> {
         Ok(Frame { fin, opcode, mask, remaining: len })
     }
 
-    /// Unmasks and validates payload of a data frame.
+    /// Unmasks and validates payload of a data frame; `None` if memory is needed.
     #[inline]
-    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<Part, Ending> {
-        *self.bytes_in += payload.len() as u64;
+    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<Option<Part>, Ending> {
         let message = self.incoming.message.as_mut().expect("a data frame belongs to a message");
+        if message.compression.is_some() {
+            return self.compressed(frame, payload);
+        }
+        *self.bytes_in += payload.len() as u64;
         let invalid = |frame: &Frame| Ending {
             end: End::InvalidText,
             awaited: Some(Discard::skipping(frame.remaining)),
@@ -270,7 +332,63 @@ impl<'a> Reader<'a> {
             }
             self.incoming.message = None;
         }
-        Ok(Part { kind, fin, remaining, unfinished, payload })
+        Ok(Some(Part { kind, compressed: false, fin, remaining, unfinished, payload }))
+    }
+
+    /// Unmasks and inflates payload of a compressed message, as much of it as this turn has work
+    /// left for; `None` if memory is needed.
+    fn compressed(
+        &mut self,
+        mut frame: Frame,
+        mut payload: Range<usize>,
+    ) -> Result<Option<Part>, Ending> {
+        let Terms { inflaters, memory_spent, .. } = &mut self.compression;
+        let message = self.incoming.message.as_mut().expect("a data frame belongs to a message");
+        let Message { kind, text, compression, .. } = message;
+        let Compression { inflation, awaits_memory } = compression.as_mut().expect("it is");
+        // If the end of the message is here, an inflater need not be kept.
+        let ends = frame.fin && frame.remaining == 0;
+        *awaits_memory = *memory_spent && !ends && !inflation.has_inflater() && !payload.is_empty();
+        if *awaits_memory {
+            self.taken = payload.start;
+            frame.remaining += payload.len() as u64;
+            self.incoming.frame = Some(frame);
+            return Ok(None);
+        }
+        let unbounded = *memory_spent && ends;
+        let limit = self.echo.max_message_size;
+        let refused = |refused, frame: &Frame| Ending {
+            end: End::refusing(refused, limit),
+            awaited: Some(Discard::skipping(frame.remaining)),
+        };
+        let end = payload.end;
+        payload.end = payload.start;
+        while payload.end < end {
+            let block = &mut self.window[payload.end..end.min(payload.end + TEXT_BLOCK)];
+            let mut mask = frame.mask;
+            mask.apply(block);
+            let text = (*kind == Data::Text).then_some(&mut *text);
+            let taken = inflation.push(block, text, unbounded, inflaters);
+            let taken = taken.map_err(|it| refused(it, &frame))?;
+            payload.end += taken;
+            frame.mask.skip(taken);
+            if taken < block.len() {
+                // The rest is read again.
+                { frame.mask }.apply(&mut block[taken..]);
+                break;
+            }
+        }
+        *self.bytes_in += payload.len() as u64;
+        self.taken = payload.end;
+        frame.remaining += (end - payload.end) as u64;
+        let (kind, fin, remaining) = (*kind, frame.fin, frame.remaining);
+        if remaining > 0 {
+            self.incoming.frame = Some(frame);
+        } else if fin {
+            let message = self.incoming.message.take().expect("it was there");
+            message.finish(inflaters).map_err(|it| refused(it, &frame))?;
+        }
+        Ok(Some(Part { kind, compressed: true, fin, remaining, unfinished: 0, payload }))
     }
 
     /// Unmasks payload of a control frame; `None` until all of it has come.

@@ -50,7 +50,7 @@ pub(super) struct Outgoing {
 
 /// The payload of one frame, in the order in which it is sent; any of it may be empty.
 struct Payload<'a> {
-    /// Our own bytes: the prefix of a text message.
+    /// Our own bytes: the prefix of a text message, as a stored block if that is compressed.
     lead: &'a [u8],
     /// What came in earlier windows.
     held: Vec<u8>,
@@ -147,7 +147,7 @@ impl<'a> Composer<'a> {
         let prefix = self.echo.prefix_of(kind);
         let size = prefix.len() + payload.len();
         let copied = self.out.copied();
-        write_header(copied, true, OpCode::Data(kind), size);
+        write_header(copied, true, false, OpCode::Data(kind), size);
         copied.extend_from_slice(prefix);
         copied.extend_from_slice(payload);
         *self.bytes_out += size as u64;
@@ -172,9 +172,9 @@ impl<'a> Composer<'a> {
     fn echo_rest(&mut self, part: &Part, window: &[u8]) {
         let Range { mut start, end } = part.payload;
         loop {
-            let cut = self.cut(part.kind, start..end, window);
+            let cut = self.cut(part, start..end, window);
             let last = cut == end;
-            self.fragment(part.fin && last, part.kind, start..cut, window);
+            self.fragment(part.fin && last, part, start..cut, window);
             if last {
                 return;
             }
@@ -195,9 +195,9 @@ impl<'a> Composer<'a> {
         };
         // A character that has only begun is held, so that our own cuts do not divide it. If all
         // of this part belongs to one, some of it may be held already, and there is no place to cut.
-        let Part { kind, remaining, unfinished, payload: Range { mut start, end }, .. } = *part;
+        let Part { remaining, unfinished, payload: Range { mut start, end }, .. } = *part;
         loop {
-            let at_hand = self.before(kind) + (end - start);
+            let at_hand = self.before(part) + (end - start);
             let all = (at_hand as u64).saturating_add(remaining);
             let whole = !self.outgoing.frame_begun && all <= whole_to as u64;
             if whole || unfinished > end - start || at_hand - unfinished < part_from {
@@ -205,8 +205,8 @@ impl<'a> Composer<'a> {
                 self.outgoing.hold(&window[start..end], goal);
                 return;
             }
-            let cut = self.cut(kind, start..end - unfinished, window);
-            self.fragment(false, kind, start..cut, window);
+            let cut = self.cut(part, start..end - unfinished, window);
+            self.fragment(false, part, start..cut, window);
             self.outgoing.frame_begun = true;
             start = cut;
         }
@@ -214,21 +214,27 @@ impl<'a> Composer<'a> {
 
     /// What goes before the client's payload in the next fragment.
     #[inline]
-    fn lead(&self, kind: Data) -> &'a [u8] {
-        if self.outgoing.message_begun { b"" } else { self.echo.prefix_of(kind) }
+    fn lead(&self, message: &Part) -> &'a [u8] {
+        if self.outgoing.message_begun {
+            b""
+        } else if message.compressed {
+            self.echo.stored_prefix_of(message.kind)
+        } else {
+            self.echo.prefix_of(message.kind)
+        }
     }
 
     /// The bytes that the next fragment carries before any of the window.
     #[inline]
-    fn before(&self, kind: Data) -> usize {
-        self.lead(kind).len() + self.outgoing.held.len()
+    fn before(&self, message: &Part) -> usize {
+        self.lead(message).len() + self.outgoing.held.len()
     }
 
     /// Where in the window the next fragment ends, if all of `part` is to be sent: fragments of
     /// about equal size, so that none is too short, none over the maximum, no character divided.
     #[inline]
-    fn cut(&self, kind: Data, part: Range<usize>, window: &[u8]) -> usize {
-        let before = self.before(kind);
+    fn cut(&self, message: &Part, part: Range<usize>, window: &[u8]) -> usize {
+        let before = self.before(message);
         let size = before + part.len();
         if size <= MAX_FRAGMENT {
             return part.end;
@@ -236,7 +242,7 @@ impl<'a> Composer<'a> {
         // Each fragment leaves room for the bytes by which its end may move.
         let fragments = size.div_ceil(MAX_FRAGMENT - CHARACTER_REST);
         let mut cut = part.start + size.div_ceil(fragments).saturating_sub(before);
-        if kind == Data::Text {
+        if message.kind == Data::Text && !message.compressed {
             while cut < part.end && is_continuation(window[cut]) {
                 cut += 1;
             }
@@ -246,20 +252,21 @@ impl<'a> Composer<'a> {
 
     /// Appends one frame: what is owed from before, then the given part of the window.
     #[inline]
-    fn fragment(&mut self, fin: bool, kind: Data, part: Range<usize>, window: &[u8]) {
+    fn fragment(&mut self, fin: bool, message: &Part, part: Range<usize>, window: &[u8]) {
         let held = std::mem::take(&mut self.outgoing.held);
-        let payload = Payload { lead: self.lead(kind), held, part };
-        let kind = if self.outgoing.message_begun { Data::Continue } else { kind };
+        let payload = Payload { lead: self.lead(message), held, part };
+        let first = !self.outgoing.message_begun;
+        let kind = if first { message.kind } else { Data::Continue };
         self.release_pong();
-        self.frame(fin, kind, payload, window);
+        self.frame(fin, first && message.compressed, kind, payload, window);
         self.outgoing.message_begun = true;
     }
 
     #[inline]
-    fn frame(&mut self, fin: bool, kind: Data, payload: Payload<'_>, window: &[u8]) {
+    fn frame(&mut self, fin: bool, rsv1: bool, kind: Data, payload: Payload<'_>, window: &[u8]) {
         let Payload { lead, held, part } = payload;
         let len = lead.len() + held.len() + part.len();
-        write_header(self.out.copied(), fin, OpCode::Data(kind), len);
+        write_header(self.out.copied(), fin, rsv1, OpCode::Data(kind), len);
         self.out.copied().extend_from_slice(lead);
         if !held.is_empty() {
             self.out.held(held);

@@ -68,6 +68,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    use crate::ws::deflate::inflate::Inflaters;
     use crate::ws::engine::{Echo, Engine, Out, Pressure};
 
     #[test]
@@ -77,9 +78,9 @@ mod tests {
             b"\x01\x82\0\0\0\0ab\x89\x81\0\0\0\0?\x80\x81\0\0\0\0c\x81\x80\0\0\0\0".to_vec();
         stream.extend(b"\x82\xfe\x01\0\0\0\0\0");
         stream.resize(stream.len() + 256, b'x');
-        let echo = Echo { prefix: "> ".into(), ..Echo::default() };
-        let (mut engine, mut out) = (Engine::new(Arc::new(echo)), Out::new());
-        engine.receive(&mut stream, &mut out, Pressure::default());
+        let echo = Arc::new(Echo::new("> ", 1 << 20));
+        let (mut engine, mut out) = (Engine::new(echo, false), Out::new());
+        engine.receive(&mut stream, &mut out, &mut Inflaters::default(), Pressure::default());
         let sent = out.slices(&stream).collect::<Vec<_>>().concat();
         let all = engine.counts();
         assert_eq!((all.messages, all.bytes_out), (3, 2 + 2 + 1 + 2 + 256));

@@ -44,6 +44,8 @@ impl Default for Timeouts {
 const CLOSE_SILENCE: Duration = Duration::from_secs(2);
 /// The longest life of a session that is never pinged.
 const UNPINGED_LIFE: Duration = Duration::from_secs(60 * 60);
+/// How often a session that waits for memory looks for some.
+const RETRY: Duration = Duration::from_millis(200);
 /// A pong deadline noticed this late means that we were suspended: the client is pinged once more.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
@@ -94,6 +96,8 @@ pub(super) enum Due {
     Write,
     /// Memory has been held for long.
     Memory,
+    /// There may be memory again.
+    Retry,
     /// The client has had its time to send its Close.
     Leave,
     /// Nothing arrived after a ping.
@@ -122,6 +126,9 @@ impl<S: Transport> Session<'_, S> {
         } else if let Stage::Closing { since } = self.stage {
             let silence = self.heard.map_or(since, |heard| heard.max(since)) + CLOSE_SILENCE;
             (silence.min(since + close), Due::Leave)
+        } else if self.unread.is_some() {
+            // Nothing can be heard while we do not read.
+            (self.progress + RETRY, Due::Retry)
         } else if let Some(pinged) = self.pinged {
             (pinged + pong + self.allowance(), Due::Pong)
         } else if let Pings::After(silence) = self.pings {
@@ -176,6 +183,7 @@ impl<S: Transport> Session<'_, S> {
                 return Some(Ended::MemorySpent);
             }
             Due::Memory => self.holding = Some(now),
+            Due::Retry => self.progress = now,
             Due::Leave => self.stage = Stage::Flushing,
             Due::Pong if now < self.due().0 + OVERSLEPT => {
                 return Some(Ended::PongTimeout(self.allowance()));

@@ -3,7 +3,7 @@
 //! Owns how much a turn may do before others have theirs, and what is read while output waits. What
 //! becomes of output that the socket does not take is for the session.
 
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,6 +14,9 @@ use super::write::poll_send_out;
 use super::{Ended, FAST, READS, SMALL_WINDOW, Scratch, Session, WINDOW};
 use crate::net::stream::Transport;
 use crate::ws::engine::Pressure;
+
+/// The most that is read at once of what is unread, in bytes: about what a turn may inflate.
+const UNREAD: usize = 32 * 1024;
 
 impl<S: Transport> Session<'_, S> {
     /// One turn: sends what is owed, then reads and echoes, until the socket has no more input or
@@ -26,6 +29,7 @@ impl<S: Transport> Session<'_, S> {
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Ended> {
         let mut work = 0;
         let mut reads = 0;
+        scratch.inflaters.begin_turn();
         loop {
             // First, so that memory is freed before more is read.
             if !self.backlog.is_empty() {
@@ -58,7 +62,7 @@ impl<S: Transport> Session<'_, S> {
             if room == 0 {
                 return Poll::Pending;
             }
-            if work >= WINDOW || reads >= READS {
+            if work >= WINDOW || reads >= READS || scratch.inflaters.are_spent() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -85,28 +89,44 @@ impl<S: Transport> Session<'_, S> {
         }
     }
 
-    /// Reads what came with the handshake, and then what comes after it.
+    /// Reads what is unread, and then from the socket.
     fn poll_read(&mut self, cx: &mut Context<'_>, window: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(first) = &mut self.first {
-            let read = first.read(window)?;
-            if first.position() == first.get_ref().len() as u64 {
-                self.first = None;
-            }
-            return Poll::Ready(Ok(read));
+        if let Some(unread) = &mut self.unread {
+            let most = window.len().min(UNREAD);
+            return Poll::Ready(unread.read(&mut window[..most]));
         }
         let mut buffer = ReadBuf::new(window);
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
+    /// Keeps what the engine did not take of what was read.
+    fn keep(&mut self, rest: &[u8], now: Instant) {
+        if let Some(unread) = &mut self.unread {
+            let position = unread.position() - rest.len() as u64;
+            unread.set_position(position);
+            if position == unread.get_ref().len() as u64 {
+                self.unread = None;
+            }
+        } else if !rest.is_empty() {
+            self.unread = Some(Box::new(Cursor::new(rest.into())));
+            if self.backlog.is_empty() {
+                self.progress = now;
+            }
+        }
+    }
+
     /// How much may be read now, in bytes: what it makes us send is bounded, not only what it is.
     /// With a backlog, memory limits reading; when the process has none left, reading waits for
-    /// writing.
+    /// writing, and a session that needs some waits for others to give theirs back.
     pub(super) fn room(&self) -> usize {
         if !self.stage.reads() {
             return 0;
         }
         let spent = self.shared.budget.is_spent();
+        if spent && self.engine.awaits_memory() {
+            return 0;
+        }
         let output = match (self.backlog.is_empty(), spent) {
             (true, false) => WINDOW,
             (true, true) => SMALL_WINDOW,
@@ -130,14 +150,16 @@ impl<S: Transport> Session<'_, S> {
         read: usize,
     ) -> io::Result<usize> {
         let now = Instant::now();
-        self.heard = Some(now);
-        if let Some(pinged) = self.pinged.take() {
-            self.shared.metrics.ping_round_trip.observe((now - pinged).as_secs_f64());
-            self.unproven.proved();
+        if self.unread.is_none() {
+            self.heard = Some(now);
+            if let Some(pinged) = self.pinged.take() {
+                self.shared.metrics.ping_round_trip.observe((now - pinged).as_secs_f64());
+                self.unproven.proved();
+            }
         }
         let before = self.engine.counts();
         let mut produced = 0;
-        let Scratch { window, out, spare } = scratch;
+        let Scratch { window, out, spare, inflaters } = scratch;
         let mut taken = 0;
         while taken < read {
             let pressure = Pressure {
@@ -147,7 +169,7 @@ impl<S: Transport> Session<'_, S> {
             let rest = &mut window[taken..read];
             out.clear();
             let counted = self.engine.counts();
-            taken += self.engine.receive(rest, out, pressure);
+            taken += self.engine.receive(rest, out, inflaters, pressure);
             produced += out.len();
             let mut sent = 0;
             let written = if pressure.unsent {
@@ -161,7 +183,11 @@ impl<S: Transport> Session<'_, S> {
                 self.backlog.owe(counted, self.engine.counts(), out.slices(rest), sent);
             }
             written?;
+            if inflaters.are_spent() || self.engine.awaits_memory() {
+                break;
+            }
         }
+        self.keep(&window[taken..read], now);
         let after = self.engine.counts();
         if after.bytes_in > before.bytes_in {
             self.stage.feed(now);

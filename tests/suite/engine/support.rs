@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
+use wsecho::ws::deflate::inflate::Inflaters;
 use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 
 use super::frames;
@@ -57,6 +58,7 @@ pub struct Sent {
 pub struct Peer {
     pub engine: Engine,
     pub out: Out,
+    pub inflaters: Inflaters,
     pub pressure: Pressure,
     pub sent: Vec<u8>,
     /// The most memory the engine held between two reads, in bytes.
@@ -65,10 +67,11 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(prefix: &str, max_message_size: u64) -> Self {
-        let settings = Echo { prefix: prefix.into(), max_message_size };
+        let settings = Echo::new(prefix, max_message_size);
         Self {
-            engine: Engine::new(Arc::new(settings)),
+            engine: Engine::new(Arc::new(settings), false),
             out: Out::new(),
+            inflaters: Inflaters::default(),
             pressure: Pressure::default(),
             sent: Vec::new(),
             most_held: 0,
@@ -85,7 +88,9 @@ impl Peer {
         let mut bytes = bytes.to_vec();
         let mut rest = &mut bytes[..];
         loop {
-            let taken = self.engine.receive(rest, &mut self.out, self.pressure);
+            self.inflaters.begin_turn();
+            let Self { engine, out, inflaters, pressure, .. } = self;
+            let taken = engine.receive(rest, out, inflaters, *pressure);
             for slice in self.out.slices(rest) {
                 self.sent.extend_from_slice(slice);
             }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use wsecho::ws::deflate::inflate::Inflaters;
 use wsecho::ws::engine::{Out, Pressure};
 
 use super::streams::Case;
@@ -77,7 +78,7 @@ proptest! {
             let mut window = read;
             while !window.is_empty() {
                 let pressure = Pressure { unsent: !socket.waiting.is_empty(), ..pressure };
-                let taken = engine.receive(window, &mut out, pressure);
+                let taken = engine.receive(window, &mut out, &mut Inflaters::default(), pressure);
                 socket.send(&mut out, window);
                 window = &mut window[taken..];
             }
