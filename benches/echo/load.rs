@@ -40,7 +40,7 @@ impl Traffic {
         Self::new(Message::binary(size), in_flight)
     }
 
-    fn new(message: Message, in_flight: usize) -> Self {
+    pub fn new(message: Message, in_flight: usize) -> Self {
         let frame = message.frame();
         let frames = frame.repeat(in_flight);
         Self { message, in_flight, timed: false, frames, frame: frame.len() }

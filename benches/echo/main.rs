@@ -1,4 +1,4 @@
-//! `cargo bench --bench echo`: wsecho beside the floor and two comparable servers, in one run.
+//! `cargo bench --bench echo`: wsecho beside the floor and comparable servers, in one run.
 //!
 //! This file owns the command line, the choice of CPUs and the order of measurement. Every round
 //! takes each shape and, within it, every server in turn (the order rotates from round to round),
@@ -89,6 +89,13 @@ fn compare(options: &Options) -> io::Result<Report> {
     let mut shapes = chosen(&options.shape);
     shapes.retain(|shape| shape.is_compared() || !options.shape.is_empty());
     let mut servers = chosen(&options.server);
+    servers.retain(|server| {
+        let available = server.is_available();
+        if !available {
+            eprintln!("SKIPPED: {} is not installed: see docs/performance.md", server.name());
+        }
+        available
+    });
     let (effort, rounds) = if options.quick || !options.bench {
         (Effort::QUICK, 1)
     } else {

@@ -1,5 +1,5 @@
-//! The servers one would write otherwise: hyper with tokio-tungstenite, and hyper with
-//! fastwebsockets, each the way its documentation shows.
+//! The servers one would write otherwise: hyper with tokio-tungstenite, with fastwebsockets, and with
+//! yawc for compression, each the way its documentation shows.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use yawc::{CompressionLevel, Options};
 
 type Answer = Response<Empty<Bytes>>;
 
@@ -27,6 +28,10 @@ pub fn serve_tungstenite(listener: net::TcpListener) -> io::Result<()> {
 
 pub fn serve_fastwebsockets(listener: net::TcpListener) -> io::Result<()> {
     serve(listener, |request| Ok(answer_with_fastwebsockets(request)))
+}
+
+pub fn serve_yawc(listener: net::TcpListener) -> io::Result<()> {
+    serve(listener, |request| Ok(answer_with_yawc(request)))
 }
 
 fn serve(
@@ -90,6 +95,25 @@ fn answer_with_fastwebsockets(request: Request<Incoming>) -> Answer {
                 _ => Ok(()),
             };
             if echo.is_err() {
+                break;
+            }
+        }
+    });
+    answer
+}
+
+fn answer_with_yawc(request: Request<Incoming>) -> Answer {
+    let options = Options::default()
+        .with_compression_level(CompressionLevel::fast())
+        .with_limits(2 << 20, 4 << 20);
+    let Ok((answer, upgraded)) = yawc::WebSocket::upgrade_with_options(request, options) else {
+        return bad_request();
+    };
+    tokio::spawn(async move {
+        let Ok(mut session) = upgraded.await else { return };
+        while let Ok(frame) = session.next_frame().await {
+            let echo = matches!(frame.opcode(), yawc::OpCode::Text | yawc::OpCode::Binary);
+            if echo && session.send(frame).await.is_err() {
                 break;
             }
         }

@@ -7,14 +7,16 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
 use clap::ValueEnum;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -29,8 +31,12 @@ pub enum Server {
     Wsecho,
     #[value(name = "wsecho-2")]
     WsechoTwoWorkers,
+    /// wsecho, asked for no compression.
+    WsechoUncompressed,
     TokioTungstenite,
     Fastwebsockets,
+    Yawc,
+    NodeWs,
 }
 
 impl Server {
@@ -39,9 +45,22 @@ impl Server {
             Self::Floor => "floor",
             Self::Wsecho => "wsecho",
             Self::WsechoTwoWorkers => "wsecho, 2 workers",
+            Self::WsechoUncompressed => "wsecho, uncompressed",
             Self::TokioTungstenite => "hyper + tokio-tungstenite",
             Self::Fastwebsockets => "hyper + fastwebsockets",
+            Self::Yawc => "hyper + yawc",
+            Self::NodeWs => "Node's ws",
         }
+    }
+
+    /// Whether this machine has it: Node's `ws` comes from outside, by `NODE_PATH`.
+    pub fn is_available(self) -> bool {
+        self != Self::NodeWs
+            || Command::new("node")
+                .args(["-e", "require('ws')"])
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
     }
 
     /// Becomes this server, in the child process; returns only on failure.
@@ -52,7 +71,9 @@ impl Server {
             Self::Floor => floor::serve(&announced_listener()?),
             Self::TokioTungstenite => peers::serve_tungstenite(announced_listener()?),
             Self::Fastwebsockets => peers::serve_fastwebsockets(announced_listener()?),
-            Self::Wsecho => Err(become_wsecho(1)),
+            Self::Yawc => peers::serve_yawc(announced_listener()?),
+            Self::NodeWs => Err(become_node(announced_listener()?)),
+            Self::Wsecho | Self::WsechoUncompressed => Err(become_wsecho(1)),
             Self::WsechoTwoWorkers => Err(become_wsecho(2)),
         }
     }
@@ -87,6 +108,25 @@ level = "warn"
             .exec(),
         Err(error) => error,
     }
+}
+
+/// Node's `ws` as its documentation shows it, on the listener that it inherits.
+fn become_node(listener: TcpListener) -> io::Error {
+    let script = "
+        const { createServer } = require('http');
+        const { WebSocketServer } = require('ws');
+        const http = createServer();
+        const server = new WebSocketServer({ server: http, perMessageDeflate: true });
+        server.on('connection', (socket) => {
+            socket.on('message', (data, binary) => socket.send(data, { binary }));
+        });
+        http.listen({ fd: Number(process.argv[1]) });";
+    // Inherited: without its close-on-exec flag.
+    if let Err(error) = fcntl_setfd(&listener, FdFlags::empty()) {
+        return error.into();
+    }
+    let fd = listener.into_raw_fd().to_string();
+    Command::new("node").args(["-e", script, &fd]).exec()
 }
 
 /// A listener on a free port, after telling the parent its address the way wsecho does.
@@ -143,6 +183,7 @@ impl Folder {
 
 /// A running server, killed when dropped.
 pub struct Process {
+    server: Server,
     child: Child,
     folder: Folder,
     address: SocketAddr,
@@ -168,7 +209,7 @@ impl Process {
             .spawn()?;
         // From here on the child is killed whatever happens.
         let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let mut process = Self { child, folder, address: nowhere, notify };
+        let mut process = Self { server, child, folder, address: nowhere, notify };
         process.address = process.wait_until_ready()?;
         Ok(process)
     }
@@ -188,6 +229,10 @@ impl Process {
             }
         }
         address.ok_or_else(|| io::Error::other("the server reported no address"))
+    }
+
+    pub fn which(&self) -> Server {
+        self.server
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -51,21 +51,21 @@ fn machine(cpus: &Cpus) -> String {
     format!(
         "{model}, {cores} cores, Linux {}, load average {busy} at the start. One server process at \
          a time, on CPU {server} (two workers: {server} and {second}); the load generator on CPU \
-         {load}. Each cell is min · **median** · max over the rounds; the ratio is the floor's \
-         first figure divided by the server's, paired by round.",
+         {load}. Each cell is min · **median** · max over the rounds; a ratio is of first figures, \
+         paired by round.",
         kernel.trim(),
     )
 }
 
 fn table(f: &mut Formatter<'_>, shape: Shape, servers: &BTreeMap<Server, Rounds>) -> fmt::Result {
     let rounds = servers.values().map(BTreeMap::len).max().unwrap_or(0);
-    let floor = servers.get(&Server::Floor).filter(|_| shape.is_a_race());
+    let yardstick = shape.yardstick().and_then(|it| Some((it.name(), servers.get(&it)?)));
 
     writeln!(f, "\n### {} (rounds: {rounds})\n", shape.name())?;
     let mut head = format!("| server | {} |", shape.columns().join(" | "));
     let mut rule = "|---|".to_owned() + &"---:|".repeat(shape.columns().len());
-    if floor.is_some() {
-        head += " floor ÷ server |";
+    if let Some((name, _)) = yardstick {
+        head.extend([" ", name, " ÷ server |"]);
         rule += "---:|";
     }
     writeln!(f, "{head}\n{rule}")?;
@@ -75,8 +75,8 @@ fn table(f: &mut Formatter<'_>, shape: Shape, servers: &BTreeMap<Server, Rounds>
             let spread = Spread::of(rounds.values().map(|figures| figures[column]));
             write!(f, " {spread} |")?;
         }
-        if let Some(floor) = floor {
-            write!(f, " {} |", ratios(floor, rounds))?;
+        if let Some((_, yardstick)) = yardstick {
+            write!(f, " {} |", ratios(yardstick, rounds))?;
         }
         writeln!(f)?;
     }
@@ -85,6 +85,12 @@ fn table(f: &mut Formatter<'_>, shape: Shape, servers: &BTreeMap<Server, Rounds>
         (servers.get(&Server::Wsecho), servers.get(&Server::WsechoTwoWorkers))
     {
         writeln!(f, "\nTwo workers ÷ one worker: {}", ratios(two, one))?;
+    }
+    if let (Some(wsecho), Some(plain)) =
+        (servers.get(&Server::Wsecho), servers.get(&Server::WsechoUncompressed))
+    {
+        let sums = plain.iter().map(|(&round, plain)| (round, vec![plain[0] + plain[2]])).collect();
+        writeln!(f, "\nwsecho ÷ (uncompressed + inflating alone): {}", ratios(wsecho, &sums))?;
     }
     Ok(())
 }

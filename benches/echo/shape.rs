@@ -6,17 +6,20 @@
 )]
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use flate2::Decompress;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::capacity;
 use crate::load::{Limit, Load, Tally, Traffic};
 use crate::process::{Process, Server};
-use crate::wire;
+use crate::wire::{self, Message};
 
+const KIB: usize = 1024;
 const MIB: usize = 1024 * 1024;
 /// Threads that open and close connections concurrently.
 const HANDSHAKERS: u64 = 8;
@@ -76,10 +79,34 @@ pub enum Shape {
     Beside,
     Handshakes,
     Memory,
+    /// JSON that the client compressed, and the same to wsecho without compression.
+    #[value(name = "deflate-32")]
+    DeflateSingle,
+    #[value(name = "deflate-1k")]
+    DeflatePipelined,
+    #[value(name = "deflate-64k")]
+    DeflateLarge,
+    #[value(name = "deflate-1m")]
+    DeflateHuge,
+    DeflateMemory,
     Capacity,
 }
 
+/// A kind of traffic: connections, bytes in a message, messages in flight on each connection.
+struct Json(usize, usize, usize);
+
 impl Shape {
+    /// The traffic of a shape that is compressed.
+    fn json(self) -> Option<Json> {
+        match self {
+            Self::DeflateSingle => Some(Json(64, 32, 1)),
+            Self::DeflatePipelined => Some(Json(16, KIB, 64)),
+            Self::DeflateLarge => Some(Json(8, 64 * KIB, 1)),
+            Self::DeflateHuge => Some(Json(4, MIB, 1)),
+            _ => None,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Single => "64 connections, 1 text message of 32 B in flight on each",
@@ -90,6 +117,15 @@ impl Shape {
             Self::Beside => "Round trip of 32 B beside two streams of 1 MiB messages",
             Self::Handshakes => "Handshakes: connect, upgrade, close",
             Self::Memory => "Resident memory of an idle connection",
+            Self::DeflateSingle => {
+                "64 connections, 1 compressed JSON message of 32 B in flight on each"
+            }
+            Self::DeflatePipelined => {
+                "16 connections, 64 compressed JSON messages of 1 KiB in flight on each"
+            }
+            Self::DeflateLarge => "8 connections, compressed JSON messages of 64 KiB",
+            Self::DeflateHuge => "4 connections, compressed JSON messages of 1 MiB",
+            Self::DeflateMemory => "Resident memory of an idle connection with compression",
             Self::Capacity => "10,000 sessions, 100 of them with a message of 32 B in flight",
         }
     }
@@ -102,14 +138,26 @@ impl Shape {
             Self::Latency => &["p50, µs", "p99, µs"],
             Self::Beside => &["p50, ms", "p99, ms", "streams, MiB per second"],
             Self::Handshakes => &["server CPU, µs per handshake", "handshakes per second"],
+            Self::DeflateSingle
+            | Self::DeflatePipelined
+            | Self::DeflateLarge
+            | Self::DeflateHuge => {
+                &["server CPU, µs per message", "messages per second", "inflating alone, µs"]
+            }
             Self::Capacity => &capacity::COLUMNS,
-            Self::Memory => &["fresh, bytes", "after 64 KiB, bytes", "after 1 MiB, bytes"],
+            Self::Memory | Self::DeflateMemory => {
+                &["fresh, bytes", "after 64 KiB, bytes", "after 1 MiB, bytes"]
+            }
         }
     }
 
-    /// Whether the first column is compared with the floor's.
-    pub fn is_a_race(self) -> bool {
-        !matches!(self, Self::Memory | Self::Capacity)
+    /// Whose first column the others' is compared with. The floor knows no compression.
+    pub fn yardstick(self) -> Option<Server> {
+        match self {
+            Self::Memory | Self::DeflateMemory | Self::Capacity => None,
+            _ if self.json().is_some() => Some(Server::Wsecho),
+            _ => Some(Server::Floor),
+        }
     }
 
     /// Whether it runs when no shape is asked for.
@@ -119,31 +167,52 @@ impl Shape {
 
     /// Memory hardly varies between rounds and takes long to measure; so do many sessions.
     pub fn most_rounds(self) -> u32 {
-        if matches!(self, Self::Memory | Self::Capacity) { 3 } else { u32::MAX }
+        let few = matches!(self, Self::Memory | Self::DeflateMemory | Self::Capacity);
+        if few { 3 } else { u32::MAX }
     }
 
     /// A second worker only matters where many connections carry messages.
     pub fn is_for(self, server: Server) -> bool {
         let messages = matches!(self, Self::Single | Self::Pipelined | Self::Large | Self::Huge);
+        let compresses = matches!(server, Server::Yawc | Server::NodeWs);
         match self {
             Self::Capacity => matches!(server, Server::Wsecho | Server::WsechoTwoWorkers),
+            Self::DeflateMemory => server == Server::Wsecho || compresses,
+            _ if self.json().is_some() => {
+                matches!(server, Server::Wsecho | Server::WsechoUncompressed) || compresses
+            }
+            _ if compresses || server == Server::WsechoUncompressed => false,
             _ => server != Server::WsechoTwoWorkers || messages,
         }
     }
 
     pub fn measure(self, server: &Process, effort: &Effort) -> io::Result<Figures> {
+        if let Some(json) = self.json() {
+            return deflated(server, effort, &json);
+        }
         match self {
             Self::Single => messages(server, effort, 64, &Traffic::text(32, 1)),
             Self::Pipelined => messages(server, effort, 16, &Traffic::text(32, 64)),
-            Self::Large => messages(server, effort, 8, &Traffic::binary(64 * 1024, 1)),
+            Self::Large => messages(server, effort, 8, &Traffic::binary(64 * KIB, 1)),
             Self::Huge => messages(server, effort, 4, &Traffic::binary(MIB, 1)),
             Self::Latency => latency(server, effort),
             Self::Beside => beside(server, effort),
             Self::Handshakes => handshakes(server, effort),
-            Self::Memory => memory(server, effort),
+            Self::Memory => {
+                let binary = [64 * KIB, MIB].map(|size| Traffic::binary(size, 1));
+                memory(server, effort, wire::open, &binary)
+            }
+            Self::DeflateMemory => {
+                let json = |size| Traffic::new(Message::json(size).compressed(), 1);
+                memory(server, effort, wire::open_compressed, &[64 * KIB, MIB].map(json))
+            }
             Self::Capacity => {
                 capacity::measure(server, effort.idle, &effort.capacity).map(Figures::from)
             }
+            Self::DeflateSingle
+            | Self::DeflatePipelined
+            | Self::DeflateLarge
+            | Self::DeflateHuge => unreachable!("compressed shapes have their traffic"),
         }
     }
 }
@@ -169,12 +238,52 @@ fn messages(
     connections: usize,
     traffic: &Traffic,
 ) -> io::Result<Figures> {
-    let streams = open(server, connections)?;
+    exchange(server, effort, &open(server, connections)?, traffic)
+}
+
+fn exchange(
+    server: &Process,
+    effort: &Effort,
+    streams: &[TcpStream],
+    traffic: &Traffic,
+) -> io::Result<Figures> {
     let mut load = Load::new(streams.iter().map(|stream| (stream, traffic)))?;
     load.run(&limit(effort.warm_up, true))?;
     let before = server.cpu()?;
     let tally = load.run(&limit(effort.window, false))?;
     Ok(per_item(before, server.cpu()?, tally.time, tally.messages))
+}
+
+fn deflated(server: &Process, effort: &Effort, json: &Json) -> io::Result<Figures> {
+    let Json(connections, size, in_flight) = *json;
+    let compressed = server.which() != Server::WsechoUncompressed;
+    let open = if compressed { wire::open_compressed } else { wire::open };
+    let streams: Vec<_> =
+        (0..connections).map(|_| open(server.address())).collect::<io::Result<_>>()?;
+    let message = Message::json(size);
+    let message = if compressed { message.compressed() } else { message };
+    let traffic = Traffic::new(message, in_flight);
+    let mut figures = exchange(server, effort, &streams, &traffic)?;
+    figures.push(inflating(&Message::json(size).compressed(), effort.window / 10));
+    Ok(figures)
+}
+
+/// The CPU time it takes to inflate a message, in microseconds.
+fn inflating(message: &Message, time: Duration) -> f64 {
+    let cpu = || {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        now.tv_sec as f64 * 1e6 + now.tv_nsec as f64 / 1e3
+    };
+    let (mut inflater, mut scratch) = (Decompress::new(false), vec![0; 16 * KIB]);
+    let (begun, cpu_before, mut count) = (Instant::now(), cpu(), 0_u32);
+    while begun.elapsed() < time {
+        // So many that looking at the clock costs nothing.
+        for _ in 0..16 {
+            message.inflate(&mut inflater, &mut scratch);
+        }
+        count += 16;
+    }
+    (cpu() - cpu_before) / f64::from(count)
 }
 
 /// The CPU time per item in microseconds, and items per second.
@@ -227,28 +336,33 @@ fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {
     Ok(per_item(before, server.cpu()?, time, each * HANDSHAKERS))
 }
 
-fn memory(server: &Process, effort: &Effort) -> io::Result<Figures> {
-    let (medium, huge) = (Traffic::binary(64 * 1024, 1), Traffic::binary(MIB, 1));
+fn memory(
+    server: &Process,
+    effort: &Effort,
+    open: fn(SocketAddr) -> io::Result<TcpStream>,
+    [medium, huge]: &[Traffic; 2],
+) -> io::Result<Figures> {
     let settled = || {
         thread::sleep(SETTLE);
         server.memory("Rss:").map(|bytes| bytes as f64)
     };
     // Allocate what all connections share before the first reading.
-    let first = wire::open(server.address())?;
-    echo_once(std::slice::from_ref(&first), &huge)?;
+    let first = open(server.address())?;
+    echo_once(std::slice::from_ref(&first), huge)?;
     first.set_nonblocking(false)?;
     wire::close(first)?;
     let before = settled()?;
 
-    let streams = open(server, effort.idle)?;
+    let streams: Vec<_> =
+        (0..effort.idle).map(|_| open(server.address())).collect::<io::Result<_>>()?;
     let fresh = (settled()? - before) / effort.idle as f64;
 
-    echo_once(&streams, &medium)?;
+    echo_once(&streams, medium)?;
     let all = settled()?;
     let after_medium = (all - before) / effort.idle as f64;
 
     let some = &streams[..effort.idle / 10];
-    echo_once(some, &huge)?;
+    echo_once(some, huge)?;
     let after_huge = after_medium + (settled()? - all) / some.len() as f64;
     Ok(vec![fresh, after_medium, after_huge])
 }
