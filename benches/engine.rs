@@ -11,6 +11,9 @@
     reason = "the sizes here are small, and a benchmark needs the real clock"
 )]
 
+#[path = "../tests/suite/engine/deflate.rs"]
+#[allow(dead_code)]
+mod deflate;
 #[path = "../tests/suite/engine/frames.rs"]
 mod frames;
 
@@ -23,6 +26,7 @@ use wsecho::ws::engine::{Echo, Engine, Out, Pressure};
 
 const WINDOW: usize = 256 * 1024;
 const ROUNDS: usize = 60;
+const RSV1: u8 = 0x40;
 
 /// One frame of a client.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -43,23 +47,24 @@ struct Shape {
 
 fn run(mut shape: Shape) {
     let settings = Echo::new(shape.prefix, 16 << 20);
-    let mut engine = Engine::new(Arc::new(settings), false);
+    let compressed = shape.stream[0] & RSV1 != 0;
+    let mut engine = Engine::new(Arc::new(settings), compressed);
     let (mut out, mut inflaters) = (Out::new(), Inflaters::default());
     let mut sent = 0;
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
             for _ in 0..shape.repeat {
-                for window in shape.stream.chunks_mut(shape.read) {
-                    let taken = engine.receive(
-                        black_box(window),
-                        &mut out,
-                        &mut inflaters,
-                        Pressure::default(),
-                    );
-                    assert_eq!(taken, window.len());
-                    sent += black_box(&out).slices(window).map(<[u8]>::len).sum::<usize>();
-                    out.clear();
+                for mut window in shape.stream.chunks_mut(shape.read) {
+                    while !window.is_empty() {
+                        inflaters.begin_turn();
+                        let read = black_box(&mut *window);
+                        let taken =
+                            engine.receive(read, &mut out, &mut inflaters, Pressure::default());
+                        sent += black_box(&out).slices(window).map(<[u8]>::len).sum::<usize>();
+                        out.clear();
+                        window = &mut window[taken..];
+                    }
                 }
             }
             start.elapsed().as_secs_f64() / (shape.messages * shape.repeat) as f64
@@ -67,7 +72,7 @@ fn run(mut shape: Shape) {
         .collect();
     let messages = shape.messages * shape.repeat * ROUNDS;
     assert_eq!(engine.counts().messages as usize, messages);
-    assert!(sent > shape.payload * messages);
+    assert!(compressed || sent > shape.payload * messages);
     times.sort_by(f64::total_cmp);
     let (best, median) = (times[0], times[ROUNDS / 2]);
     let rate = |time: f64| shape.payload as f64 / time / 1e9;
@@ -105,7 +110,48 @@ fn main() {
         read: WINDOW,
         repeat: 64,
     };
+    let json: String = (0..20_000)
+        .map(|n: u32| {
+            let hash = n.wrapping_mul(2_654_435_761);
+            format!(
+                r#"{{"id":{n},"name":"user {}","score":{},"tags":["a","b"]}},"#,
+                hash >> 8,
+                hash % 1000
+            )
+        })
+        .collect();
+    // What it costs beyond this is what compression costs here.
+    let alone = |len: usize| {
+        let (payload, mut output) = (deflate::compress(&json.as_bytes()[..len]), vec![0; len + 1]);
+        let mut inflate = zlib_rs::Inflate::new(false, 15);
+        let mut best = f64::MAX;
+        let repeat = 4_000_000 / len;
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            for _ in 0..repeat {
+                inflate.reset(false);
+                let flush = zlib_rs::InflateFlush::NoFlush;
+                inflate.decompress(black_box(&payload), &mut output, flush).expect("it is valid");
+                black_box(&output);
+            }
+            best = best.min(start.elapsed().as_secs_f64() / repeat as f64);
+        }
+        println!("inflating {len} B alone, ns: best {:.1}", best * 1e9);
+    };
+    let compressed = |len: usize, count: usize, name| Shape {
+        name,
+        stream: frame(RSV1 | 1, &deflate::compress(&json.as_bytes()[..len])).repeat(count),
+        messages: count,
+        payload: len,
+        prefix: "",
+        read: WINDOW,
+        repeat: (4_000_000 / len / count).max(1),
+    };
     let shapes = [
+        compressed(32, 64, "64 x 32 B compressed"),
+        compressed(1024, 64, "64 x 1 KiB compressed"),
+        compressed(64 * 1024, 1, "64 KiB compressed"),
+        compressed(1 << 20, 1, "1 MiB compressed"),
         small(1, "", "64 x 32 B text"),
         small(1, "server: ", "64 x 32 B text, prefixed"),
         small(2, "", "64 x 32 B binary"),
@@ -119,5 +165,8 @@ fn main() {
     for shape in shapes.into_iter().filter(|it| only.as_deref().is_none_or(|only| it.name == only))
     {
         run(shape);
+    }
+    if only.is_none() {
+        [32, 1024, 64 * 1024, 1 << 20].map(alone);
     }
 }

@@ -155,8 +155,9 @@ impl Inflation {
 
     /// Inflates the next bytes of the message, and says how many of them.
     ///
-    /// These are all, or as many as this turn had work left for; `unbounded`, they are all. Nothing
-    /// is inflated beyond what the message may inflate to, but for the byte that shows it.
+    /// These are all, or as many as this turn has work left for; if it is `unbounded`, a message that
+    /// this turn begins is not left for another. Nothing is inflated beyond what the message may
+    /// inflate to, but for the byte that shows it.
     ///
     /// # Errors
     ///
@@ -168,6 +169,9 @@ impl Inflation {
         unbounded: bool,
         lent: &mut Inflaters,
     ) -> Result<usize, Refused> {
+        if self.inflater.is_none() && lent.are_spent() {
+            return Ok(0);
+        }
         lent.output.resize(OUTPUT, 0);
         let inflater = self.inflater.get_or_insert_with(|| lent.lend());
         let mut taken = 0;

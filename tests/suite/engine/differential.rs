@@ -1,7 +1,8 @@
-//! The same bytes for the engine and for tungstenite.
+//! The same bytes for the engine and for another implementation: tungstenite, or miniz_oxide.
 
 use proptest::prelude::*;
 
+use super::compressed_streams::mirror;
 use super::streams::compare;
 
 proptest! {
@@ -12,5 +13,16 @@ proptest! {
         data in proptest::collection::vec(any::<u8>(), 0..1000),
     ) {
         compare(&data);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..Default::default() })]
+
+    #[test]
+    fn a_client_inflates_what_it_compressed_or_both_sides_refuse_it(
+        data in proptest::collection::vec(any::<u8>(), 0..1000),
+    ) {
+        mirror(&data);
     }
 }

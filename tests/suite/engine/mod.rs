@@ -5,7 +5,10 @@
 
 mod chunks;
 mod close;
+mod compressed_streams;
+mod compression;
 mod defects;
+pub mod deflate;
 mod differential;
 mod fragments;
 mod frames;

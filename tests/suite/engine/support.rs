@@ -18,6 +18,7 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 pub const FIN: u8 = 0x80;
+pub const RSV1: u8 = 0x40;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -78,19 +79,26 @@ impl Peer {
         }
     }
 
+    /// As [`Peer::new`], after a handshake that agreed to compression.
+    pub fn compressing(prefix: &str, max_message_size: u64) -> Self {
+        let echo = Arc::new(Echo::new(prefix, max_message_size));
+        Self { engine: Engine::new(echo, true), ..Self::new(prefix, max_message_size) }
+    }
+
     /// An endpoint without a prefix, for messages of up to 16 MiB.
     pub fn verbatim() -> Self {
         Self::new("", 16 << 20)
     }
 
-    /// One read of the server.
+    /// One read of the server; there is memory for what cannot go on without.
     pub fn read(&mut self, bytes: &[u8]) {
         let mut bytes = bytes.to_vec();
         let mut rest = &mut bytes[..];
         loop {
             self.inflaters.begin_turn();
-            let Self { engine, out, inflaters, pressure, .. } = self;
-            let taken = engine.receive(rest, out, inflaters, *pressure);
+            let mut pressure = self.pressure;
+            pressure.memory_spent &= !self.engine.awaits_memory();
+            let taken = self.engine.receive(rest, &mut self.out, &mut self.inflaters, pressure);
             for slice in self.out.slices(rest) {
                 self.sent.extend_from_slice(slice);
             }
