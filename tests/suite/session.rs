@@ -17,6 +17,8 @@ use wsecho::ws::session::{self, Budget, Ended, Report, Shared, Timeouts};
 use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Seen, TEXT, frame, noise};
 use crate::inside::Inside;
 
+mod compression;
+
 /// State shared by all sessions of a test.
 struct Server {
     echo: Arc<Echo>,
