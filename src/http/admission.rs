@@ -5,12 +5,13 @@
 //! does not know what a seated connection does.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// How long an evicted connection may take to leave before the next one is evicted as well.
 const EVICTION: Duration = Duration::from_millis(10);
@@ -40,11 +41,12 @@ impl Admission {
         }
     }
 
-    /// Completes when the connection has to make room, which an admitted one never has to.
-    pub(super) async fn evicted(&self) {
+    /// Completes when the connection has to make room; `None` for an admitted one, which never has
+    /// to, and carries no more than this.
+    pub(super) fn evicted(&self) -> Option<Pin<Box<WaitForCancellationFuture<'_>>>> {
         match self {
-            Self::Admitted(_) => std::future::pending().await,
-            Self::Seated(seat) => seat.evicted.cancelled().await,
+            Self::Admitted(_) => None,
+            Self::Seated(seat) => Some(Box::pin(seat.evicted.cancelled())),
         }
     }
 }

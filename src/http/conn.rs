@@ -4,8 +4,10 @@
 //! does not know the paths, nor what is spoken after the handshake.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,11 +74,10 @@ impl fmt::Display for Unanswered {
 /// Serves one connection of the admin listener.
 pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admission: Admission) {
     let end = Instant::now() + BRIEF;
-    let mut timer = pin!(sleep_until(end));
     let read = {
         let budget = &service.shared.budget;
         let reading = pin!(prologue::read(&mut stream, Expect::Off, false, budget));
-        within(timer.as_mut(), &admission, end, reading).await
+        within(pin!(sleep_until(end)), &admission, reading).await
     };
     let answer = match read {
         Ok(Prologue::Request(Beginning { head, .. })) => {
@@ -93,7 +94,7 @@ pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admi
             return;
         }
     };
-    close(&mut stream, &answer, timer, &admission, Deadlines { written: end, closed: end }).await;
+    close(&mut stream, &answer, &admission, Deadlines { written: end, closed: end }).await;
 }
 
 /// Serves one connection: one request, which is answered or upgraded.
@@ -107,17 +108,17 @@ pub fn serve<S: Transport>(
     router: Arc<Router>,
     mut admission: Admission,
 ) -> impl Future<Output = ()> + Send {
+    let mut caller = Caller {
+        peer,
+        proxy: None,
+        accepted: Instant::now(),
+        refused: matches!(admission, Admission::Seated(_)).then_some(Rejection::Full),
+        claim: None,
+    };
     async move {
         let (service, policy) = (router.service(), router.policy());
         let _counted = service.count_connection();
-        let trusted = policy.proxy.trusted.contains(peer);
-        let mut caller = Caller {
-            peer,
-            proxy: None,
-            accepted: Instant::now(),
-            refused: matches!(admission, Admission::Seated(_)).then_some(Rejection::Full),
-            claim: None,
-        };
+        let trusted = policy.proxy.trusted.contains(caller.peer);
         // A trusted proxy has yet to name its client, whose quota it is.
         if !trusted && caller.refused.is_none() {
             caller.claim(service, policy.max_connections_per_client);
@@ -125,60 +126,83 @@ pub fn serve<S: Transport>(
                 Box::pin(admission.step_aside(&service.overflow)).await;
             }
         }
-        let end = caller.refused.map(|_| caller.accepted + BRIEF);
-        let mut head_due = (caller.accepted + policy.handshake_timeout, Unanswered::Timeout);
-        if let Some(end) = end.filter(|end| *end < head_due.0) {
-            head_due = (end, Unanswered::Brief);
-        }
-        let mut timer = pin!(sleep_until(head_due.0));
         let read = {
             let expect = policy.proxy.protocol;
             let reading =
                 pin!(prologue::read(&mut stream, expect, trusted, &service.shared.budget));
-            within(timer.as_mut(), &admission, head_due.0, reading).await
+            let (due, _) = head_due(&caller, policy.handshake_timeout);
+            within(pin!(sleep_until(due)), &admission, reading).await
         };
-        let answer = match read {
-            Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
-                caller.proxy = proxy;
-                // Boxed, as is all that follows: a connection without a head does not carry it.
-                match Box::pin(answer(head, &router, &mut caller)).await {
-                    Ok((bytes, None)) => bytes,
-                    Ok((bytes, Some(opening))) => {
-                        let end = Instant::now() + policy.timeouts.close;
-                        let written = {
-                            let writing = pin!(stream.write_all(&bytes));
-                            Box::pin(within(timer, &admission, end, writing)).await
-                        };
-                        if matches!(written, Ok(Ok(()))) {
-                            start(opening, service, stream, rest, admission);
-                        } else {
-                            unanswered(service, peer, Unanswered::Broken);
-                        }
-                        return;
-                    }
-                    Err(bad) => refuse(service, peer, &bad.into()),
-                }
-            }
-            Ok(Prologue::Wrong { verdict, by_proxy }) => {
-                if by_proxy {
-                    service.metrics().fault(&verdict);
-                }
-                refuse(service, peer, &verdict.into())
-            }
-            Ok(Prologue::Bad(bad)) => refuse(service, peer, &bad.into()),
-            Ok(Prologue::Silent) => {
-                tracing::debug!(%peer, "the client left without sending a request");
-                return;
-            }
-            Ok(Prologue::Incomplete) => return unanswered(service, peer, Unanswered::Incomplete),
-            Err(Unanswered::Timeout) => return unanswered(service, peer, head_due.1),
-            Err(why) => return unanswered(service, peer, why),
-        };
-        // Who gets no WebSocket takes no room from those that may.
-        Box::pin(admission.step_aside(&service.overflow)).await;
-        let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
-        Box::pin(close(&mut stream, &answer, timer, &admission, due)).await;
+        // Boxed: a connection without a head does not carry what follows it.
+        Box::pin(respond(stream, read, &router, caller, admission)).await;
     }
+}
+
+/// By when a head has to be complete, and what it means if it is not.
+fn head_due(caller: &Caller, timeout: Duration) -> (Instant, Unanswered) {
+    match end(caller) {
+        Some(end) if BRIEF < timeout => (end, Unanswered::Brief),
+        _ => (caller.accepted + timeout, Unanswered::Timeout),
+    }
+}
+
+/// When a connection over a limit ends, whatever it does.
+fn end(caller: &Caller) -> Option<Instant> {
+    caller.refused.map(|_| caller.accepted + BRIEF)
+}
+
+/// Answers or upgrades what began like this.
+async fn respond<S: Transport>(
+    mut stream: S,
+    read: Result<Prologue, Unanswered>,
+    router: &Router,
+    mut caller: Caller,
+    mut admission: Admission,
+) {
+    let (service, policy, peer) = (router.service(), router.policy(), caller.peer);
+    let end = end(&caller);
+    let answer = match read {
+        Ok(Prologue::Request(Beginning { proxy, head, rest })) => {
+            caller.proxy = proxy;
+            match answer(head, router, &mut caller).await {
+                Ok((bytes, None)) => bytes,
+                Ok((bytes, Some(opening))) => {
+                    let due = Instant::now() + policy.timeouts.close;
+                    let written = {
+                        let writing = pin!(stream.write_all(&bytes));
+                        within(pin!(sleep_until(due)), &admission, writing).await
+                    };
+                    if matches!(written, Ok(Ok(()))) {
+                        start(opening, service, stream, rest, admission);
+                    } else {
+                        unanswered(service, peer, Unanswered::Broken);
+                    }
+                    return;
+                }
+                Err(bad) => refuse(service, peer, &bad.into()),
+            }
+        }
+        Ok(Prologue::Wrong { verdict, by_proxy }) => {
+            if by_proxy {
+                service.metrics().fault(&verdict);
+            }
+            refuse(service, peer, &verdict.into())
+        }
+        Ok(Prologue::Bad(bad)) => refuse(service, peer, &bad.into()),
+        Ok(Prologue::Silent) => {
+            tracing::debug!(%peer, "the client left without sending a request");
+            return;
+        }
+        Ok(Prologue::Incomplete) => return unanswered(service, peer, Unanswered::Incomplete),
+        Err(Unanswered::Timeout) => {
+            return unanswered(service, peer, head_due(&caller, policy.handshake_timeout).1);
+        }
+        Err(why) => return unanswered(service, peer, why),
+    };
+    // Who gets no WebSocket takes no room from those that may.
+    admission.step_aside(&service.overflow).await;
+    let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
+    close(&mut stream, &answer, &admission, due).await;
 }
 
 /// Starts the session behind a 101, in a task of its own: it carries none of the connection's state for
@@ -207,23 +231,25 @@ async fn answer(
     .await
 }
 
-/// Awaits a step of a connection, unless its time is over or it has to make room.
+/// Awaits a step of a connection, unless the timer strikes or it has to make room.
 ///
-/// The step is pinned by the caller: passed by value, it would be stored here once more.
-async fn within<F: Future>(
+/// Timer and step are pinned by the caller: passed by value, they would be stored here once more.
+fn within<F: Future>(
     mut timer: Pin<&mut Sleep>,
     admission: &Admission,
-    end: Instant,
-    step: Pin<&mut F>,
-) -> Result<F::Output, Unanswered> {
-    timer.as_mut().reset(end);
-    tokio::select! {
-        biased;
-        () = admission.evicted() => Err(Unanswered::Evicted),
+    mut step: Pin<&mut F>,
+) -> impl Future<Output = Result<F::Output, Unanswered>> {
+    let mut evicted = admission.evicted();
+    poll_fn(move |cx| {
+        if evicted.as_mut().is_some_and(|evicted| evicted.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(Unanswered::Evicted));
+        }
         // Before the step: one that never waits would use up tokio's budget for the timer as well.
-        () = timer => Err(Unanswered::Timeout),
-        done = step => Ok(done),
-    }
+        if timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Unanswered::Timeout));
+        }
+        step.as_mut().poll(cx).map(Ok)
+    })
 }
 
 /// By when an answer has to be written, and its connection closed.
@@ -247,19 +273,13 @@ impl Deadlines {
 ///
 /// Closing while bytes are in flight makes the kernel send a reset, which can overtake the answer: so
 /// the client is read until it closes too, for [`LINGER`] at most, however much it sends.
-async fn close(
-    stream: &mut impl Transport,
-    answer: &[u8],
-    mut timer: Pin<&mut Sleep>,
-    admission: &Admission,
-    due: Deadlines,
-) {
+async fn close(stream: &mut impl Transport, answer: &[u8], admission: &Admission, due: Deadlines) {
     let written = {
         let writing = pin!(async {
             stream.write_all(answer).await?;
             stream.shutdown().await
         });
-        within(timer.as_mut(), admission, due.written, writing).await
+        within(pin!(sleep_until(due.written)), admission, writing).await
     };
     if !matches!(written, Ok(Ok(()))) {
         // A client that does not read its answer loses nothing.
@@ -269,7 +289,8 @@ async fn close(
     let mut discarded = vec![0; 4096];
     let discarding = pin!(async { while matches!(stream.read(&mut discarded).await, Ok(1..)) {} });
     // The answer is written: whether the client closes in time does not matter any more.
-    let _ = within(timer, admission, due.closed.min(Instant::now() + LINGER), discarding).await;
+    let closed = due.closed.min(Instant::now() + LINGER);
+    let _ = within(pin!(sleep_until(closed)), admission, discarding).await;
 }
 
 /// Counts and logs a connection that is refused before there is a request, and words its answer.

@@ -16,7 +16,7 @@ pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// The most header fields in a request; more are answered with 431.
 pub(super) const MAX_FIELDS: usize = 100;
 /// No method in use comes near it; without a bound, noise without a blank would be awaited as one.
-const MAX_METHOD: usize = 32;
+const MAX_METHOD: u8 = 32;
 
 /// Why bytes are not the head of an HTTP/1.1 request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +62,11 @@ impl fmt::Display for BadHead {
     }
 }
 
-/// Follows a head while it arrives. Each byte is looked at once, and none is kept.
+/// Follows a head while it arrives. Each byte is looked at once, and none is kept. Small, because
+/// every connection without a complete head holds one.
 #[derive(Debug)]
 pub(super) struct Scan {
-    length: usize,
+    length: u16,
     line: Reading,
 }
 
@@ -88,6 +89,11 @@ impl Default for Scan {
 }
 
 impl Scan {
+    /// How many bytes were looked at; once the head is complete, its length.
+    pub(super) fn seen(&self) -> usize {
+        self.length.into()
+    }
+
     /// Looks at the next piece of a connection's bytes. Returns how much of it belongs to the head,
     /// once the head is complete.
     ///
@@ -95,10 +101,10 @@ impl Scan {
     /// As soon as no further bytes could make it a head.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<Option<usize>, BadHead> {
         for (at, byte) in piece.iter().enumerate() {
-            self.length += 1;
-            if self.length > MAX_HEAD {
+            if self.seen() == MAX_HEAD {
                 return Err(BadHead::TooLarge);
             }
+            self.length += 1;
             match &mut self.line {
                 Reading::Before if b"\r\n".contains(byte) => {}
                 Reading::Before => {
@@ -126,8 +132,9 @@ impl Scan {
 /// What is to be known of a request line (section 3), but for its target.
 #[derive(Debug, Default)]
 struct RequestLine {
-    method: usize,
-    blanks: usize,
+    method: u8,
+    /// At most 3, which are too many.
+    blanks: u8,
     /// The last bytes of the line: room for a blank, the version and a CR.
     last: [u8; 10],
 }
@@ -137,7 +144,7 @@ impl RequestLine {
     fn push(&mut self, byte: u8) -> Result<bool, BadHead> {
         match byte {
             b'\n' => return self.judge().map(|()| true),
-            b' ' if self.method > 0 => self.blanks += 1,
+            b' ' if self.method > 0 => self.blanks = 3.min(self.blanks + 1),
             b'\r' => {}
             _ if self.blanks > 0 => {}
             _ if is_token_char(byte) && self.method < MAX_METHOD => self.method += 1,
