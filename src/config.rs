@@ -77,6 +77,8 @@ pub struct Policy {
     pub require_origin: bool,
     /// `[proxy]`.
     pub proxy: Proxy,
+    /// `[http]`.
+    pub http: Http,
     /// `limits.max_message_size`, in bytes.
     pub max_message_size: u64,
     /// `limits.max_connections_per_client`: 0 means no limit.
@@ -111,6 +113,21 @@ pub struct Proxy {
     pub trusted: Trusted,
     /// `proxy_protocol`.
     pub protocol: Expect,
+}
+
+/// `[http]`: what is served besides WebSockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// `name`; empty means that of the host.
+    pub name: Box<str>,
+    /// `info`: whether `/info` is served.
+    pub info: bool,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { name: "".into(), info: true }
+    }
 }
 
 /// The keys whose values differ between two configurations.
@@ -177,6 +194,7 @@ impl Default for Policy {
             origins: Origins::default(),
             require_origin: false,
             proxy: Proxy::default(),
+            http: Http::default(),
             max_message_size: Echo::default().max_message_size,
             max_connections_per_client: 0,
             handshake_timeout: Duration::from_secs(10),

@@ -5,7 +5,9 @@
 //! entry in [`KEYS`] and the code that acts on it.
 
 use super::field::{self, Applies, Field, field};
-use super::value::{Addr, ByteSize, EndpointPath, Mode, Peer, Prefix, Seconds, Value, Whole, Word};
+use super::value::{
+    Addr, ByteSize, EndpointPath, Mode, Name, Peer, Prefix, Seconds, Value, Whole, Word,
+};
 use crate::ops::logging::{Format, Level};
 use crate::proxy::protocol::Expect;
 use crate::ws::handshake::{Origins, Subprotocols};
@@ -253,6 +255,28 @@ pub const KEYS: &[Key] = &[
             version 1 or 2, from a trusted proxy. With `"off"`, none may."#,
         details: "Connections that differ are refused. It is never detected automatically.",
         field: field!(Word<Expect> => policy.proxy.protocol),
+    },
+    Key {
+        path: "http.name",
+        default: Some(r#""""#),
+        since: "0.1.0",
+        summary: r"
+            Name of this instance in `/info`, to tell several behind one load balancer apart. Empty
+            means the name of the host.",
+        details: "",
+        field: field!(Name => policy.http.name),
+    },
+    Key {
+        path: "http.info",
+        default: Some("true"),
+        since: "0.1.0",
+        summary: r"
+            Whether `/info` shows a client what arrived of its own request, as JSON.",
+        details: r"
+            That includes the headers that proxies added. Passwords, cookies and tokens are redacted
+            as far as their names give them away; set this to `false` if a proxy adds other headers
+            that clients must not see.",
+        field: field!(bool => policy.http.info),
     },
     Key {
         path: "admin.bind",

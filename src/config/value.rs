@@ -265,6 +265,38 @@ impl From<Prefix> for Box<str> {
     }
 }
 
+/// The name of an instance, as it is shown to people.
+pub(super) struct Name(Box<str>);
+
+impl Name {
+    /// In bytes, as for a host name.
+    const MAX: usize = 255;
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer, "a name in quotes", |text| {
+            at_most(Self::MAX, text)?;
+            if text.contains(char::is_control) {
+                return Err(format!("{text:?} has control characters; leave them out"));
+            }
+            Ok(Self(text.into()))
+        })
+    }
+}
+
+impl Value for Name {
+    fn kind() -> String {
+        format!("text of at most {} bytes", Self::MAX)
+    }
+}
+
+impl From<Name> for Box<str> {
+    fn from(value: Name) -> Self {
+        value.0
+    }
+}
+
 fn at_most(max: usize, text: &str) -> Result<(), String> {
     if text.len() > max {
         return Err(format!("{} bytes is too long; the limit is {max}", text.len()));
@@ -278,8 +310,7 @@ pub(super) struct EndpointPath(pub(super) String);
 impl EndpointPath {
     /// In bytes: the log shows it once per session.
     const MAX: usize = 256;
-    /// The service's own paths. `/info` is not served yet: it is reserved so that no endpoint is
-    /// in its way when it is.
+    /// The service's own paths.
     const RESERVED: [&str; 3] = ["/healthz", "/info", "/metrics"];
 }
 

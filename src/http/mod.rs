@@ -6,7 +6,10 @@ mod answer;
 mod prologue;
 
 mod exchange;
+mod query;
 pub mod refusal;
+
+mod traces;
 
 pub mod admission;
 mod clients;
@@ -15,6 +18,8 @@ pub mod service;
 #[cfg(feature = "faults")]
 mod faults;
 pub mod upgrade;
+
+mod info;
 
 pub mod admin;
 pub mod router;

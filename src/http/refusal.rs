@@ -3,6 +3,8 @@
 //! Owns the form of a refusal. The reason comes from the handshake, the remedy from the diagnosis.
 //! Nothing from the request is ever reflected.
 
+use std::fmt::Write as _;
+
 use hyper::header::{
     ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -18,8 +20,11 @@ use crate::proxy::blame::Fault;
 use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy, misplaced};
 use crate::ws::handshake::{self, Rejection};
 
+/// The most endpoints that are listed to a client that missed them.
+const LISTED: usize = 16;
+
 /// A refusal, and where to fix what led to it.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Refusal {
     #[serde(skip)]
     status: StatusCode,
@@ -91,7 +96,11 @@ impl Refusal {
         let paths: Vec<_> = endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
         let (meant, remedy) = misplaced(path, &paths);
         let meant = meant.map(|meant| format!(", {meant} is probably meant")).unwrap_or_default();
-        let listed = paths.join(", ");
+        let (listed, more) = paths.split_at(paths.len().min(LISTED));
+        let mut listed = listed.join(", ");
+        if !more.is_empty() {
+            let _ = write!(listed, " and {} more", more.len());
+        }
         let refusal = Self::by(Verdict::NoEndpoint, StatusCode::NOT_FOUND);
         let message = format!("{}{meant}; endpoints: {listed}", refusal.message);
         Self { message, remedy, ..refusal }

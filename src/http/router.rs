@@ -10,8 +10,10 @@ use std::sync::Arc;
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, Body};
+use super::info::Info;
 use super::refusal::Refusal;
 use super::service::Service;
+use super::traces::{Outcome, TraceId};
 use super::upgrade::{self, Caller, Opening, Route};
 use crate::config::Policy;
 use crate::ops::logging::Untrusted;
@@ -71,14 +73,20 @@ impl Router {
             }
             // A WebSocket on "/" leaves the list there to everybody else.
             (_, Some(route), _) if path != "/" || trace.is_attempt() => {
-                match upgrade::open(route, &self.service, request, trace, caller) {
-                    Ok((response, opening)) => Answer::Upgrade(response, opening),
-                    Err(refusal) => Answer::Plain(refusal.response(request.headers())),
+                let opened = upgrade::open(route, &self.service, request, trace, caller);
+                self.finish(request, opened)
+            }
+            // Half a handshake gets it too: it says what the other half was.
+            ("/info", _, None) if readable && self.policy.http.info => {
+                let own = (&*self.policy, &self.routes[..]);
+                match Info::of(request, trace, caller, &self.service, own) {
+                    Ok(info) => Answer::Plain(info.response()),
+                    Err(rejection) => refuse(rejection),
                 }
             }
             (_, None, _) if trace.is_attempt() => {
                 let refusal = upgrade::misplaced(&self.policy, &self.service, request, caller);
-                Answer::Plain(refusal.response(request.headers()))
+                self.finish(request, Err(refusal))
             }
             (_, _, Some(rejection)) => refuse(rejection),
             _ if !readable => refuse(Rejection::Method),
@@ -88,6 +96,31 @@ impl Router {
                 tracing::debug!(%peer, path = %Untrusted(path.as_bytes()), "no such path");
                 let heading = "nothing here; WebSocket echo endpoints:";
                 Answer::Plain(self.list(StatusCode::NOT_FOUND, heading))
+            }
+        }
+    }
+
+    /// Answers a handshake, and remembers how if the client asks for it.
+    fn finish<B>(
+        &self,
+        request: &Request<B>,
+        opened: Result<(Response<Body>, Opening), Refusal>,
+    ) -> Answer {
+        let trace = TraceId::of(request.uri().query().unwrap_or_default()).ok().flatten();
+        let traces = &self.service.traces;
+        match opened {
+            Ok((response, opening)) => {
+                if let Some(trace) = trace {
+                    traces.note(trace, Outcome::Opened);
+                }
+                Answer::Upgrade(response, opening)
+            }
+            Err(refusal) => {
+                let response = refusal.response(request.headers());
+                if let Some(trace) = trace {
+                    traces.note(trace, Outcome::Refused(Box::new(refusal)));
+                }
+                Answer::Plain(response)
             }
         }
     }

@@ -8,13 +8,16 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use hyper::header::{HeaderMap, ORIGIN};
+use tokio::time::Instant;
 
 use super::admission::Lane;
 use super::clients::{Claim, Clients};
 use super::refusal::Refusal;
+use super::traces::Traces;
 use crate::net::addr::PeerAddr;
 use crate::ops::drain::Drain;
 use crate::ops::logging::{Limiter, Lost};
+use crate::ops::machine::host_name;
 use crate::ops::metrics::{Label, Metrics};
 use crate::proxy::blame::{Blame, Fault};
 use crate::proxy::client_addr::{Client, ClientAddr};
@@ -35,6 +38,12 @@ pub struct Service {
     pub overflow: Lane,
     /// The TCP ports that are listened on, once they are known.
     pub ports: OnceLock<BTreeSet<u16>>,
+    /// What became of handshakes with a trace.
+    pub(super) traces: Traces,
+    /// The name of the host.
+    pub(super) host: String,
+    /// When it began.
+    pub(super) started: Instant,
     /// Which faults are a proxy's.
     blame: Blame,
 }
@@ -43,10 +52,18 @@ impl Service {
     /// A service that nobody has connected to yet.
     #[must_use]
     pub fn new(budget: Budget, log_lost: Lost, overflow: Lane) -> Self {
-        let shared = Shared::new(budget);
-        let (limiter, clients) = (Limiter::new(), Clients::default());
-        let (ports, blame) = (OnceLock::new(), Blame::default());
-        Self { shared, limiter, clients, log_lost, overflow, ports, blame }
+        Self {
+            shared: Shared::new(budget),
+            limiter: Limiter::new(),
+            clients: Clients::default(),
+            log_lost,
+            overflow,
+            ports: OnceLock::new(),
+            traces: Traces::default(),
+            host: host_name(),
+            started: Instant::now(),
+            blame: Blame::default(),
+        }
     }
 
     /// The one door through which tasks start.

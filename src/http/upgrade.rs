@@ -57,7 +57,7 @@ impl Route {
         &self.policy.endpoints[self.index]
     }
 
-    fn rules(&self) -> Rules<'_> {
+    pub(super) fn rules(&self) -> Rules<'_> {
         Rules {
             subprotocols: &self.endpoint().subprotocols,
             origins: &self.policy.origins,
@@ -160,16 +160,11 @@ fn refuse<B>(
     client: &Client,
 ) -> Refusal {
     let headers = request.headers();
-    // RFC 9112, section 3.2.2: the authority of an absolute-form target overrules Host.
-    let target = request.uri().authority().map(|target| target.as_str().as_bytes());
-    let host = target.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
-    let hidden = || {
-        client.is_forwarded()
-            && std::str::from_utf8(host)
-                .is_ok_and(|host| is_upstream(host, |port| service.is_ours(port)))
-    };
+    let host = host_of(request);
     let refusal = match rejection {
-        Rejection::Origin(Compared::Host) if hidden() => Refusal::host_lost(),
+        Rejection::Origin(Compared::Host) if host_is_lost(service, client, host) => {
+            Refusal::host_lost()
+        }
         other => other.into(),
     };
     if service.refuse(client.addr, &refusal) {
@@ -190,6 +185,22 @@ fn refuse<B>(
     }
     service.blame(peer, client, &refusal);
     refusal
+}
+
+/// The host that a request names: in an absolute target, which overrules `Host` (RFC 9112, section
+/// 3.2.2), or there.
+pub(super) fn host_of<B>(request: &Request<B>) -> &[u8] {
+    let target = request.uri().authority().map(|target| target.as_str().as_bytes());
+    let named = || request.headers().get(HOST).map(HeaderValue::as_bytes);
+    target.or_else(named).unwrap_or_default()
+}
+
+/// Whether the proxy that forwarded a request for this client replaced its host.
+pub(super) fn host_is_lost(service: &Service, client: &Client, host: &[u8]) -> bool {
+    client.is_forwarded()
+        && client.host.is_none()
+        && std::str::from_utf8(host)
+            .is_ok_and(|host| is_upstream(host, |port| service.is_ours(port)))
 }
 
 fn resolve(policy: &Policy, headers: &HeaderMap, caller: &Caller) -> Client {

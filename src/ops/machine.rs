@@ -1,8 +1,8 @@
-//! What the host allows this process: file descriptors and the listen backlog.
+//! The host: its name, and what it allows this process, in descriptors and listen backlog.
 //!
 //! Owns the host's limits and how connections fit into them. It does not know what was configured.
 //!
-//! Sources: getrlimit(2), listen(2).
+//! Sources: getrlimit(2), listen(2), proc(5).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -15,6 +15,14 @@ const OVERFLOW: usize = 256;
 const RESERVE: usize = 40;
 /// Concurrent connections to the admin listener.
 const ADMIN: usize = 16;
+
+/// The name of the host, or this service's where it has none.
+#[must_use]
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "wsecho".to_owned() } else { name.to_owned() }
+}
 
 /// The limits of the host.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,7 @@
 //! Sources: RFC 7239 for `Forwarded`; for the `X-` headers, which have no standard, what nginx,
 //! HAProxy and Apache write.
 
+mod account;
 mod headers;
 mod trusted;
 
@@ -19,18 +20,23 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 
+pub use account::{Account, Disbelief, Ignored, account};
 pub use trusted::{ParseTrustedError, Trusted, TrustedPeer};
 
 use crate::net::addr::PeerAddr;
 use crate::net::field::list;
+use crate::ops::metrics::Label;
 use crate::proxy::protocol::ProxyHeader;
-use headers::{Element, forwarded, host, node, nth_from_right};
+use headers::{Element, forwarded, host, node, nth_from_right, scheme};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// Not used, but a sign that a proxy speaks for somebody else.
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Every header by which a proxy speaks for somebody else.
+const ALL: [HeaderName; 5] =
+    [FORWARDED, X_FORWARDED_FOR, X_REAL_IP, X_FORWARDED_PROTO, X_FORWARDED_HOST];
 
 /// The longest chain of hops that is followed.
 pub const MAX_HOPS: usize = 32;
@@ -80,6 +86,15 @@ impl fmt::Display for ClientAddr {
             Self::Unix => f.write_str("unix"),
         }
     }
+}
+
+/// How the client reached the first proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http` or `ws`.
+    Plain,
+    /// `https` or `wss`.
+    Tls,
 }
 
 /// A header that can name the client.
@@ -140,6 +155,23 @@ pub enum Because {
     Disagree(ForwardingHeader, ForwardingHeader),
 }
 
+impl Label for Because {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::PeerUntrusted => "peer_untrusted",
+            Self::Proxy => "proxy_header",
+            Self::ProxyUntrusted => "proxy_header_client_untrusted",
+            Self::ProxyUnknown => "proxy_header_unknown",
+            Self::Followed(ForwardingHeader::Forwarded, _) => "forwarded",
+            Self::Followed(ForwardingHeader::XForwardedFor, _) => "x_forwarded_for",
+            Self::XRealIp | Self::Followed(ForwardingHeader::XRealIp, _) => "x_real_ip",
+            Self::BadXRealIp => "bad_x_real_ip",
+            Self::Disagree(..) => "headers_disagree",
+        }
+    }
+}
+
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,6 +223,8 @@ pub struct Client {
     pub addr: ClientAddr,
     /// The host that it asked for, if a proxy named it.
     pub host: Option<String>,
+    /// The scheme that it used, if a proxy named it.
+    pub scheme: Option<Scheme>,
     /// Why it is believed.
     pub because: Because,
 }
@@ -228,26 +262,16 @@ pub fn resolve(
             (peer.into(), Because::Peer, Because::PeerUntrusted)
         }
     };
-    let stays = |because| Client { addr: near, host: None, because };
+    let stays = |because| Client { addr: near, host: None, scheme: None, because };
     if proxy == Some(ProxyHeader::Unknown) {
         return stays(Because::ProxyUnknown);
     }
     if !trusted.trusts(near) {
-        let all = [&FORWARDED, &X_FORWARDED_FOR, &X_REAL_IP, &X_FORWARDED_PROTO, &X_FORWARDED_HOST];
-        let any = all.into_iter().any(|name| headers.contains_key(name));
+        let any = ALL.into_iter().any(|name| headers.contains_key(name));
         return stays(if any { untrusted } else { unnamed });
     }
 
-    let usual = list(headers, &X_FORWARDED_FOR)
-        .rev()
-        .map(|text| Element { node: node(text), ..Element::default() });
-    let walks: Vec<(ForwardingHeader, Walk)> = [
-        (ForwardingHeader::Forwarded, Walk::along(forwarded(headers), near, trusted)),
-        (ForwardingHeader::XForwardedFor, Walk::along(usual, near, trusted)),
-    ]
-    .into_iter()
-    .filter_map(|(header, walk)| Some((header, walk?)))
-    .collect();
+    let walks = walks(headers, near, trusted);
     if let [(one, walk), (other, second)] = &walks[..] {
         if walk.client.ip() != second.client.ip() {
             return stays(Because::Disagree(*one, *other));
@@ -272,8 +296,27 @@ pub fn resolve(
     Client {
         addr,
         host: agreed(written.host, nth_from_right(headers, &X_FORWARDED_HOST, hops, host)),
+        scheme: agreed(written.scheme, nth_from_right(headers, &X_FORWARDED_PROTO, hops, scheme)),
         because,
     }
+}
+
+/// Each header that lists hops, followed.
+fn walks(
+    headers: &HeaderMap,
+    near: ClientAddr,
+    trusted: &Trusted,
+) -> Vec<(ForwardingHeader, Walk)> {
+    let usual = list(headers, &X_FORWARDED_FOR)
+        .rev()
+        .map(|text| Element { node: node(text), ..Element::default() });
+    [
+        (ForwardingHeader::Forwarded, Walk::along(forwarded(headers), near, trusted)),
+        (ForwardingHeader::XForwardedFor, Walk::along(usual, near, trusted)),
+    ]
+    .into_iter()
+    .filter_map(|(header, walk)| Some((header, walk?)))
+    .collect()
 }
 
 /// What either of two says, unless they contradict each other.

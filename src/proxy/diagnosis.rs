@@ -10,6 +10,7 @@
 //! 2.6, Caddy 2.11, Varnish 7.1, Squid 5.7, Traffic Server 9.2 and Envoy 1.40.
 
 mod verdict;
+mod warning;
 
 use std::net::IpAddr;
 
@@ -17,6 +18,7 @@ use hyper::http::uri::Authority;
 use serde::Serialize;
 
 pub use self::verdict::Verdict;
+pub use self::warning::Warning;
 use crate::proxy::protocol;
 use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
 

@@ -3,6 +3,7 @@
 //! Owns every `Sec-WebSocket-*` name and every reason to refuse a request. It reads the head of a
 //! request and nothing else: it does not know the paths, nor what follows the handshake.
 
+mod offer;
 mod origin;
 mod rejection;
 mod trace;
@@ -15,6 +16,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+pub use self::offer::Offer;
 pub use self::origin::{Origin, Origins, ParseOriginError};
 pub use self::rejection::{Compared, Rejection};
 pub use self::trace::{Connection, Front, Trace, Upgrade};
@@ -119,13 +121,24 @@ pub fn check<B>(
         false => {}
         true => admit(headers, rules.origins, site, &host)?,
     }
-    let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).expect("it came out of a header");
-    let subprotocol = choose(headers, rules.subprotocols)?.map(value);
-    let compression = rules.compression.then(|| Agreement::find(offers(headers))).flatten();
     Ok(Accepted {
         accept: value(derive_accept_key(key).as_bytes()),
-        agreed: Agreed { subprotocol, compression },
+        agreed: agree(headers, rules)?,
     })
+}
+
+/// What is agreed on with a client that offers this.
+///
+/// # Errors
+/// When the offer breaks the grammar.
+pub fn agree(headers: &HeaderMap, rules: Rules<'_>) -> Result<Agreed, Rejection> {
+    let subprotocol = choose(headers, rules.subprotocols)?.map(value);
+    let compression = rules.compression.then(|| Agreement::find(offers(headers))).flatten();
+    Ok(Agreed { subprotocol, compression })
+}
+
+fn value(bytes: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(bytes).expect("it came out of a header")
 }
 
 /// The lines of a request that offer extensions (RFC 6455, section 9.1).

@@ -19,6 +19,7 @@ mod connection;
 mod engine;
 mod faults;
 mod http_answers;
+mod info;
 mod life_cycle;
 mod listeners;
 mod logs;

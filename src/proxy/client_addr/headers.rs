@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use hyper::header::{FORWARDED, HeaderMap, HeaderName};
 use hyper::http::uri::Authority;
 
-use super::ClientAddr;
+use super::{ClientAddr, Scheme};
 use crate::net::field::{is_token_char, list};
 
 /// The longest host name with room for a port (RFC 1035, section 2.3.4).
@@ -20,6 +20,7 @@ const MAX_HOST: usize = 255;
 pub(super) struct Element {
     pub node: Option<ClientAddr>,
     pub host: Option<String>,
+    pub scheme: Option<Scheme>,
 }
 
 /// Parses a node of RFC 7239, section 6, unless it hides its address. IPv6 needs no brackets, as in
@@ -70,6 +71,16 @@ pub(super) fn host(text: &[u8]) -> Option<String> {
     good.then(|| authority.as_str().to_ascii_lowercase())
 }
 
+/// A scheme, in any case. Some proxies write that of the WebSocket.
+pub(super) fn scheme(text: &[u8]) -> Option<Scheme> {
+    let is = |name: &str| text.eq_ignore_ascii_case(name.as_bytes());
+    if is("https") || is("wss") {
+        Some(Scheme::Tls)
+    } else {
+        (is("http") || is("ws")).then_some(Scheme::Plain)
+    }
+}
+
 /// The elements of `Forwarded`, from right to left.
 pub(super) fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = Element> {
     headers.get_all(FORWARDED).iter().rev().flat_map(|line| {
@@ -96,7 +107,6 @@ struct Pairs {
     /// There is at least one, known or unknown.
     any: bool,
     node: Option<Vec<u8>>,
-    /// Not used, but must not be repeated either.
     proto: Option<Vec<u8>>,
     host: Option<Vec<u8>>,
 }
@@ -150,6 +160,7 @@ impl Pairs {
         Element {
             node: self.node.and_then(|node| self::node(&node)),
             host: self.host.and_then(|name| host(&name)),
+            scheme: self.proto.and_then(|name| scheme(&name)),
         }
     }
 }

@@ -42,6 +42,9 @@ pub enum Rejection {
     Body,
     /// `origins` does not allow the page.
     Origin(Compared),
+    /// An option in the query of the URL has a value that it cannot have: the sentence says which it
+    /// can.
+    BadOption(&'static str),
     /// `Origin` is repeated, or missing although `require_origin` is set.
     NoOrigin,
     /// The client has reached `limits.max_connections_per_client`.
@@ -59,9 +62,12 @@ impl Rejection {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Upgrade(_) | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            Self::BadVersion | Self::BadKey | Self::BadHost | Self::BadSubprotocol | Self::Body => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadVersion
+            | Self::BadKey
+            | Self::BadHost
+            | Self::BadSubprotocol
+            | Self::BadOption(_)
+            | Self::Body => StatusCode::BAD_REQUEST,
             Self::Origin(_) | Self::NoOrigin => StatusCode::FORBIDDEN,
             Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
@@ -81,6 +87,7 @@ impl Label for Rejection {
             Self::BadSubprotocol => "bad_subprotocol",
             Self::Body => "body",
             Self::Origin(_) => "origin",
+            Self::BadOption(_) => "bad_option",
             Self::NoOrigin => "no_origin",
             Self::ClientFull => "client_full",
             Self::Full => "full",
@@ -117,6 +124,7 @@ impl fmt::Display for Rejection {
                 "this origin is not allowed here: it was compared with the host that the proxy \
                  named in X-Forwarded-Host or Forwarded (origins = \"same-host\")"
             }
+            Self::BadOption(sentence) => sentence,
             Self::NoOrigin => "exactly one Origin is required (origins, require_origin)",
             Self::ClientFull => {
                 "this client has reached its limit (limits.max_connections_per_client): close some \

@@ -1,0 +1,221 @@
+//! What of a request may be shown: everything but its secrets.
+//!
+//! Owns what counts as a secret, judged by names, and by a few forms that only secrets have. Whatever
+//! is in doubt is a secret. It does not know what is shown, nor to whom.
+
+use std::borrow::Cow;
+
+use crate::http::query::unescape;
+
+/// What stands in place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// Parts of names that stand for a secret, without `-`, `_` and `.`.
+const SECRET: [&str; 19] = [
+    "apikey",
+    "assertion",
+    "auth",
+    "bearer",
+    "cert",
+    "cookie",
+    "credential",
+    "csrf",
+    "jwt",
+    "otp",
+    "passw",
+    "passphrase",
+    "pwd",
+    "secret",
+    "session",
+    "signature",
+    "ticket",
+    "token",
+    "xsrf",
+];
+/// Whole names that do.
+const SECRET_NAMES: [&str; 8] = ["code", "key", "pass", "pin", "psk", "sid", "sig", "hmac"];
+/// How often a value may be encoded before it counts as a secret.
+const DEPTH: usize = 3;
+
+/// Whether what has this name is a secret.
+pub(super) fn is_secret(name: &[u8]) -> bool {
+    let name: String = String::from_utf8_lossy(&unescape(name).0)
+        .chars()
+        .filter(|letter| !matches!(letter, '-' | '_' | '.'))
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect();
+    SECRET.iter().any(|part| name.contains(part))
+        || SECRET_NAMES.contains(&name.as_str())
+        || name.ends_with("key")
+}
+
+/// The value of a header, as far as it may be shown.
+pub(super) fn header(name: &str, value: &[u8]) -> String {
+    // The nonce of a handshake is none of anybody's secrets.
+    if name != "sec-websocket-key" && (is_secret(name.as_bytes()) || is_credentials(value)) {
+        return REDACTED.to_owned();
+    }
+    let value = if name.ends_with("host") { without_user(value) } else { Cow::Borrowed(value) };
+    text(&value)
+}
+
+/// A URL, or whatever else may have one in it, as far as it may be shown.
+pub(super) fn text(value: &[u8]) -> String {
+    let value = without_users(value);
+    let pieces: Vec<String> = value.split(|byte| *byte == b'&').map(piece).collect();
+    without_jwts(&pieces.join("&"))
+}
+
+/// Subprotocols as offered, as far as they may be shown. Browsers can send no other header, so tokens
+/// travel there as well, behind a subprotocol that says so.
+pub(super) fn subprotocols(offered: &[&[u8]]) -> Vec<String> {
+    /// No name in use is as long.
+    const LONGEST: usize = 48;
+    let mut token_follows = false;
+    let show = |offered: &&[u8]| {
+        let names_secret = is_secret(offered);
+        let hidden = token_follows
+            || offered.len() > LONGEST
+            || (names_secret && offered.contains(&b'.'))
+            || offered.starts_with(b"eyJ");
+        token_follows |= names_secret;
+        if hidden { REDACTED.to_owned() } else { String::from_utf8_lossy(offered).into_owned() }
+    };
+    offered.iter().map(show).collect()
+}
+
+/// Credentials of RFC 9110, section 11.4, in whatever header.
+fn is_credentials(value: &[u8]) -> bool {
+    let scheme = value.trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default();
+    [&b"basic"[..], b"bearer", b"digest", b"negotiate", b"ntlm", b"token"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known) && scheme.len() < value.trim_ascii().len())
+}
+
+/// What stands between two `&`: the first value with the name of a secret hides all behind it.
+fn piece(piece: &[u8]) -> String {
+    let shown = match secret_from(piece, DEPTH) {
+        Some(start) => &piece[..start],
+        None => return String::from_utf8_lossy(piece).into_owned(),
+    };
+    String::from_utf8_lossy(shown).into_owned() + REDACTED
+}
+
+/// Where a secret begins in a piece, if there is one.
+fn secret_from(piece: &[u8], depth: usize) -> Option<usize> {
+    let equals = |(at, byte): (usize, &u8)| (*byte == b'=').then_some(at);
+    let mut values = piece.iter().enumerate().filter_map(equals);
+    let first = values.clone().next();
+    if let Some(at) = values.find(|at| is_secret(name_before(&piece[..*at]))) {
+        return Some(at + 1);
+    }
+    // A URL within the value: its own `=` is encoded.
+    let (inner, _) = unescape(piece);
+    let is_encoded = inner != piece && piece.contains(&b'%');
+    let hides = |inner: &[u8]| {
+        inner.split(|byte| *byte == b'&').any(|piece| secret_from(piece, depth - 1).is_some())
+    };
+    (is_encoded && (depth == 0 || hides(&inner))).then(|| first.map_or(0, |at| at + 1))
+}
+
+/// The name that ends a text.
+fn name_before(text: &[u8]) -> &[u8] {
+    let start = text.iter().rposition(|byte| b"?&;,=#/ \t\"'".contains(byte));
+    &text[start.map_or(0, |at| at + 1)..]
+}
+
+/// An authority without its user and password.
+fn without_user(authority: &[u8]) -> Cow<'_, [u8]> {
+    match authority.iter().rposition(|byte| *byte == b'@') {
+        Some(at) => Cow::Owned([REDACTED.as_bytes(), &authority[at..]].concat()),
+        None => Cow::Borrowed(authority),
+    }
+}
+
+/// A text without the users and passwords of the URLs in it.
+fn without_users(text: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.windows(3).position(|found| found == b"://") {
+        let (before, url) = rest.split_at(at + 3);
+        let end = url.iter().position(|byte| b"/?# \"".contains(byte)).unwrap_or(url.len());
+        shown.extend_from_slice(before);
+        shown.extend_from_slice(&without_user(&url[..end]));
+        rest = &url[end..];
+    }
+    shown.extend_from_slice(rest);
+    shown
+}
+
+/// A text without JSON Web Tokens, which all begin alike: with the code for `{"`.
+fn without_jwts(text: &str) -> String {
+    let Some((before, token)) = text.split_once("eyJ") else { return text.to_owned() };
+    let part = |letter: char| letter.is_ascii_alphanumeric() || "-_.=".contains(letter);
+    let rest = token.trim_start_matches(part);
+    format!("{before}{REDACTED}{}", without_jwts(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_with_the_name_of_a_secret_are_hidden_and_others_are_not() {
+        for (given, shown) in [
+            ("/info", "/info"),
+            (
+                "/info?trace=0123456789abcdef&endpoint=/echo",
+                "/info?trace=0123456789abcdef&endpoint=/echo",
+            ),
+            ("/?token=s3cr3t", "/?token=[redacted]"),
+            ("/?a=1&access_token=s3;cr,3t&b=2", "/?a=1&access_token=[redacted]&b=2"),
+            ("/?TOKEN=x&Api-Key=x&sid=x", "/?TOKEN=[redacted]&Api-Key=[redacted]&sid=[redacted]"),
+            ("/?%74oken=x", "/?%74oken=[redacted]"),
+            ("/?token%5B%5D=x", "/?token%5B%5D=[redacted]"),
+            ("/?next=%2Fa%3Ftoken%3Dx%26b%3D1&c=2", "/?next=[redacted]&c=2"),
+            ("/?next=%252Fa%253Ftoken%253Dx", "/?next=[redacted]"),
+            ("/?a=b?token=x", "/?a=b?token=[redacted]"),
+            ("https://u:p@a.example/x?y=1", "https://[redacted]@a.example/x?y=1"),
+            ("https://u:p@a@a.example", "https://[redacted]@a.example"),
+            ("/?q=eyJhbGciOi.eyJzdWI.x-_y&b", "/?q=[redacted]&b"),
+            ("for=192.0.2.1;proto=https", "for=192.0.2.1;proto=https"),
+            ("a=100%", "a=100%"),
+        ] {
+            assert_eq!(text(given.as_bytes()), shown, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_hidden_by_its_name_or_its_form() {
+        for (name, value, shown) in [
+            ("authorization", "Basic eDp5", REDACTED),
+            ("cookie", "a=b", REDACTED),
+            ("x-api-key", "x", REDACTED),
+            ("x-amz-security-token", "x", REDACTED),
+            ("x-custom", "Bearer x", REDACTED),
+            ("x-custom", "bearer", "bearer"),
+            ("host", "u:p@a.example", "[redacted]@a.example"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13", "13"),
+            ("user-agent", "curl/8", "curl/8"),
+            ("x-forwarded-for", "192.0.2.1", "192.0.2.1"),
+            ("referer", "https://a.example/?token=x", "https://a.example/?token=[redacted]"),
+        ] {
+            assert_eq!(header(name, value.as_bytes()), shown, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn tokens_among_subprotocols_are_hidden() {
+        for (offered, shown) in [
+            (&["mqtt", "chat"][..], &["mqtt", "chat"][..]),
+            (&["access_token", "abc"], &["access_token", REDACTED]),
+            (&["chat", "Bearer", "abc", "def"], &["chat", "Bearer", REDACTED, REDACTED]),
+            (&["base64url.bearer.authorization.k8s.io.YWJj", "v4"], &[REDACTED, REDACTED]),
+            (&["eyJhbGci", "chat"], &[REDACTED, "chat"]),
+        ] {
+            let offered: Vec<_> = offered.iter().map(|name| name.as_bytes()).collect();
+            assert_eq!(subprotocols(&offered), shown);
+        }
+    }
+}

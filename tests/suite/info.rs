@@ -1,0 +1,315 @@
+//! `/info`: what arrived of a request, and what became of a handshake with a trace.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::time::advance;
+
+use crate::inside::{Inside, handshake};
+
+/// A plain request with these header lines.
+fn get(target: &str, lines: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: echo.example.com\r\n{lines}\r\n")
+}
+
+/// Sends a request and takes the answer apart: status, head in lower case, body.
+async fn ask(inside: &Inside, request: &str) -> (u16, String, String) {
+    let answer = inside.exchange(request).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), head.to_ascii_lowercase(), body.to_owned())
+}
+
+/// What `/info` says of a request.
+async fn info(inside: &Inside, request: &str) -> Value {
+    let (status, _, body) = ask(inside, request).await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).expect("it is JSON")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_request_is_shown_as_it_arrived() {
+    let inside = Inside::new("[http]\nname = \"web1\"");
+    advance(Duration::from_millis(1500)).await;
+    let (status, head, body) =
+        ask(&inside, &get("/info?a=1", "X-Thing: one\r\nX-Thing: two\r\n")).await;
+    assert_eq!(status, 200);
+    for line in ["cache-control: no-store", "content-type: application/json", "connection: close"] {
+        assert!(head.lines().any(|found| found == line), "{line} in {head}");
+    }
+    assert!(!head.contains("access-control"), "{head}");
+    let found: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        found,
+        json!({
+            "instance": "web1",
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": 1.5,
+            "peer": "unix",
+            "proxy_header": null,
+            "client": {
+                "address": "unix",
+                "reason": "peer",
+                "message": "it is the peer of the socket, and no proxy named another client",
+                "hops": [],
+                "ignored": [],
+            },
+            "received": {
+                "method": "GET",
+                "target": "/info?a=1",
+                "http_version": "HTTP/1.1",
+                "scheme": "http",
+                "host": "echo.example.com",
+            },
+            "reported": { "scheme": null, "host": null, "path": null, "prefix": null },
+            "handshake": {
+                "upgrade": null,
+                "connection": null,
+                "origin": null,
+                "key": false,
+                "version": null,
+                "subprotocols": [],
+                "extensions": [],
+                "endpoint": "/socket",
+                "agreed": { "subprotocol": null, "extensions": [] },
+            },
+            "headers": [
+                { "name": "host", "value": "echo.example.com" },
+                { "name": "x-thing", "value": "one" },
+                { "name": "x-thing", "value": "two" },
+            ],
+            "verdict": {
+                "reason": "no_websocket",
+                "message": "this is a plain request, so it does not show how handshakes arrive",
+            },
+            "warnings": [],
+        })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_instance_is_named_after_its_host_by_default() {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(info(&Inside::new(""), &get("/info", "")).await["instance"], host.trim());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_client_is_the_one_that_a_trusted_proxy_names_whatever_the_client_claims() {
+    let inside = Inside::new("");
+    for (lines, address, reason, ignored) in [
+        ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1", "x_forwarded_for", json!([])),
+        (
+            "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n",
+            "192.0.2.1",
+            "x_forwarded_for",
+            json!([["x-forwarded-for", "written_by_client"]]),
+        ),
+        (
+            "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nForwarded: for=6.6.6.6\r\n",
+            "unix",
+            "headers_disagree",
+            json!([["forwarded", "disagrees"], ["x-forwarded-for", "disagrees"]]),
+        ),
+        ("X-Real-IP: 192.0.2.1\r\n", "192.0.2.1", "x_real_ip", json!([])),
+        ("X-Real-IP: x\r\n", "unix", "bad_x_real_ip", json!([["x-real-ip", "not_an_address"]])),
+    ] {
+        let found = &info(&inside, &get("/info", lines)).await["client"];
+        let names = found["ignored"].as_array().unwrap().iter();
+        let names: Vec<Value> = names.map(|it| json!([it["header"], it["reason"]])).collect();
+        assert_eq!(
+            (&found["address"], &found["reason"], &json!(names)),
+            (&json!(address), &json!(reason), &ignored),
+            "{lines}"
+        );
+    }
+    let distrustful = Inside::new("[proxy]\ntrusted = [\"10.0.0.0/8\"]");
+    let lines = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\n";
+    let found = info(&distrustful, &get("/info", lines)).await;
+    assert_eq!(found["client"]["address"], "unix");
+    assert_eq!(found["client"]["ignored"][2]["reason"], "sender_untrusted", "{found}");
+    assert_eq!(
+        found["reported"],
+        json!({"scheme": null, "host": null, "path": null, "prefix": null})
+    );
+    assert_eq!(found["warnings"][0]["reason"], "peer_untrusted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_trusted_proxy_reports_of_the_request_is_shown_and_what_it_hides_is_warned_of() {
+    let inside = Inside::new("");
+    inside.listens_on([8888]);
+    let whole = "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
+                 X-Forwarded-Host: site.example\r\nX-Forwarded-Prefix: /ws\r\n\
+                 X-Original-URI: /ws/info?token=s3cr3t\r\n";
+    let found = info(&inside, &get("/info", whole)).await;
+    assert_eq!(
+        found["reported"],
+        json!({
+            "scheme": "https",
+            "host": "site.example",
+            "path": "/ws/info?token=[redacted]",
+            "prefix": "/ws",
+        })
+    );
+    assert_eq!(found["warnings"], json!([]));
+    let bare = get("/info", "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n");
+    let bare = bare.replace("echo.example.com", "127.0.0.1:8888");
+    let found = info(&inside, &bare).await;
+    let reasons: Vec<_> =
+        found["warnings"].as_array().unwrap().iter().map(|it| &it["reason"]).collect();
+    assert_eq!(reasons, ["host_lost", "scheme_unknown", "hop_untrusted"]);
+    assert_eq!(found["warnings"][0]["lines"], json!(["proxy_set_header Host $http_host;"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_is_judged_by_the_rules_of_the_endpoint_that_is_asked_about() {
+    let config = "[[endpoint]]\npath = \"/a\"\nsubprotocols = \"none\"\n\
+                  [[endpoint]]\npath = \"/b%20c\"\nsubprotocols = [\"chat\"]";
+    let inside = Inside::new(config);
+    let offer = "Sec-WebSocket-Protocol: mqtt, chat\r\nUpgrade: websocket\r\nConnection: close\r\n\
+                 Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+                 Origin: https://a.example\r\nSec-WebSocket-Key: x\r\n";
+    for (query, endpoint, agreed) in
+        [("", "/a", Value::Null), ("?endpoint=%2Fb%2520c", "/b%20c", json!("chat"))]
+    {
+        let found = info(&inside, &get(&format!("/info{query}"), offer)).await;
+        let part = &found["handshake"];
+        assert_eq!(part["endpoint"], endpoint);
+        assert_eq!(part["agreed"]["subprotocol"], agreed, "{query}");
+        assert_eq!(part["subprotocols"], json!(["mqtt", "chat"]));
+        assert_eq!(part["extensions"], json!(["permessage-deflate; client_max_window_bits"]));
+        assert_eq!(part["origin"], "https://a.example");
+    }
+    for query in ["endpoint=/c", "endpoint=%", "trace=1"] {
+        let (status, _, body) = ask(&inside, &get(&format!("/info?{query}"), "")).await;
+        assert_eq!(status, 400, "{query}: {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_can_be_switched_off_and_answers_nothing_but_get_and_head() {
+    let off = Inside::new("[http]\ninfo = false");
+    assert_eq!(ask(&off, &get("/info", "")).await.0, 404);
+    assert_eq!(ask(&off, &handshake("/info")).await.0, 404);
+    let inside = Inside::new("");
+    assert_eq!(ask(&inside, &get("/info", "").replace("GET", "POST")).await.0, 405);
+    let (status, head, body) = ask(&inside, &get("/info", "").replace("GET", "HEAD")).await;
+    assert_eq!((status, &*body), (200, ""), "{head}");
+}
+
+/// A handshake with a trace, and what `/info` says of it.
+async fn trace(inside: &Inside, id: &str) -> Value {
+    info(inside, &get(&format!("/info?trace={id}"), "")).await["trace"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_tells_what_its_handshake_was_answered_with() {
+    let inside = Inside::new("origins = \"same-host\"");
+    let id = "0123456789abcdef";
+    let path = format!("/socket?trace={id}");
+    assert_eq!(trace(&inside, id).await["outcome"], "never");
+
+    let broken = handshake(&path).replace("Connection: Upgrade", "Connection: close");
+    assert_eq!(ask(&inside, &broken).await.0, 426);
+    advance(Duration::from_secs(2)).await;
+    let found = trace(&inside, &id.to_ascii_uppercase()).await;
+    assert_eq!(found["outcome"], "broken");
+    assert_eq!(found["id"], id);
+    assert_eq!(found["seconds_ago"], 2.0);
+    assert_eq!(found["reason"], "proxy_connection_lost");
+    assert_eq!(found["lines"], json!(["proxy_set_header Connection \"upgrade\";"]));
+    assert!(found["message"].as_str().unwrap().contains("dropped"), "{found}");
+
+    let foreign = handshake(&path).replace("Host:", "Origin: https://a.example\r\nHost:");
+    assert_eq!(ask(&inside, &foreign).await.0, 403);
+    let found = trace(&inside, id).await;
+    assert_eq!((&found["outcome"], &found["reason"]), (&json!("refused"), &json!("origin")));
+
+    let astray = handshake(&format!("/ws/socket?trace={id}"));
+    assert_eq!(ask(&inside, &astray).await.0, 404);
+    assert_eq!(trace(&inside, id).await["reason"], "no_endpoint");
+
+    let _open = inside.open(&path).await;
+    let found = trace(&inside, id).await;
+    assert_eq!(found["outcome"], "opened");
+    assert_eq!(found.get("reason"), None);
+    assert_eq!(trace(&inside, "0123456789abcdee").await["outcome"], "never", "another trace");
+    advance(Duration::from_secs(30)).await;
+    assert_eq!(trace(&inside, id).await["outcome"], "never", "30 s are over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_trace_opens_a_websocket_all_the_same() {
+    let _open = Inside::new("").open("/socket?trace=mine").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_traces_is_told_from_a_handshake_that_never_came() {
+    let inside = Inside::new("");
+    for id in 0..=1024 {
+        ask(&inside, &get(&format!("/socket?trace={id:016x}"), "")).await;
+    }
+    assert_eq!(trace(&inside, &format!("{:016x}", 0)).await["outcome"], "forgotten");
+    assert_eq!(trace(&inside, &format!("{:016x}", 1)).await["outcome"], "refused");
+    advance(Duration::from_secs(30)).await;
+    assert_eq!(trace(&inside, &format!("{:016x}", 0)).await["outcome"], "never");
+}
+
+/// Where secrets travel.
+const PLACES: [&str; 18] = [
+    "Authorization: Basic @\r\n",
+    "authorization: @\r\n",
+    "Proxy-Authorization: Bearer @\r\n",
+    "Cookie: a=@; b=c\r\n",
+    "COOKIE: @\r\n",
+    "X-Api-Key: @\r\n",
+    "X-Auth-Request-Access-Token: @\r\n",
+    "X-Amz-Security-Token: a@b\r\n",
+    "X-Anything: Bearer @\r\n",
+    "Referer: https://a.example/?session_id=@\r\n",
+    "Referer: https://user:@@a.example/\r\n",
+    "X-Original-URI: /info?a=1&access_token=x;@,@&b\r\n",
+    "X-Forwarded-Uri: /info?next=%2F%3Fpassword%3D@%26c\r\n",
+    "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Uri: /?sig=@\r\n",
+    "Origin: https://@@a.example\r\n",
+    "Sec-WebSocket-Protocol: chat, access_token\r\nSec-WebSocket-Protocol: @\r\n",
+    "Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.@\r\n",
+    "Upgrade: websocket\r\nConnection: x, token=@\r\nSec-WebSocket-Key: x\r\n",
+];
+
+/// Targets with a secret in them.
+const TARGETS: [&str; 5] = [
+    "/info",
+    "/info?token=@",
+    "/info?a&API_key=x@&b",
+    "/info?%74oken=@&trace=0123456789abcdef",
+    "http://user:@@echo.example.com/info?code=@",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..Default::default() })]
+
+    #[test]
+    fn no_secret_of_a_request_is_ever_in_the_answer(
+        secret in "[A-Za-z0-9]{12,40}",
+        target in 0..TARGETS.len(),
+        places in proptest::collection::vec(0..PLACES.len(), 0..6),
+    ) {
+        let lines: String = places.into_iter().map(|place| PLACES[place]).collect();
+        // The sign between user and host is one, the others are places for the secret.
+        let fill = |text: &str| {
+            text.replace("@@a.", "@\0a.").replace("@@echo", "@\0echo").replace('@', &secret).replace('\0', "@")
+        };
+        let request = get(&fill(TARGETS[target]), &fill(&lines));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let (status, head, body) =
+            runtime.block_on(async { ask(&Inside::new(""), &request).await });
+        prop_assert_eq!(status, 200, "{}", body);
+        prop_assert!(!body.contains(&secret) && !head.contains(&secret), "{}\n{}", request, body);
+    }
+}
