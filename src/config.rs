@@ -29,6 +29,7 @@ use self::keys::{ENDPOINT, KEYS, Key};
 use self::read::{Document, Table};
 use self::shown::Setting;
 pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, Source};
+pub use self::value::quantity::{duration as read_duration, show_duration};
 use crate::net::addr::ListenAddr;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
@@ -104,6 +105,8 @@ pub struct Endpoint {
     pub subprotocols: Subprotocols,
     /// Whether to agree to compression.
     pub compression: bool,
+    /// Whether clients may ask for more than an echo in the query of the URL.
+    pub options: bool,
 }
 
 /// `[proxy]`: what is believed of a proxy in front.
@@ -178,6 +181,7 @@ impl Default for Endpoint {
             prefix: Box::default(),
             subprotocols: Subprotocols::default(),
             compression: true,
+            options: true,
         }
     }
 }

@@ -183,6 +183,16 @@ pub const KEYS: &[Key] = &[
         field: field!(bool => endpoint.compression),
     },
     Key {
+        path: "endpoint.options",
+        default: Some("true"),
+        since: "0.1.0",
+        summary: r"
+            Whether clients may ask for more than an echo in the query of the URL, such as
+            `?ping=off`: see wsecho(8).",
+        details: "If not, a handshake that asks for it is refused with 403.",
+        field: field!(bool => endpoint.options),
+    },
+    Key {
         path: "limits.max_connections",
         default: Some("10000"),
         since: "0.1.0",
@@ -334,8 +344,8 @@ pub const KEYS: &[Key] = &[
             A client that sends nothing for this long, give or take a tenth, is pinged. Keep it
             below the idle timeout of any proxy in front; that of nginx is 60 seconds.",
         details: r"
-            A client that opens the endpoint with `?ping=off` is never pinged, unless 100 others are
-            not; its session ends after an hour.",
+            A client that opens the endpoint with `?ping=off` is never pinged, and with `?ping=5m`
+            after exactly that time, unless 100 others are pinged later than usual: see wsecho(8).",
         field: field!(Seconds<1> => policy.timeouts.ping_interval),
     },
     Key {

@@ -14,6 +14,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::answer::{Body, plain};
 use super::query;
@@ -27,6 +28,7 @@ use crate::proxy::client_addr::{Account, Scheme, account};
 use crate::proxy::diagnosis::{Remedy, Warning};
 use crate::proxy::protocol::ProxyHeader;
 use crate::ws::handshake::{self, Offer, Rejection, Trace};
+use crate::ws::session::{After, Closing, Script};
 
 /// What the service knows of a request.
 #[derive(Debug, Serialize)]
@@ -100,6 +102,8 @@ struct Handshake {
     extensions: Vec<String>,
     /// By whose rules it is judged.
     endpoint: String,
+    /// Whether that endpoint takes options in its URL.
+    options: bool,
     /// What the endpoint would agree on; `None` if what is offered is malformed.
     agreed: Option<Agreed>,
 }
@@ -107,8 +111,7 @@ struct Handshake {
 #[derive(Debug, Serialize)]
 struct Agreed {
     subprotocol: Option<String>,
-    /// None is supported.
-    extensions: [String; 0],
+    extensions: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -210,6 +213,13 @@ impl Info {
         serde_json::to_string(self).expect("it is made of texts and numbers") + "\n"
     }
 
+    /// The session that tells it in one message and ends.
+    pub(super) fn script(&self) -> Script {
+        let (code, reason) = (CloseCode::Normal, "".into());
+        let close = Closing { code, reason, after: After::Time(Duration::ZERO) };
+        Script { greeting: Some(self.json().into()), close: Some(close), ..Script::default() }
+    }
+
     /// The answer to a request that is not a handshake. Nobody may keep it, and no other site may
     /// read it: it has no header that allows that.
     pub(super) fn response(&self) -> Response<Body> {
@@ -257,7 +267,10 @@ impl Handshake {
                 let is_chosen = |offered: &&[u8]| *offered == chosen.as_bytes();
                 offer.subprotocols.iter().position(is_chosen)
             });
-            Agreed { subprotocol: chosen.map(|at| subprotocols[at].clone()), extensions: [] }
+            Agreed {
+                subprotocol: chosen.map(|at| subprotocols[at].clone()),
+                extensions: agreed.compression.iter().map(ToString::to_string).collect(),
+            }
         });
         Self {
             upgrade: lines(headers, &UPGRADE),
@@ -269,6 +282,7 @@ impl Handshake {
             subprotocols,
             extensions: offer.extensions.iter().map(|offered| redaction::text(offered)).collect(),
             endpoint: route.path().to_owned(),
+            options: route.has_options(),
             agreed,
         }
     }

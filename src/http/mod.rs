@@ -9,6 +9,7 @@ mod exchange;
 mod query;
 pub mod refusal;
 
+pub mod options;
 mod traces;
 
 pub mod admission;

@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, Body};
 use super::info::Info;
+use super::options;
 use super::refusal::Refusal;
 use super::service::Service;
 use super::traces::{Outcome, TraceId};
@@ -33,6 +34,7 @@ pub enum Answer {
 pub struct Router {
     policy: Arc<Policy>,
     routes: Vec<Arc<Route>>,
+    info: Arc<Route>,
     service: Arc<Service>,
 }
 
@@ -41,7 +43,8 @@ impl Router {
     #[must_use]
     pub fn new(policy: Arc<Policy>, service: Arc<Service>) -> Self {
         let routes = Route::all(&policy);
-        Self { policy, routes, service }
+        let info = Route::private(&policy, "/info");
+        Self { policy, routes, info, service }
     }
 
     /// The policy that its connections keep.
@@ -73,20 +76,31 @@ impl Router {
             }
             // A WebSocket on "/" leaves the list there to everybody else.
             (_, Some(route), _) if path != "/" || trace.is_attempt() => {
-                let opened = upgrade::open(route, &self.service, request, trace, caller);
-                self.finish(request, opened)
+                let query = request.uri().query().unwrap_or_default();
+                let script = |_: &_| options::parse(query, route.has_options());
+                let opened = upgrade::open(route, &self.service, request, trace, caller, script);
+                self.remember(request, &opened);
+                answered(request, opened)
+            }
+            ("/info", ..) if self.policy.http.info && trace.is_complete() => {
+                let script =
+                    |caller: &_| Ok(Some(Box::new(self.info(request, trace, caller)?.script())));
+                let service = &self.service;
+                let opened = upgrade::open(&self.info, service, request, trace, caller, script);
+                answered(request, opened)
             }
             // Half a handshake gets it too: it says what the other half was.
             ("/info", _, None) if readable && self.policy.http.info => {
-                let own = (&*self.policy, &self.routes[..]);
-                match Info::of(request, trace, caller, &self.service, own) {
+                match self.info(request, trace, caller) {
                     Ok(info) => Answer::Plain(info.response()),
                     Err(rejection) => refuse(rejection),
                 }
             }
             (_, None, _) if trace.is_attempt() => {
                 let refusal = upgrade::misplaced(&self.policy, &self.service, request, caller);
-                self.finish(request, Err(refusal))
+                let refused = Err(refusal);
+                self.remember(request, &refused);
+                answered(request, refused)
             }
             (_, _, Some(rejection)) => refuse(rejection),
             _ if !readable => refuse(Rejection::Method),
@@ -100,32 +114,40 @@ impl Router {
         }
     }
 
-    /// Answers a handshake, and remembers how if the client asks for it.
-    fn finish<B>(
+    fn info<B>(
         &self,
         request: &Request<B>,
-        opened: Result<(Response<Body>, Opening), Refusal>,
-    ) -> Answer {
-        let trace = TraceId::of(request.uri().query().unwrap_or_default()).ok().flatten();
-        let traces = &self.service.traces;
-        match opened {
-            Ok((response, opening)) => {
-                if let Some(trace) = trace {
-                    traces.note(trace, Outcome::Opened);
-                }
-                Answer::Upgrade(response, opening)
-            }
-            Err(refusal) => {
-                let response = refusal.response(request.headers());
-                if let Some(trace) = trace {
-                    traces.note(trace, Outcome::Refused(Box::new(refusal)));
-                }
-                Answer::Plain(response)
-            }
+        trace: Trace,
+        caller: &Caller,
+    ) -> Result<Info, Rejection> {
+        Info::of(request, trace, caller, &self.service, (&self.policy, &self.routes))
+    }
+
+    /// Remembers what a handshake is answered with, if it carries a trace.
+    fn remember<B>(
+        &self,
+        request: &Request<B>,
+        opened: &Result<(Response<Body>, Opening), Refusal>,
+    ) {
+        let query = request.uri().query().unwrap_or_default();
+        if let Ok(Some(trace)) = TraceId::of(query) {
+            let outcome = match opened {
+                Ok(_) => Outcome::Opened,
+                Err(refusal) => Outcome::Refused(Box::new(refusal.clone())),
+            };
+            self.service.traces.note(trace, outcome);
         }
     }
 
     fn list(&self, status: StatusCode, heading: &str) -> Response<Body> {
         answer::list(status, heading, &self.policy.endpoints)
+    }
+}
+
+/// What a handshake is answered with.
+fn answered<B>(request: &Request<B>, opened: Result<(Response<Body>, Opening), Refusal>) -> Answer {
+    match opened {
+        Ok((response, opening)) => Answer::Upgrade(response, opening),
+        Err(refusal) => Answer::Plain(refusal.response(request.headers())),
     }
 }

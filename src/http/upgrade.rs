@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::answer::Body;
 use super::clients::Claim;
+use super::options::Shown;
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::config::{Endpoint, Policy};
@@ -28,41 +29,58 @@ use crate::proxy::client_addr::{self, Client, ClientAddr};
 use crate::proxy::diagnosis::is_upstream;
 use crate::proxy::protocol::ProxyHeader;
 use crate::ws::engine::{Counts, Echo, End};
-use crate::ws::handshake::{self, Accepted, Agreed, Compared, Rejection, Rules, Trace};
-use crate::ws::session::{self, Ended, Report};
+use crate::ws::handshake::{self, Accepted, Agreed, Compared, Origins, Rejection, Rules, Trace};
+use crate::ws::session::{self, Ended, Report, Script};
 
 /// An endpoint, ready to be served under its policy.
 #[derive(Debug)]
 pub(super) struct Route {
     policy: Arc<Policy>,
-    index: usize,
+    endpoint: Endpoint,
+    origins: Origins,
     echo: Arc<Echo>,
 }
 
 impl Route {
     /// The routes of all endpoints of a policy.
     pub(super) fn all(policy: &Arc<Policy>) -> Vec<Arc<Self>> {
-        let route = |(index, endpoint): (usize, &Endpoint)| {
-            let echo = Arc::new(Echo::new(&endpoint.prefix, policy.max_message_size));
-            Arc::new(Self { policy: Arc::clone(policy), index, echo })
+        let endpoints = policy.endpoints.iter().cloned();
+        let route = |endpoint| Self::new(policy, endpoint, policy.origins.clone());
+        endpoints.map(route).collect()
+    }
+
+    /// A path that agrees to what the first endpoint does, and that no page of another site reads: a
+    /// WebSocket lacks what keeps it from reading plain answers.
+    pub(super) fn private(policy: &Arc<Policy>, path: &str) -> Arc<Self> {
+        let first = policy.endpoints.first().cloned().unwrap_or_default();
+        let endpoint = Endpoint { path: path.to_owned(), prefix: "".into(), ..first };
+        let origins = match &policy.origins {
+            Origins::Any => Origins::SameHost,
+            stricter => stricter.clone(),
         };
-        policy.endpoints.iter().enumerate().map(route).collect()
+        Self::new(policy, endpoint, origins)
+    }
+
+    fn new(policy: &Arc<Policy>, endpoint: Endpoint, origins: Origins) -> Arc<Self> {
+        let echo = Arc::new(Echo::new(&endpoint.prefix, policy.max_message_size));
+        Arc::new(Self { policy: Arc::clone(policy), endpoint, origins, echo })
     }
 
     pub(super) fn path(&self) -> &str {
-        &self.endpoint().path
+        &self.endpoint.path
     }
 
-    fn endpoint(&self) -> &Endpoint {
-        &self.policy.endpoints[self.index]
+    /// Whether its clients may have options.
+    pub(super) fn has_options(&self) -> bool {
+        self.endpoint.options
     }
 
     pub(super) fn rules(&self) -> Rules<'_> {
         Rules {
-            subprotocols: &self.endpoint().subprotocols,
-            origins: &self.policy.origins,
+            subprotocols: &self.endpoint.subprotocols,
+            origins: &self.origins,
             require_origin: self.policy.require_origin,
-            compression: self.endpoint().compression,
+            compression: self.endpoint.compression,
         }
     }
 }
@@ -99,8 +117,8 @@ pub struct Opening {
     client: ClientAddr,
     /// The peer, where it is not the client itself. Boxed, because an idle session keeps it.
     via: Option<Box<PeerAddr>>,
-    /// Whether a silent client is pinged: `?ping=off` promises silence, to measure a path by it.
-    pings: bool,
+    /// What is done besides echoing. Boxed, because most sessions have none.
+    script: Option<Box<Script>>,
     /// Whether messages may be compressed.
     compressed: bool,
     claim: Option<Box<Claim>>,
@@ -108,7 +126,8 @@ pub struct Opening {
     fault: Option<super::faults::Fault>,
 }
 
-/// Opens a WebSocket.
+/// Opens a WebSocket. `script` says what its session does besides echoing, once the handshake is known
+/// to be good.
 ///
 /// # Errors
 /// The refusal, which is counted and logged.
@@ -118,34 +137,35 @@ pub(super) fn open<B>(
     request: &Request<B>,
     trace: Trace,
     caller: &mut Caller,
+    script: impl FnOnce(&Caller) -> Result<Option<Box<Script>>, Rejection>,
 ) -> Result<(Response<Body>, Opening), Refusal> {
     let (headers, peer, policy) = (request.headers(), caller.peer, &route.policy);
     let client = resolve(policy, headers, caller);
     let checked = admitted(service, caller)
         .and_then(|()| handshake::check(request, trace, route.rules(), client.host.as_deref()))
         .and_then(|accepted| {
+            let script = script(caller)?;
             let claim = match caller.claim.take() {
                 None => service.claim(client.addr, policy.max_connections_per_client)?,
                 held => held,
             };
-            Ok((accepted, claim))
+            Ok((accepted, script, claim))
         });
-    let (accepted, claim) =
+    let (accepted, script, claim) =
         checked.map_err(|rejection| refuse(rejection, route, service, request, peer, &client))?;
     service.acquit(peer, &client, headers);
     trace_compression(route, headers, client.addr, &accepted.agreed);
     let took = caller.accepted.elapsed();
     service.metrics().handshake_duration.observe(took.as_secs_f64());
-    let query = request.uri().query().unwrap_or_default();
     let opening = Opening {
         route: Arc::clone(route),
         client: client.addr,
         via: (client.addr != peer.into()).then(|| Box::new(peer)),
-        pings: query.split('&').all(|option| option != "ping=off"),
+        script,
         compressed: accepted.agreed.compression.is_some(),
         claim,
         #[cfg(feature = "faults")]
-        fault: super::faults::Fault::of(query),
+        fault: super::faults::Fault::of(request.uri().query().unwrap_or_default()),
     };
     Ok((switch(accepted), opening))
 }
@@ -212,7 +232,7 @@ fn resolve(policy: &Policy, headers: &HeaderMap, caller: &Caller) -> Client {
 
 /// Shows, at `debug`, which extensions were offered and whether compression was agreed to.
 fn trace_compression(route: &Route, headers: &HeaderMap, client: ClientAddr, agreed: &Agreed) {
-    let why = match (&agreed.compression, route.endpoint().compression) {
+    let why = match (&agreed.compression, route.endpoint.compression) {
         (Some(_), _) => "agreed to",
         (None, false) => "off for this endpoint",
         (None, true) if handshake::offers(headers).next().is_none() => "not offered",
@@ -300,9 +320,9 @@ pub(super) fn run<S: Transport>(
         }
         let unfinished = Unfinished { opening: &opening, service: &service, begun: Instant::now() };
         let echo = Arc::clone(echo);
-        let (shared, pings) = (&service.shared, opening.pings);
+        let (shared, script) = (&service.shared, opening.script.as_deref());
         let running =
-            session::run(stream, first, echo, timeouts, shared, pings, opening.compressed);
+            session::run(stream, first, echo, timeouts, shared, script, opening.compressed);
         #[cfg(feature = "faults")]
         let running = super::faults::run(opening.fault, &service.shared.budget, running);
         let Report { ended, counts, lasted } = running.await;
@@ -333,6 +353,7 @@ impl Opening {
             via = self.via.as_ref().map(tracing::field::display),
             endpoint = self.route.path(),
             compression = self.compressed,
+            options = self.script.as_deref().map(|script| tracing::field::display(Shown(script))),
             messages = counts.map(|counts| counts.messages),
             bytes_in = counts.map(|counts| counts.bytes_in),
             bytes_out = counts.map(|counts| counts.bytes_out),

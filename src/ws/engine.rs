@@ -15,14 +15,14 @@ mod reply;
 
 use std::sync::Arc;
 
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-pub use close::End;
+pub use close::{End, MAX_REASON, may_be_sent};
 pub use out::Out;
 
 use crate::ws::deflate::inflate::{Inflaters, Volume};
 use crate::ws::deflate::stored;
-use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control};
+use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control, write_header};
 use close::{Discard, Ending};
 use reader::{Event, Incoming, Reader, Terms};
 use reply::{Composer, Outgoing};
@@ -36,6 +36,9 @@ pub struct Echo {
     /// The largest reply in bytes: the payload of all fragments of a message, inflated, and for
     /// text the prefix; headers do not count.
     pub max_message_size: u64,
+    /// How many messages are echoed before the server ends the WebSocket by itself, and how; at least
+    /// one.
+    pub last: Option<Box<(u64, End)>>,
 }
 
 impl Echo {
@@ -46,7 +49,7 @@ impl Echo {
     #[must_use]
     pub fn new(prefix: &str, max_message_size: u64) -> Self {
         let stored_prefix = stored(prefix.as_bytes());
-        Self { prefix: prefix.into(), stored_prefix, max_message_size }
+        Self { prefix: prefix.into(), stored_prefix, max_message_size, last: None }
     }
 
     /// What goes before a compressed message of this type.
@@ -182,7 +185,8 @@ impl Engine {
                 let terms = Terms { agreed: *agreed, inflaters, memory_spent };
                 let mut reader = Reader::new(incoming, &self.echo, window, bytes_in, terms);
                 let mut composer = Composer::new(outgoing, &self.echo, out, pressure, bytes_out);
-                let stopped = turn(&mut reader, &mut composer, messages, close_after_message);
+                let last = self.echo.last.as_deref();
+                let stopped = turn(&mut reader, &mut composer, messages, close_after_message, last);
                 let taken = reader.taken();
                 if *agreed {
                     let Volume { compressed, inflated } = inflaters.take_volume();
@@ -247,10 +251,14 @@ impl Engine {
     ///
     /// The first 123 bytes of `reason` are sent. Does nothing once the end has begun.
     pub fn close(&mut self, code: CloseCode, reason: &str, out: &mut Out) {
+        self.close_with(End::Server { code, reason: reason.into() }, out);
+    }
+
+    /// As [`Engine::close`], for whatever reason.
+    pub fn close_with(&mut self, end: End, out: &mut Out) {
         if let State::Open { unfinished, .. } = &mut self.state {
             let awaited =
                 unfinished.take().map_or_else(Discard::default, |it| it.incoming.into_discard());
-            let end = End::Server { code, reason: reason.into() };
             self.finish(Ending { end, awaited: Some(awaited) }, &[], out);
         }
     }
@@ -266,6 +274,16 @@ impl Engine {
                 unfinished.close_after_message = Some(Box::new(end));
             }
             _ => self.close(code, reason, out),
+        }
+    }
+
+    /// Appends a text message that answers none; does nothing once anything has been received.
+    ///
+    /// It is not counted: the counts are those of echoes.
+    pub fn greet(&mut self, text: &str, out: &mut Out) {
+        if let State::Open { unfinished: None, .. } = self.state {
+            write_header(out.copied(), true, false, OpCode::Data(Data::Text), text.len());
+            out.copied().extend_from_slice(text.as_bytes());
         }
     }
 
@@ -344,12 +362,20 @@ fn turn(
     composer: &mut Composer<'_>,
     messages: &mut u64,
     close_after_message: &mut Option<Box<End>>,
+    last: Option<&(u64, End)>,
 ) -> Result<(), Ending> {
+    let ending = |messages: u64| {
+        let (_, end) = last.filter(|(last, _)| *last == messages)?;
+        Some(Ending { end: end.clone(), awaited: Some(Discard::default()) })
+    };
     while !reader.is_done() && !composer.is_full() {
         if reader.is_idle() && composer.is_idle() {
             while let Some((kind, payload)) = reader.short_message() {
                 composer.short_message(kind, payload);
                 *messages += 1;
+                if let Some(ending) = ending(*messages) {
+                    return Err(ending);
+                }
                 if composer.is_full() {
                     return Ok(());
                 }
@@ -364,6 +390,9 @@ fn turn(
                 }
                 if part.fin {
                     *messages += 1;
+                    if let Some(ending) = ending(*messages) {
+                        return Err(ending);
+                    }
                     if let Some(end) = close_after_message.take() {
                         return Err(Ending { end: *end, awaited: Some(Discard::default()) });
                     }

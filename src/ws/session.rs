@@ -11,6 +11,7 @@ mod backlog;
 mod budget;
 mod ended;
 mod owed;
+mod script;
 mod stage;
 mod times;
 mod turn;
@@ -31,8 +32,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::backlog::{Backlog, Spare};
 pub use self::budget::{Budget, Charge};
 pub use self::ended::Ended;
+use self::script::Plan;
+pub use self::script::{After, Closing, Ping, Script};
 use self::stage::Stage;
-use self::times::Pings;
 pub use self::times::Timeouts;
 use self::unproven::Unproven;
 use crate::net::stream::Transport;
@@ -90,23 +92,23 @@ impl Shared {
 
 /// Echoes until the session ends. `first` is what the client sent together with its handshake.
 ///
-/// With `pings`, a silent client is pinged. Without, the server stays silent too, and the session
-/// ends after an hour; but only 100 sessions at a time are without. With `compression`, the
-/// handshake agreed to permessage-deflate.
+/// A client that is silent for `timeouts.ping_interval` is pinged, unless `script` says otherwise.
+/// Without pings, the session ends after an hour. Only 100 sessions at a time are pinged later than
+/// usual, or never. With `compression`, the handshake agreed to permessage-deflate.
 pub fn run<'a, S>(
     stream: S,
     first: Vec<u8>,
     echo: Arc<Echo>,
     timeouts: &'a Timeouts,
     shared: &'a Shared,
-    pings: bool,
+    script: Option<&'a Script>,
     compression: bool,
 ) -> impl Future<Output = Report> + use<'a, S>
 where
     S: Transport,
 {
-    let engine = Engine::new(echo, compression);
-    let mut session = Session::new(stream, first, engine, timeouts, shared, pings);
+    let engine = Engine::new(script::echo(script, echo), compression);
+    let mut session = Session::new(stream, first, engine, timeouts, shared, script);
     // The session is moved into the future and never again: an async fn would store it twice.
     async move {
         let mut timer = pin!(sleep_until(session.due().0));
@@ -144,7 +146,7 @@ struct Session<'a, S> {
     backlog: Backlog,
     charge: Charge<'a>,
     stage: Stage,
-    pings: Pings<'a>,
+    plan: Plan<'a>,
     began: Instant,
     /// When the last byte came.
     heard: Option<Instant>,
@@ -165,12 +167,13 @@ impl<'a, S: Transport> Session<'a, S> {
         engine: Engine,
         timeouts: &'a Timeouts,
         shared: &'a Shared,
-        pings: bool,
+        script: Option<&'a Script>,
     ) -> Self {
         let began = Instant::now();
         let first = first.into_boxed_slice();
         // Our own timer has to fire first: it can tell a slow peer from a dead one.
-        stream.prepare(timeouts.write + Duration::from_secs(10), pings);
+        let is_usual = script.is_none_or(|script| script.ping == Ping::Usual);
+        stream.prepare(timeouts.write + Duration::from_secs(10), is_usual);
         let mut session = Self {
             stream,
             heard: (!first.is_empty()).then_some(began),
@@ -181,7 +184,7 @@ impl<'a, S: Transport> Session<'a, S> {
             backlog: Backlog::default(),
             charge: Charge::new(&shared.budget),
             stage: Stage::Open { registered: false },
-            pings: Pings::new(pings, timeouts.ping_interval, &shared.unpinged),
+            plan: Plan::new(script, timeouts.ping_interval, &shared.unpinged),
             began,
             pinged: None,
             unproven: Unproven::default(),
@@ -189,6 +192,7 @@ impl<'a, S: Transport> Session<'a, S> {
             holding: None,
         };
         session.settle(began);
+        SCRATCH.with_borrow_mut(|scratch| session.begin(scratch));
         session
     }
 
@@ -346,7 +350,7 @@ mod tests {
         let (mut client, stream) = duplex(1024);
         let stream = SlowToShut { stream, delay: None };
         client.shutdown().await.expect("a duplex pair can");
-        let report = run(stream, Vec::new(), echo, &timeouts, &shared, true, false).await;
+        let report = run(stream, Vec::new(), echo, &timeouts, &shared, None, false).await;
         assert_eq!(report.ended, Ended::NeverUsed(None));
         assert_eq!(report.lasted.as_secs(), 1, "the FIN was sent");
     }

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::time::advance;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use wsecho::ops::drain::Times;
 
-use crate::inside::{Inside, handshake};
+use crate::inside::{Inside, handshake, read_head};
 
 /// A plain request with these header lines.
 fn get(target: &str, lines: &str) -> String {
@@ -72,6 +78,7 @@ async fn a_plain_request_is_shown_as_it_arrived() {
                 "subprotocols": [],
                 "extensions": [],
                 "endpoint": "/socket",
+                "options": true,
                 "agreed": { "subprotocol": null, "extensions": [] },
             },
             "headers": [
@@ -312,4 +319,88 @@ proptest! {
         prop_assert_eq!(status, 200, "{}", body);
         prop_assert!(!body.contains(&secret) && !head.contains(&secret), "{}\n{}", request, body);
     }
+}
+
+/// A WebSocket on `/info`, with these header lines.
+async fn socket(inside: &Inside, target: &str, lines: &str) -> WebSocketStream<DuplexStream> {
+    let mut client = inside.connect();
+    let request = handshake(target).replace("Host:", &format!("{lines}Host:"));
+    client.write_all(request.as_bytes()).await.unwrap();
+    let head = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    WebSocketStream::from_raw_socket(client, Role::Client, None).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_on_info_is_told_the_same_and_closed() {
+    let inside = Inside::new("[[endpoint]]\npath = \"/a\"\nprefix = \"p\"\noptions = false");
+    let mut socket = socket(&inside, "/info?ping=off", "Cookie: a=s3cr3t\r\n").await;
+    let text = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found["verdict"]["reason"], "complete");
+    assert_eq!(found["received"]["target"], "/info?ping=off");
+    assert_eq!(found["handshake"]["options"], false);
+    assert!(!text.contains("s3cr3t"), "{text}");
+    let end = socket.next().await.unwrap().unwrap();
+    assert_eq!(end, Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() })));
+    while socket.next().await.is_some() {}
+    drop(socket);
+    inside.drain.begin(Times::default());
+    inside.drain.wait().await;
+    assert_eq!(inside.metric("wsecho_sessions_ended_total{how=\"requested\"}"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_page_of_another_site_reads_info_over_a_websocket() {
+    let inside = Inside::new("");
+    let foreign = handshake("/info").replace("Host:", "Origin: https://a.example\r\nHost:");
+    assert_eq!(ask(&inside, &foreign).await.0, 403);
+    socket(&inside, "/info", "Origin: https://server.example.com\r\n").await;
+    let listed = Inside::new("origins = [\"https://a.example\"]");
+    socket(&listed, "/info", "Origin: https://a.example\r\n").await;
+    let own = foreign.replace("a.example", "server.example.com");
+    assert_eq!(ask(&listed, &own).await.0, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_hold_for_info_as_for_endpoints() {
+    let inside = Inside::new("limits.max_connections_per_client = 1");
+    let lines = "X-Forwarded-For: 192.0.2.1\r\n";
+    let mut held = inside.connect();
+    let first = handshake("/echo").replace("Host:", &format!("{lines}Host:"));
+    held.write_all(first.as_bytes()).await.unwrap();
+    read_head(&mut held).await;
+    let second = first.replace("/echo", "/info");
+    assert_eq!(ask(&inside, &second).await.0, 429);
+    for request in [handshake("/info"), get("/info", "")] {
+        let (mut client, _) = inside.connect_with(1 << 20, true);
+        client.write_all(request.as_bytes()).await.unwrap();
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 503 "), "{request}");
+    }
+    let mut waiting = inside.connect();
+    tokio::task::yield_now().await;
+    inside.drain.begin(Times::default());
+    waiting.write_all(handshake("/info").as_bytes()).await.unwrap();
+    assert!(read_head(&mut waiting).await.starts_with("HTTP/1.1 503 "), "it is stopping");
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_for_a_trace_over_a_websocket_is_no_handshake_of_that_trace() {
+    let inside = Inside::new("");
+    let id = "0123456789abcdef";
+    for _ in 0..2 {
+        let mut socket = socket(&inside, &format!("/info?trace={id}"), "").await;
+        let text = socket.next().await.unwrap().unwrap().into_text().unwrap();
+        let found: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(found["trace"]["outcome"], "never");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_handshake_is_told_what_the_other_half_was() {
+    let request = handshake("/info").replace("Connection: Upgrade", "Connection: close");
+    let found = info(&Inside::new(""), &request).await;
+    assert_eq!(found["verdict"]["reason"], "proxy_connection_lost");
+    let lines = json!(["proxy_set_header Connection \"upgrade\";"]);
+    assert_eq!(found["verdict"]["lines"], lines);
 }

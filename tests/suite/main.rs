@@ -24,6 +24,7 @@ mod life_cycle;
 mod listeners;
 mod logs;
 mod operations;
+mod options;
 mod proxy;
 mod session;
 mod shipped_files;

@@ -12,12 +12,14 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use wsecho::ops::drain::{self, Drain};
 use wsecho::ops::metrics::Label;
 use wsecho::ws::engine::Echo;
-use wsecho::ws::session::{self, Budget, Ended, Report, Shared, Timeouts};
+use wsecho::ws::session::{self, Budget, Ended, Ping, Report, Script, Shared, Timeouts};
 
 use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Seen, TEXT, frame, noise};
 use crate::inside::Inside;
 
 mod compression;
+
+static SILENT: Script = Script { ping: Ping::Off, greeting: None, close: None };
 
 /// State shared by all sessions of a test.
 struct Server {
@@ -36,7 +38,8 @@ impl Server {
     fn connect(&self, room: usize, pings: bool) -> (DuplexStream, impl Future<Output = Report>) {
         let (client, stream) = duplex(room);
         let (echo, shared) = (Arc::clone(&self.echo), &self.shared);
-        (client, session::run(stream, Vec::new(), echo, &self.timeouts, shared, pings, false))
+        let script = (!pings).then_some(&SILENT);
+        (client, session::run(stream, Vec::new(), echo, &self.timeouts, shared, script, false))
     }
 }
 
@@ -336,7 +339,7 @@ async fn a_drain_of_mute_and_half_sent_sessions_ends_two_seconds_after_its_sprea
             let server = Arc::clone(&server);
             drain.spawn(async move {
                 let (echo, shared) = (Arc::clone(&server.echo), &server.shared);
-                session::run(stream, Vec::new(), echo, &server.timeouts, shared, true, false).await;
+                session::run(stream, Vec::new(), echo, &server.timeouts, shared, None, false).await;
             });
         }
         sleep(Duration::from_secs(20)).await;
@@ -357,7 +360,7 @@ async fn read_slowly(server: &Server, rate: u32, buffer: usize, message: usize) 
     let (mut far, relay) = duplex(buffer);
     let echo = Arc::clone(&server.echo);
     let session =
-        session::run(stream, Vec::new(), echo, &server.timeouts, &server.shared, true, false);
+        session::run(stream, Vec::new(), echo, &server.timeouts, &server.shared, None, false);
     let (mut from_session, mut to_session) = tokio::io::split(near);
     let (mut from_client, mut to_client) = tokio::io::split(relay);
     let kernel = async {
@@ -509,7 +512,7 @@ async fn what_came_with_the_handshake_is_echoed_first() {
     let (mut client, stream) = duplex(4096);
     let first = frame(FIN | TEXT, b"one");
     let echo = Arc::clone(&server.echo);
-    let session = session::run(stream, first, echo, &server.timeouts, &server.shared, true, false);
+    let session = session::run(stream, first, echo, &server.timeouts, &server.shared, None, false);
     let script = async {
         send(&mut client, &frame(FIN | TEXT, b"two")).await;
         assert_eq!(next_frame(&mut client).await, (FIN | TEXT, b"one".to_vec()));
@@ -535,7 +538,7 @@ async fn a_prefix_does_not_multiply_memory_beyond_the_budget() {
                 let first = if with_handshake { empty[..16 * 1024].to_vec() } else { Vec::new() };
                 let echo = Arc::clone(&server.echo);
                 let (timeouts, shared) = (&server.timeouts, &server.shared);
-                (client, session::run(stream, first, echo, timeouts, shared, true, false))
+                (client, session::run(stream, first, echo, timeouts, shared, None, false))
             })
             .unzip();
         let most = std::cell::Cell::new(0);

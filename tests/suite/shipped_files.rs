@@ -9,6 +9,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 use wsecho::config::{Config, parse};
+use wsecho::http::options::{Documented, OPTIONS};
 use wsecho::net::addr::ListenAddr;
 use wsecho::ops::metrics::Label;
 use wsecho::proxy::diagnosis::{Diagnosis, Verdict};
@@ -73,6 +74,27 @@ fn commands(command: &clap::Command) -> String {
     command.get_subcommands().map(entry).collect()
 }
 
+/// Each option in the URL of a session.
+fn sessions() -> String {
+    let entry = |option: &Documented| {
+        // What is in capitals stands for something.
+        let set = |piece: &str| {
+            let word = piece.trim_end_matches(|sign: char| !sign.is_alphabetic());
+            let sign = &piece[word.len()..];
+            let stands = !word.is_empty() && word.chars().all(char::is_uppercase);
+            if stands { format!("\\fI{word}\\fB{sign}") } else { piece.to_owned() }
+        };
+        let pieces = option.value.split_inclusive(|sign: char| !sign.is_alphabetic());
+        let value: String = pieces.map(set).collect();
+        let bold = |(index, part): (usize, &str)| {
+            if index % 2 == 0 { part.to_owned() } else { format!("\\fB{part}\\fR") }
+        };
+        let meaning: String = option.meaning.split('`').enumerate().map(bold).collect();
+        format!(".TP\n\\fB{}={value}\\fR\n{}.\n", option.name, meaning.replace(". ", ".\n"))
+    };
+    OPTIONS.iter().map(entry).collect()
+}
+
 #[test]
 fn the_man_page_is_that_of_the_command_line() {
     let command = command();
@@ -85,6 +107,7 @@ fn the_man_page_is_that_of_the_command_line() {
             ("@ABOUT@", &command.get_about().expect("it says what it is").to_string()),
             ("@COMMANDS@\n", &commands(&command)),
             ("@OPTIONS@\n", std::str::from_utf8(&options).unwrap()),
+            ("@SESSIONS@\n", &sessions()),
         ],
     );
     compare("docs/wsecho.8", page.as_bytes());

@@ -27,7 +27,10 @@ const SIZES: [(&str, u64); 9] = [
 ];
 
 /// Reads a duration such as `10s` or `1m 30s`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What to write instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let mut sum = Some(Duration::ZERO);
     let mut meant = Vec::new();
     for (number, unit) in quantities(text) {
@@ -82,8 +85,9 @@ fn example() -> String {
     format!("a whole number with one of {}, such as \"1 MiB\"", units.join(", "))
 }
 
-/// Writes a duration, as [`duration`] reads it.
-pub(in crate::config) fn show_duration(duration: Duration) -> String {
+/// Writes a duration as it is read.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut parts = Vec::new();
     for (name, millis, _) in TIMES.iter().rev() {

@@ -11,7 +11,7 @@ use crate::ws::deflate::inflate::{Fault, Refused};
 use crate::ws::frame::{PartialHeader, Violation, write_control};
 
 /// The longest reason of a Close frame, in bytes.
-const MAX_REASON: usize = 123;
+pub const MAX_REASON: usize = 123;
 
 /// More empty fragments than this in one message end the connection: they carry nothing, and cost
 /// work and memory for as long as the client likes.
@@ -32,6 +32,13 @@ pub enum End {
         /// The code that was sent.
         code: CloseCode,
         /// The reason that was sent.
+        reason: Box<str>,
+    },
+    /// The client asked for it when it opened the WebSocket.
+    Requested {
+        /// The code that was sent.
+        code: CloseCode,
+        /// The reason that was sent: text from the network.
         reason: Box<str>,
     },
     /// The client broke the framing rules: 1002.
@@ -56,7 +63,7 @@ impl End {
     pub fn code(&self) -> Option<CloseCode> {
         match self {
             Self::Peer { code, .. } => *code,
-            Self::Server { code, .. } => Some(*code),
+            Self::Server { code, .. } | Self::Requested { code, .. } => Some(*code),
             Self::Protocol(_) => Some(CloseCode::Protocol),
             Self::InvalidText | Self::InvalidCloseReason | Self::Compression(_) => {
                 Some(CloseCode::Invalid)
@@ -72,6 +79,7 @@ impl End {
         match self {
             Self::Peer { .. } => "peer",
             Self::Server { .. } => "server",
+            Self::Requested { .. } => "requested",
             Self::Protocol(violation) => violation.label(),
             Self::InvalidText => "invalid_text",
             Self::InvalidCloseReason => "invalid_close_reason",
@@ -86,7 +94,9 @@ impl End {
     pub fn reason(&self) -> Cow<'_, str> {
         match self {
             Self::Peer { reason, .. } => Cow::Borrowed(reason),
-            Self::Server { reason, .. } => Cow::Borrowed(shortened(reason)),
+            Self::Server { reason, .. } | Self::Requested { reason, .. } => {
+                Cow::Borrowed(shortened(reason))
+            }
             Self::Protocol(violation) => format!("wsecho: {violation} (RFC 6455)").into(),
             Self::InvalidText => "wsecho: text message is not UTF-8".into(),
             Self::InvalidCloseReason => "wsecho: close reason is not UTF-8".into(),
@@ -141,8 +151,9 @@ impl End {
     }
 }
 
-/// The codes that section 7.4 and its registry allow in a frame; 1012 to 1014 came after the RFC.
-fn may_be_sent(code: u16) -> bool {
+/// Whether section 7.4 and its registry allow a code in a frame; 1012 to 1014 came after the RFC.
+#[must_use]
+pub fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 

@@ -45,6 +45,8 @@ pub enum Rejection {
     /// An option in the query of the URL has a value that it cannot have: the sentence says which it
     /// can.
     BadOption(&'static str),
+    /// There are options in the query of the URL, which the endpoint does not allow.
+    OptionsOff,
     /// `Origin` is repeated, or missing although `require_origin` is set.
     NoOrigin,
     /// The client has reached `limits.max_connections_per_client`.
@@ -68,7 +70,7 @@ impl Rejection {
             | Self::BadSubprotocol
             | Self::BadOption(_)
             | Self::Body => StatusCode::BAD_REQUEST,
-            Self::Origin(_) | Self::NoOrigin => StatusCode::FORBIDDEN,
+            Self::Origin(_) | Self::NoOrigin | Self::OptionsOff => StatusCode::FORBIDDEN,
             Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
             Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -88,6 +90,7 @@ impl Label for Rejection {
             Self::Body => "body",
             Self::Origin(_) => "origin",
             Self::BadOption(_) => "bad_option",
+            Self::OptionsOff => "options_off",
             Self::NoOrigin => "no_origin",
             Self::ClientFull => "client_full",
             Self::Full => "full",
@@ -125,6 +128,7 @@ impl fmt::Display for Rejection {
                  named in X-Forwarded-Host or Forwarded (origins = \"same-host\")"
             }
             Self::BadOption(sentence) => sentence,
+            Self::OptionsOff => "this endpoint takes no options in its URL (endpoint.options)",
             Self::NoOrigin => "exactly one Origin is required (origins, require_origin)",
             Self::ClientFull => {
                 "this client has reached its limit (limits.max_connections_per_client): close some \

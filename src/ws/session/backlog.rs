@@ -86,6 +86,13 @@ impl Backlog {
         }
     }
 
+    /// Notes that what is in it is a message that echoes nothing.
+    pub(super) fn begins_with_greeting(&mut self) {
+        if let Some(chunks) = &mut self.0 {
+            chunks.owed.begin_with_greeting();
+        }
+    }
+
     /// Notes what the whole output of a turn echoes, of which `sent` bytes did not come here.
     pub(super) fn owe<'a>(
         &mut self,

@@ -75,6 +75,9 @@ impl fmt::Display for Ended {
                 write!(f, "closed by the client with {}", u16::from(*code))
             }
             Self::Closed(End::Peer { code: None, .. }) => f.write_str("closed by the client"),
+            Self::Closed(End::Requested { code, .. }) => {
+                write!(f, "closed with {}, as the client's URL asked", u16::from(*code))
+            }
             Self::Closed(end) => {
                 let code = end.code().map_or(0, u16::from);
                 write!(f, "closed with {code}, {}", end.reason())

@@ -14,6 +14,8 @@ pub(super) struct Owed {
     bytes: u64,
     header: PartialHeader,
     frame: Frame,
+    /// Whether the next data frame is a message that echoes nothing.
+    greeting: bool,
 }
 
 /// The frame of which some is sent.
@@ -29,6 +31,11 @@ impl Owed {
     pub(super) fn add(&mut self, before: Counts, after: Counts) {
         self.messages += after.messages - before.messages;
         self.bytes += after.bytes_out - before.bytes_out;
+    }
+
+    /// Leaves the next data frame uncounted.
+    pub(super) fn begin_with_greeting(&mut self) {
+        self.greeting = true;
     }
 
     /// Takes off what the next `bytes` echo, which are sent now.
@@ -49,7 +56,8 @@ impl Owed {
             let Some((header, used)) = self.header.parse(rest) else {
                 return;
             };
-            let data = matches!(header.opcode, OpCode::Data(_));
+            let data =
+                matches!(header.opcode, OpCode::Data(_)) && !std::mem::take(&mut self.greeting);
             self.frame = Frame { left: header.len, data, ends_message: data && header.fin };
             bytes = &rest[used..];
         }

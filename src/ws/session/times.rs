@@ -3,7 +3,6 @@
 //! Owns the one deadline of a session and what follows from it. It does not know sockets: what is
 //! to be said goes to the engine, and the next turn sends it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,44 +48,6 @@ const RETRY: Duration = Duration::from_millis(200);
 /// A pong deadline noticed this late means that we were suspended: the client is pinged once more.
 const OVERSLEPT: Duration = Duration::from_secs(1);
 
-/// Sessions that are not pinged at a time; only sending finds out that a client has vanished, and
-/// whatever is sent restarts the timers along the path, whose length they are there to measure.
-const MOST_UNPINGED: usize = 100;
-
-/// Whether a silent client is pinged.
-pub(super) enum Pings<'a> {
-    /// After a silence of this length.
-    After(Duration),
-    Never(#[expect(dead_code, reason = "counted until it is dropped")] Unpinged<'a>),
-}
-
-impl<'a> Pings<'a> {
-    /// Pings after about `interval`, or none if they are not `wanted` and may be left out.
-    pub(super) fn new(wanted: bool, interval: Duration, unpinged: &'a AtomicUsize) -> Self {
-        let unpinged = if wanted { None } else { Unpinged::new(unpinged) };
-        // Clients that came together should not be pinged together.
-        unpinged
-            .map_or_else(|| Self::After(interval.mul_f64(0.9 + 0.2 * fastrand::f64())), Self::Never)
-    }
-}
-
-/// One session that is not pinged, counted as long as it lives.
-pub(super) struct Unpinged<'a>(&'a AtomicUsize);
-
-impl<'a> Unpinged<'a> {
-    fn new(all: &'a AtomicUsize) -> Option<Self> {
-        let one = Self(all);
-        let before = all.fetch_add(1, Ordering::Relaxed);
-        (before < MOST_UNPINGED).then_some(one)
-    }
-}
-
-impl Drop for Unpinged<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What a session's timer is set for.
 #[derive(Clone, Copy)]
 pub(super) enum Due {
@@ -106,6 +67,8 @@ pub(super) enum Due {
     Ping,
     /// A session without pings is an hour old.
     Age,
+    /// The time has come that the script sets for the end.
+    Close,
     /// The session's slot in the drain has come.
     Drain,
     /// The drain no longer waits for the end of a message.
@@ -131,11 +94,17 @@ impl<S: Transport> Session<'_, S> {
             (self.progress + RETRY, Due::Retry)
         } else if let Some(pinged) = self.pinged {
             (pinged + pong + self.allowance(), Due::Pong)
-        } else if let Pings::After(silence) = self.pings {
+        } else if let Some(silence) = self.plan.ping() {
             (self.heard.unwrap_or(self.began) + silence, Due::Ping)
         } else {
             (self.began + UNPINGED_LIFE, Due::Age)
         };
+        if let Some((time, _)) = self.plan.close().filter(|_| self.engine.phase() == Phase::Open) {
+            // Of two at the same time, the one that was asked for.
+            if self.began + time <= first.0 {
+                first = (self.began + time, Due::Close);
+            }
+        }
         let mut consider = |at: Instant, due: Due| {
             if at < first.0 {
                 first = (at, due);
@@ -196,6 +165,11 @@ impl<S: Transport> Session<'_, S> {
             Due::Age => {
                 let reason = "wsecho: sessions with ping=off end after an hour";
                 self.engine.close(CloseCode::Normal, reason, out);
+            }
+            Due::Close => {
+                if let Some((_, closing)) = self.plan.close() {
+                    self.engine.close_with(closing.end(), out);
+                }
             }
             Due::Drain => {
                 if let Stage::Draining { fed, .. } = self.stage {

@@ -19,7 +19,7 @@ use crate::engine::support::{BINARY, CLOSE, FIN, PING, PONG, RSV1, TEXT, frame};
 fn connect(server: &Server, room: usize) -> (DuplexStream, impl Future<Output = Report>) {
     let (client, stream) = duplex(room);
     let (echo, timeouts, shared) = (Arc::clone(&server.echo), &server.timeouts, &server.shared);
-    (client, session::run(stream, Vec::new(), echo, timeouts, shared, true, true))
+    (client, session::run(stream, Vec::new(), echo, timeouts, shared, None, true))
 }
 
 /// Sends a Close, and reads on until the session has answered it.
