@@ -53,7 +53,8 @@ impl Route {
     /// WebSocket lacks what keeps it from reading plain answers.
     pub(super) fn private(policy: &Arc<Policy>, path: &str) -> Arc<Self> {
         let first = policy.endpoints.first().cloned().unwrap_or_default();
-        let endpoint = Endpoint { path: path.to_owned(), prefix: "".into(), ..first };
+        let (path, prefix) = (path.to_owned(), "".into());
+        let endpoint = Endpoint { path, prefix, options: false, ..first };
         let origins = match &policy.origins {
             Origins::Any => Origins::SameHost,
             stricter => stricter.clone(),
@@ -348,12 +349,13 @@ impl Opening {
             _ => None,
         };
         let inflated = counts.filter(|counts| counts.compressed_in > 0);
+        let script = self.script.as_deref().filter(|_| self.route.has_options());
         tracing::info!(
             client = %self.client,
             via = self.via.as_ref().map(tracing::field::display),
             endpoint = self.route.path(),
             compression = self.compressed,
-            options = self.script.as_deref().map(|script| tracing::field::display(Shown(script))),
+            options = script.map(|script| tracing::field::display(Shown(script))),
             messages = counts.map(|counts| counts.messages),
             bytes_in = counts.map(|counts| counts.bytes_in),
             bytes_out = counts.map(|counts| counts.bytes_out),

@@ -5,6 +5,7 @@ Close, and the log must name the real client, whatever its headers claim.
 """
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -48,6 +49,7 @@ SETTINGS = [
 ]
 REQUIRED = 'proxy.proxy_protocol = "required"'
 MEBIBYTE = 1 << 20
+SECRET = "c29tZXRoaW5nOnNlY3JldA"
 KEEPALIVE = "upstream wsecho {\n    keepalive 32;\n"
 
 LISTEN_TLS = "#listen 443 ssl;\n    #listen [::]:443 ssl;\n    #"
@@ -205,12 +207,48 @@ async def check(variant: Variant, files: dict[str, str], tls: ssl.SSLContext) ->
         via = "unix" if variant.unix else "127.0.0.1"
         expect(f"via in {logged}", str(logged["via"]).partition(":")[0], via)
 
+        await informed(variant, context)
+
         async with session(f"{variant.prefix}/echo", context) as client:
             await echoes(client, "still here")
             os.kill(started.process.pid, signal.SIGTERM)
             expect("Close at the end of the service", (await end(client))[0], 1001)
             # Stopping Apache while it has a WebSocket would have to wait for the session.
             started.process.wait(PATIENCE)
+
+
+async def informed(variant: Variant, tls: ssl.SSLContext | None) -> None:
+    """/info tells the truth about a client that claims to be another, and none of its secrets."""
+    claims = SPOOFED | {"Cookie": f"a={SECRET}", "Authorization": f"Basic {SECRET}"}
+    if variant.name == "beside other paths" or (variant.product == "apache" and tls):
+        return
+    if variant.product == "apache" and not variant.name.startswith("upgrade="):
+        # Its snippet upgrades the endpoints alone.
+        address = f"{CLIENT}:{PLAIN}"
+        text = ask({"Host": SITE} | claims, f"{variant.prefix}/info", address)[1]
+        verdict = "no_websocket"
+    else:
+        path = f"{variant.prefix}/info"
+        async with session(path, tls, additional_headers=claims) as client:
+            text = str(await client.recv())
+            expect("Close of /info", await end(client), (1000, ""))
+        verdict = "complete"
+    told = json.loads(text)
+    expect("verdict", told["verdict"]["reason"], verdict)
+    expect("client", told["client"]["address"].partition(":")[0], CLIENT)
+    expect("secret", SECRET in text, False)
+    # Behind a PROXY header, all other headers could be the client's.
+    named = "PROXY" in variant.name
+    scheme = None if named else "https" if tls else "http"
+    expect("scheme", told["reported"]["scheme"], scheme)
+    # Apache adds it without being asked.
+    expect("host that is reported", told["reported"]["host"] in (None, SITE), True)
+    expect("host", told["received"]["host"], SITE)
+    ignored = {(it["header"], it["reason"]) for it in told["client"]["ignored"]}
+    claimed = ("x-forwarded-for", "sender_untrusted" if named else "written_by_client")
+    expect(f"{claimed} in {ignored}", claimed in ignored, True)
+    warnings = [warning["reason"] for warning in told["warnings"]]
+    expect("warnings", warnings, ["peer_untrusted" if named else "hop_untrusted"])
 
 
 def by_host(host: str) -> tuple[int, str]:

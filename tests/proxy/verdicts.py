@@ -108,6 +108,7 @@ BOTH = [UPGRADE, CONNECTION]
 BROWSER = {"Host": SITE}
 PAGE = HANDSHAKE | {"Origin": f"http://{SITE}"}
 WORKS = "this WebSocket endpoint works"
+TRACE = "0123456789abcdef"
 PROXY_SPOKEN = "the peer sent a PROXY header"
 NO_PROXY = "there is no PROXY header"
 LOST_HOST = "the proxy in front replaced `Host`"
@@ -203,7 +204,7 @@ def check(row: Row) -> None:
         expect("status", status, row.status)
         expect(f"{row.sentence!r} in {text!r}", row.sentence in text, True)
         json_wanted = row.headers | {"Accept": "application/json"}
-        status, body = ask(json_wanted, row.path, address=address)
+        status, body = ask(json_wanted, f"{row.path}?trace={TRACE}", address=address)
         expect("status of JSON", status, row.status)
         if row.lines:
             refusal = json.loads(body)
@@ -212,6 +213,25 @@ def check(row: Row) -> None:
             expect("lines in the JSON", refusal["lines"], row.lines)
             expect("label in the JSON", refusal["reason"], row.reason)
         expect_known(started, row.reason, 2 * row.tries)
+        if REQUIRED not in row.settings:
+            check_info(row, address)
+
+
+def check_info(row: Row, address: str) -> None:
+    """/info says the same of the handshake with a trace, and of one that it gets itself."""
+    told = json.loads(ask({}, f"/info?trace={TRACE}", BACKEND)[1])["trace"]
+    outcome = "never"
+    if row.status in (403, 404, 426):
+        # Only then a whole request arrived.
+        outcome = "broken" if row.headers != BROWSER and row.status != 404 else "refused"
+        outcome = "refused" if row.reason == "origin" else outcome
+        expect("reason of the trace", told["reason"], row.reason)
+        expect("lines of the trace", told.get("lines", []), row.lines)
+    expect("outcome of the trace", told["outcome"], outcome)
+    if row.status == 426:
+        verdict = json.loads(ask(row.headers, "/info", address)[1])["verdict"]
+        expect("verdict of /info", verdict["reason"], row.reason)
+        expect("lines of /info", verdict.get("lines", []), row.lines)
 
 
 def check_curl(arguments: list[str], reason: str, code: int, says: str) -> None:

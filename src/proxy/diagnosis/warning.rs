@@ -92,8 +92,8 @@ impl fmt::Display for Warning {
                 "no proxy says whether the client used http or https: X-Forwarded-Proto is missing"
             }
             Self::PeerUntrusted => {
-                "forwarding headers came from a peer that is not in proxy.trusted: if it is your \
-                 proxy, add it there"
+                "forwarding headers came from somebody who is not in proxy.trusted: if that is your \
+                 proxy, add it there; otherwise a client made them up"
             }
             Self::HopUntrusted => {
                 "what is taken for the client names others before it: if it is a proxy of yours, \
