@@ -125,11 +125,13 @@ pub struct Http {
     pub name: Box<str>,
     /// `info`: whether `/info` is served.
     pub info: bool,
+    /// `page`: whether a browser gets the page at `/`.
+    pub page: bool,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { name: "".into(), info: true }
+        Self { name: "".into(), info: true, page: true }
     }
 }
 

@@ -267,6 +267,19 @@ pub const KEYS: &[Key] = &[
         field: field!(Word<Expect> => policy.proxy.protocol),
     },
     Key {
+        path: "http.page",
+        default: Some("true"),
+        since: "0.1.0",
+        summary: r"
+            Whether a browser that opens `/` gets a page that tests WebSockets from where it is, and
+            says where they break. Others always get the list of endpoints.",
+        details: r"
+            The page needs nothing but this service: it loads nothing else, works behind a path
+            prefix and over https, and knows no more of the configuration than the endpoints, their
+            prefixes, `limits.max_message_size` and `timeouts.ping_interval`.",
+        field: field!(bool => policy.http.page),
+    },
+    Key {
         path: "http.name",
         default: Some(r#""""#),
         since: "0.1.0",

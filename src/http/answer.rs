@@ -4,10 +4,13 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{Response, StatusCode};
 
 use crate::config::Endpoint;
+use crate::net::field;
 use crate::ops::drain::Drain;
 
 /// The only kind of body: short, and complete from the start.
@@ -15,6 +18,19 @@ pub type Body = Full<Bytes>;
 
 /// The methods that any path has.
 pub(super) const ALLOWED: &str = "GET, HEAD, OPTIONS";
+
+/// Whether a client names a media type among those that it accepts, and does not refuse it with a
+/// weight of 0 (RFC 9110, section 12.5.1). A wildcard does not name it: curl sends one.
+pub(super) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    field::list(headers, &ACCEPT).any(|range| {
+        let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().is_some_and(|it| it.eq_ignore_ascii_case(media_type.as_bytes()));
+        let is_zero = |weight: &[u8]| weight.iter().all(|byte| b"0.".contains(byte));
+        let mut weights =
+            parts.filter_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
+        named && !weights.any(is_zero)
+    })
+}
 
 /// Text for people. It closes the connection, so that bytes behind a refused handshake are never
 /// taken for a request.

@@ -166,13 +166,9 @@ impl Info {
         let traced = TraceId::of(query)?.map(|id| Traced::of(id, service));
         let account = account(caller.peer, caller.proxy, headers, &policy.proxy.trusted);
         let host_lost = host_is_lost(service, &account.client, host_of(request));
-        let name = match &*policy.http.name {
-            "" => service.host.clone(),
-            name => name.to_owned(),
-        };
         let text = |value: &String| redaction::text(value.as_bytes());
         Ok(Self {
-            instance: name,
+            instance: instance(policy, service).to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: millis(service.started.elapsed()),
             peer: caller.peer.to_string(),
@@ -228,6 +224,14 @@ impl Info {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         response
+    }
+}
+
+/// The name of this instance: `http.name`, or else the host's.
+pub(super) fn instance<'a>(policy: &'a Policy, service: &'a Service) -> &'a str {
+    match &*policy.http.name {
+        "" => &service.host,
+        name => name,
     }
 }
 

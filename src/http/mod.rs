@@ -21,6 +21,7 @@ mod faults;
 pub mod upgrade;
 
 mod info;
+mod page;
 
 pub mod admin;
 pub mod router;

@@ -6,13 +6,13 @@
 use std::fmt::Write as _;
 
 use hyper::header::{
-    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::answer::{ALLOWED, Body, plain};
+use super::answer::{ALLOWED, Body, accepts, plain};
 use super::head::BadHead;
 use crate::config::Endpoint;
 use crate::ops::metrics::Label;
@@ -118,11 +118,7 @@ impl Refusal {
     /// The answer to a request with these headers: JSON where they ask for it.
     #[must_use]
     pub fn response(&self, asked: &HeaderMap) -> Response<Body> {
-        let wants_json = asked.get_all(ACCEPT).iter().any(|accepted| {
-            let mut types = accepted.as_bytes().split(|byte| b",;".contains(byte));
-            types.any(|found| found.trim_ascii() == b"application/json")
-        });
-        let mut response = if wants_json {
+        let mut response = if accepts(asked, "application/json") {
             let json = serde_json::to_string(self).expect("a refusal is plain text");
             let mut response = plain(self.status, json + "\n");
             let json = HeaderValue::from_static("application/json");

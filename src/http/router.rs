@@ -7,11 +7,13 @@
 
 use std::sync::Arc;
 
+use hyper::header::{HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::answer::{self, Body};
 use super::info::Info;
 use super::options;
+use super::page::Page;
 use super::refusal::Refusal;
 use super::service::Service;
 use super::traces::{Outcome, TraceId};
@@ -35,6 +37,7 @@ pub struct Router {
     policy: Arc<Policy>,
     routes: Vec<Arc<Route>>,
     info: Arc<Route>,
+    page: Option<Page>,
     service: Arc<Service>,
 }
 
@@ -44,7 +47,8 @@ impl Router {
     pub fn new(policy: Arc<Policy>, service: Arc<Service>) -> Self {
         let routes = Route::all(&policy);
         let info = Route::private(&policy, "/info");
-        Self { policy, routes, info, service }
+        let page = policy.http.page.then(|| Page::new(&policy, &service));
+        Self { policy, routes, info, page, service }
     }
 
     /// The policy that its connections keep.
@@ -104,12 +108,26 @@ impl Router {
             }
             (_, _, Some(rejection)) => refuse(rejection),
             _ if !readable => refuse(Rejection::Method),
-            ("/", ..) => Answer::Plain(self.list(StatusCode::OK, "WebSocket echo endpoints:")),
+            ("/", ..) => Answer::Plain(self.root(request.headers())),
             _ => {
                 let peer = caller.peer;
                 tracing::debug!(%peer, path = %Untrusted(path.as_bytes()), "no such path");
                 let heading = "nothing here; WebSocket echo endpoints:";
                 Answer::Plain(self.list(StatusCode::NOT_FOUND, heading))
+            }
+        }
+    }
+
+    /// The page for who asks for one, the list for everybody else.
+    fn root(&self, asked: &HeaderMap) -> Response<Body> {
+        let list = || self.list(StatusCode::OK, "WebSocket echo endpoints:");
+        match &self.page {
+            None => list(),
+            Some(page) if answer::accepts(asked, "text/html") => page.response(),
+            Some(_) => {
+                let mut list = list();
+                list.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+                list
             }
         }
     }

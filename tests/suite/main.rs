@@ -25,6 +25,7 @@ mod listeners;
 mod logs;
 mod operations;
 mod options;
+mod page;
 mod proxy;
 mod session;
 mod shipped_files;
