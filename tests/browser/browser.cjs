@@ -161,8 +161,12 @@ async function main(name, executablePath, screenshot, base, pid) {
   }
 }
 
-const [name, executable, screenshot, base, pid] = process.argv.slice(2);
-main(name, executable, screenshot, base, Number(pid)).catch((error) => {
-  console.error(`browser.cjs: ${name}: ${error.message}`);
-  process.exit(1);
-});
+module.exports = { FLAGS };
+
+if (require.main === module) {
+  const [name, executable, screenshot, base, pid] = process.argv.slice(2);
+  main(name, executable, screenshot, base, Number(pid)).catch((error) => {
+    console.error(`browser.cjs: ${name}: ${error.message}`);
+    process.exit(1);
+  });
+}

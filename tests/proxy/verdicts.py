@@ -281,4 +281,5 @@ def main() -> None:
         check_curl(*curl_row)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,9 @@ async function ask(path, query) {
 async function diagnose(line) {
   const traced = facts.info ? await ask('/info', `trace=${line.trace}`) : {};
   if (!traced) return unreachable();
-  const { trace, instance } = traced.json ?? {};
+  const { trace, instance, reason, message } = traced.json ?? {};
+  // Over a limit, the question is refused as the handshake was.
+  if (reason) return refused(message);
   const source = `That is what instance ${instance} reports; plain requests still reach it.`;
   const remedy = trace?.lines && trace;
   switch (trace?.outcome) {
@@ -24,11 +26,13 @@ async function diagnose(line) {
     case 'broken':
       return bad('arrived broken', broken(trace.message), source, remedy);
     case 'refused':
-      return bad('refused', `wsecho refuses the handshake: ${quoted(trace.message)}.`, source, remedy);
+      return refused(trace.message, source, remedy);
     default:
       return neverSeen(line, trace, instance);
   }
 }
+
+const refused = (message, detail, remedy) => bad('refused', `wsecho refuses the handshake: ${quoted(message)}.`, detail, remedy);
 
 // “A WebSocket handshake arrived, but the proxy in front dropped …”, as a verdict on the proxy.
 function broken(message) {

@@ -30,8 +30,7 @@ const log = {
   },
 
   end(what, ended) {
-    const how = ended.wasClean ? '' : ', without a closing handshake';
-    this.add(what, `${closing(ended)}${how}`, { bad: !ended.wasClean });
+    this.add(what, closing(ended), { bad: !ended.wasClean });
   },
 
   clear() {

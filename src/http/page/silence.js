@@ -32,7 +32,7 @@ class Silence {
     this.#show('busy', 'still open', 'A second connection (?ping=off) says nothing until something cuts it. At 10:00 the page asks whether it still lives.');
     this.tick();
     const ended = await line.ended;
-    if (this.state === 'quiet' || this.state === 'asking') await this.#end(ended);
+    if (this.state !== 'over') await this.#end(ended);
   }
 
   // Called every second.
@@ -66,6 +66,7 @@ class Silence {
   }
 
   async #end(ended) {
+    this.state = 'ended';
     this.lived = ended.lived;
     log.end('silence', ended);
     if (ended.wasClean) {
@@ -78,7 +79,7 @@ class Silence {
     if (gone && Math.abs(gone.lived - ended.lived) < VERDICT_DELAY) {
       this.#stop('warn', `cut after ${after}`, note, {
         sentence: `Connections are cut after ${after}, whether silent or not.`,
-        detail: `${origin(ended.lived)} Raise it there; clients have to reconnect until then.`,
+        detail: `${origin(ended.lived)} Raise that limit; until then clients have to reconnect.`,
       });
     } else if (!gone) {
       this.#stop('warn', `cut after ${after}`, note, {
@@ -92,7 +93,7 @@ class Silence {
 
   #stop(kind, note, text, verdict = {}) {
     this.state = 'over';
-    showClock(duration(this.lived), this.lived, kind);
+    showClock(kind === 'warn' ? duration(this.lived) : clock(this.lived), this.lived, kind);
     this.#show(kind, note, text, verdict);
   }
 
@@ -110,7 +111,7 @@ class Silence {
 // Whose default a limit is.
 function origin(ms) {
   const known = knownLimit(ms);
-  return known ? `${known[0]} s is a default of ${known[1]}.` : 'No default we know has this number.';
+  return known ? `${known[0]} s is a default of ${known[1]}.` : 'It is no default that we know.';
 }
 
 const knownLimit = (ms) => LIMITS.find(([seconds]) => Math.abs(ms / 1000 - seconds) <= seconds * 0.02);
@@ -118,8 +119,8 @@ const knownLimit = (ms) => LIMITS.find(([seconds]) => Math.abs(ms / 1000 - secon
 // How to live with an idle limit.
 function pingAdvice(ms) {
   return facts.ping * 1000 < ms
-    ? `Raise it there, or ping more often: wsecho does so every ${facts.ping} s unless asked not to.`
-    : `Raise it there: wsecho pings only every ${facts.ping} s (timeouts.ping_interval), which is too seldom for this path.`;
+    ? `Raise that limit, or ping more often: wsecho does so every ${facts.ping} s unless asked not to.`
+    : `Raise that limit: wsecho pings only every ${facts.ping} s (timeouts.ping_interval), which is too seldom for this path.`;
 }
 
 function showClock(text, lived, kind) {

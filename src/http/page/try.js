@@ -54,8 +54,8 @@ const trial = {
   ended(line, ended) {
     log.end('close', ended);
     if (line !== this.line) return;
-    this.state(`closed: ${closing(ended)}`);
-    byId('connect').textContent = 'Connect';
+    this.state('not connected');
+    this.result(ended.wasClean, `The WebSocket was closed: ${closing(ended)}.`);
   },
 
   state(text) {
