@@ -171,7 +171,7 @@ impl Server {
         let mut pulse = Pulse::new();
         announce(&self.entrance, &self.admin, &self.config);
         self.service.metrics().loaded();
-        systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.render(0))]);
+        systemd::notify(&[NotifyState::Ready, NotifyState::Status(status.render(0))]).await;
         self.serve(&mut signals, reload, &mut pulse, &mut status).await;
         self.drain(&mut signals, &mut pulse).await
     }
@@ -193,7 +193,7 @@ impl Server {
         loop {
             if requested && reloading.is_none() {
                 requested = false;
-                systemd::notify(&systemd::reloading());
+                systemd::notify(&systemd::reloading()).await;
                 reloading.set(Some(reload()));
             }
             let Self { entrance, admin, service, router, .. } = &mut *self;
@@ -206,11 +206,11 @@ impl Server {
                 () = pulse.beat() => {}
                 read = finished(reloading.as_mut()) => {
                     reloading.set(None);
-                    self.apply(read, status);
+                    self.apply(read, status).await;
                 }
                 _ = period.tick() => {
                     if let Some(status) = status.changed(service.metrics().sessions.get()) {
-                        systemd::notify(&[NotifyState::Status(status)]);
+                        systemd::notify(&[NotifyState::Status(status)]).await;
                     }
                     service.limiter.report();
                 }
@@ -221,7 +221,7 @@ impl Server {
     }
 
     /// Applies what a reload has read.
-    fn apply(&mut self, read: Result<Config, ConfigError>, status: &mut Status) {
+    async fn apply(&mut self, read: Result<Config, ConfigError>, status: &mut Status) {
         let metrics = self.service.metrics();
         metrics.reload(read.is_ok());
         status.reload_failed = read.is_err();
@@ -240,7 +240,7 @@ impl Server {
             }
         }
         let status = status.render(metrics.sessions.get());
-        systemd::notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+        systemd::notify(&[NotifyState::Ready, NotifyState::Status(status)]).await;
     }
 
     /// Closes the listeners and waits for the sessions to end.
@@ -253,7 +253,7 @@ impl Server {
         let begun = Instant::now();
         let drain = service.drain();
         tracing::info!(sessions = service.metrics().sessions.get(), "stopping: draining");
-        systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]).await;
         drain.begin(config.policy.shutdown.clone());
         // Connections in the backlog are accepted and answered with 503: closing the socket would
         // reset them. However many come, that has an end.

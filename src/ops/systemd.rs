@@ -14,43 +14,51 @@ use std::time::Duration;
 use listenfd::ListenFd;
 pub use sd_notify::NotifyState;
 use socket2::SockRef;
+use tokio::time::sleep;
 
-/// How long a service manager that does not read may block us.
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// The same for states that are sent again anyway.
-const REPEATED_TIMEOUT: Duration = Duration::from_millis(1);
+/// How often, and how long apart, a state is sent again to a service manager that does not read.
+const RETRIES: u32 = 20;
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Opened once: a service that is out of descriptors must still report that it is alive.
-static SOCKET: LazyLock<io::Result<UnixDatagram>> = LazyLock::new(UnixDatagram::unbound);
+static SOCKET: LazyLock<io::Result<UnixDatagram>> = LazyLock::new(|| {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+});
 
 /// Tells the service manager about a change of state, in one datagram.
 ///
 /// Without `NOTIFY_SOCKET` this does nothing. A failure is only logged: a service must not fail
-/// because nobody listens to its status. Nor may it wait for that: a watchdog ping or a status that
-/// would block is dropped, since another one follows.
-pub fn notify(states: &[NotifyState<'_>]) {
+/// because nobody listens to its status. While the service manager does not read, this waits for
+/// 1 s at most, without blocking the thread; a watchdog ping or a status is dropped at once, since
+/// another one follows.
+pub async fn notify(states: &[NotifyState<'_>]) {
     let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
-    if let Err(error) = send(&name, states) {
-        tracing::warn!(%error, "cannot notify the service manager: check NOTIFY_SOCKET");
+    let is_repeated = |state| matches!(state, &NotifyState::Watchdog | &NotifyState::Status(_));
+    let retries = if states.iter().all(is_repeated) { 0 } else { RETRIES };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    for left in (0..=retries).rev() {
+        let Err(error) = send(&name, &lines) else { return };
+        let is_full = error.kind() == io::ErrorKind::WouldBlock;
+        if is_full && left > 0 {
+            sleep(RETRY).await;
+        } else if !is_full || retries > 0 {
+            tracing::warn!(%error, "cannot notify the service manager: check NOTIFY_SOCKET");
+            return;
+        }
     }
 }
 
 /// By hand, because sd-notify opens a socket each time, blocks forever, and takes an abstract name
 /// for a path.
-fn send(name: &str, states: &[NotifyState<'_>]) -> io::Result<()> {
+fn send(name: &str, lines: &str) -> io::Result<usize> {
     let addr = match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(name)?,
     };
     let socket = SOCKET.as_ref().map_err(|error| io::Error::from(error.kind()))?;
-    let is_repeated = |state| matches!(state, &NotifyState::Watchdog | &NotifyState::Status(_));
-    let repeated = states.iter().all(is_repeated);
-    socket.set_write_timeout(Some(if repeated { REPEATED_TIMEOUT } else { TIMEOUT }))?;
-    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
-    match socket.send_to_addr((lines.join("\n") + "\n").as_bytes(), &addr) {
-        Err(error) if repeated && error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        sent => sent.map(drop),
-    }
+    socket.send_to_addr(lines.as_bytes(), &addr)
 }
 
 /// `RELOADING=1` with the timestamp that systemd 253 and later require.

@@ -24,7 +24,7 @@ impl Pulse {
         match &mut self.0 {
             Some(interval) => {
                 interval.tick().await;
-                systemd::notify(&[NotifyState::Watchdog]);
+                systemd::notify(&[NotifyState::Watchdog]).await;
             }
             None => std::future::pending().await,
         }

@@ -158,6 +158,7 @@ fn each_mistake_is_reported_at_its_position_with_its_remedy() {
             "log.level = \"loud\"",
             "1:13: log.level: \"loud\" is unknown; write \"error\", \"warn\", \"info\" or \"debug\"",
         ),
+        ("log.level = \"INFO\"", "1:13: log.level: \"INFO\" is unknown; write \"info\""),
         ("[endpoint]\npath = \"/a\"", "1:1: endpoint is an array of tables; write [[endpoint]]"),
         (
             "[[endpoint]]\nprefix = \"\"",

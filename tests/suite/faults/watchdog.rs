@@ -92,13 +92,21 @@ fn a_service_that_drains_is_alive() {
 
 #[test]
 fn a_service_manager_that_reads_nothing_holds_up_nobody() {
-    let service = watched("shutdown.drain_spread = \"0s\"");
+    let service = watched("workers = 1\nshutdown.drain_spread = \"0s\"");
     let mut client = Client::open(&service, "/echo");
     // Not a wait: far more pings are due in this time than the socket holds.
     std::thread::sleep(20 * WATCHDOG);
     client.echo(TEXT, b"unharmed");
     Client::open(&service, "/echo").echo(TEXT, b"served");
     service.signal(Signal::HUP);
+    // The reload is announced for a second, in vain.
+    let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(2) {
+        let sent = Instant::now();
+        client.echo(TEXT, b"unharmed");
+        longest = longest.max(sent.elapsed());
+    }
+    assert!(longest < Duration::from_millis(800), "an echo took {longest:?}");
     Client::open(&service, "/echo").echo(TEXT, b"served");
     service.signal(Signal::TERM);
     assert_eq!(client.read_close().0, 1001);
