@@ -256,6 +256,12 @@ impl<'a, S: Transport> Session<'a, S> {
                 now.bytes_in - before.bytes_in,
                 now.bytes_out - before.bytes_out,
             );
+            if now.compressed_in > before.compressed_in {
+                self.shared.metrics.traffic.add_inflated(
+                    now.compressed_in - before.compressed_in,
+                    now.inflated - before.inflated,
+                );
+            }
         }
         if now.compressed_in > 0 {
             traffic.add_inflated(

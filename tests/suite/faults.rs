@@ -7,6 +7,7 @@
 // Test data is small.
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
+mod bombs;
 mod broken_frames;
 mod burst;
 mod client;

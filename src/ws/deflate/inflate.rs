@@ -78,12 +78,14 @@ pub enum Refused {
 /// What a worker thread needs to inflate; it allocates on its first use.
 #[derive(Default)]
 pub struct Inflaters {
-    idle: Vec<Box<Inflate>>,
+    idle: Vec<Inflater>,
     output: Vec<u8>,
     /// What was done in this turn.
     work: usize,
     volume: Volume,
 }
+
+struct Inflater(Box<Inflate>);
 
 /// How much was inflated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,14 +115,14 @@ impl Inflaters {
 
     /// An inflater at the beginning of a stream. The size of its window is never the client's to
     /// choose: it is the largest, which suits all.
-    fn lend(&mut self) -> Box<Inflate> {
-        self.idle.pop().unwrap_or_else(|| Box::new(Inflate::new(false, 15)))
+    fn lend(&mut self) -> Inflater {
+        self.idle.pop().unwrap_or_else(|| Inflater(Box::new(Inflate::new(false, 15))))
     }
 
-    fn take_back(&mut self, mut inflater: Box<Inflate>) {
+    fn take_back(&mut self, Inflater(mut stream): Inflater) {
         if self.idle.len() < MOST_IDLE {
-            inflater.reset(false);
-            self.idle.push(inflater);
+            stream.reset(false);
+            self.idle.push(Inflater(stream));
         }
     }
 }
@@ -133,7 +135,7 @@ impl fmt::Debug for Inflaters {
 
 /// One message on its way through an inflater, which it has from its first byte to its last.
 pub struct Inflation {
-    inflater: Option<Box<Inflate>>,
+    inflater: Option<Inflater>,
     /// Bytes that may still come out.
     room: u64,
     /// Whether the input so far ends with a final block.
@@ -173,7 +175,7 @@ impl Inflation {
             return Ok(0);
         }
         lent.output.resize(OUTPUT, 0);
-        let inflater = self.inflater.get_or_insert_with(|| lent.lend());
+        let Inflater(stream) = self.inflater.get_or_insert_with(|| lent.lend());
         let mut taken = 0;
         let mut full = false;
         // Some output may be left when all input is taken, but never much.
@@ -184,10 +186,10 @@ impl Inflation {
             let space = self.room.saturating_add(1).min(OUTPUT as u64);
             let space = size(space);
             let output = &mut lent.output[..space];
-            let before = (inflater.total_in(), inflater.total_out());
-            let status = inflater.decompress(&input[taken..], output, InflateFlush::NoFlush);
-            let compressed = inflater.total_in() - before.0;
-            let inflated = inflater.total_out() - before.1;
+            let before = (stream.total_in(), stream.total_out());
+            let status = stream.decompress(&input[taken..], output, InflateFlush::NoFlush);
+            let compressed = stream.total_in() - before.0;
+            let inflated = stream.total_out() - before.1;
             lent.volume.compressed += compressed;
             lent.volume.inflated += inflated;
             self.room = self.room.checked_sub(inflated).ok_or(Refused::TooBig)?;
@@ -200,12 +202,12 @@ impl Inflation {
             full = produced == space;
             self.ended = match status {
                 Ok(Status::StreamEnd) => {
-                    inflater.reset(false);
+                    stream.reset(false);
                     full = false;
                     true
                 }
                 Ok(_) => self.ended && used == 0,
-                Err(_) if inflater.error_message() == Some("invalid distance too far back") => {
+                Err(_) if stream.error_message() == Some("invalid distance too far back") => {
                     return Err(Refused::Fault(Fault::ContextKept));
                 }
                 Err(_) => return Err(Refused::Fault(Fault::Corrupt)),
@@ -223,18 +225,16 @@ impl Inflation {
         lent.work += MESSAGE;
         // Not one byte: even the empty message has one.
         let truncated = Refused::Fault(Fault::Truncated);
-        let mut inflater = self.inflater.ok_or(truncated)?;
+        let Inflater(mut stream) = self.inflater.ok_or(truncated)?;
         if !self.ended {
-            let before = (inflater.total_in(), inflater.total_out());
-            let status = inflater.decompress(&TAIL, &mut [0], InflateFlush::NoFlush);
+            let before = (stream.total_in(), stream.total_out());
+            let status = stream.decompress(&TAIL, &mut [0], InflateFlush::NoFlush);
             let after = (before.0 + TAIL.len() as u64, before.1);
-            if status != Ok(Status::StreamEnd)
-                || (inflater.total_in(), inflater.total_out()) != after
-            {
+            if status != Ok(Status::StreamEnd) || (stream.total_in(), stream.total_out()) != after {
                 return Err(truncated);
             }
         }
-        lent.take_back(inflater);
+        lent.take_back(Inflater(stream));
         Ok(())
     }
 }

@@ -111,8 +111,8 @@ impl Case {
                 payload.splice(0..0, stream.into_iter().chain([0, 0, 0xff, 0xff]));
             }
             5 => {
-                payload = [&[0, 0, 0, 0xff, 0xff].repeat(u.int_in_range(0..=1000)?), &payload[..]]
-                    .concat()
+                let blocks = [0, 0, 0, 0xff, 0xff].repeat(u.int_in_range(0..=1000)?);
+                payload.splice(0..0, blocks);
             }
             _ => {}
         }

@@ -101,12 +101,28 @@ impl Client {
         connected(socket, addr)
     }
 
+    /// A client that may compress its messages.
+    pub fn open_compressing(service: &Service, path: &str) -> Self {
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        let handshake = handshake(path);
+        let head = handshake.strip_suffix("\r\n").expect("an empty line");
+        let mut client = Self::request(service.connect(), &format!("{head}{offer}"));
+        let head = client.read_head();
+        assert!(head.contains("xtensions: permessage-deflate; "), "{head}");
+        client
+    }
+
     /// Opens a WebSocket on a connected stream.
-    pub fn upgrade(mut stream: TcpStream, path: &str) -> Self {
+    pub fn upgrade(stream: TcpStream, path: &str) -> Self {
+        Self::adopt(Self::request(stream, &handshake(path)).0.into_inner())
+    }
+
+    /// A client that has sent its handshake.
+    fn request(mut stream: TcpStream, handshake: &str) -> Self {
         stream.set_nodelay(true).expect("TCP");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.write_all(handshake(path).as_bytes()).expect("it reads");
-        Self::adopt(stream)
+        stream.write_all(handshake.as_bytes()).expect("it reads");
+        Self::unanswered(stream)
     }
 
     /// Reads the answer to a handshake already sent.

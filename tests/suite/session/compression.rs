@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
-use wsecho::ops::metrics::Label;
+use wsecho::ops::metrics::{Label, Now};
 use wsecho::ws::deflate::inflate::INFLATER;
 use wsecho::ws::session::{self, Budget, Report};
 
@@ -33,7 +33,7 @@ async fn others_have_their_turn_while_a_bomb_is_inflated() {
     const BOMBS: usize = 60;
     let server = Server::new(1 << 20);
     let (mut client, bombed) = connect(&server, 1 << 20);
-    let (mut neighbour, served) = connect(&server, 1024);
+    let (mut neighbour, beside) = connect(&server, 1024);
     let bomb = compress(&vec![0; 1 << 20]);
     assert!(bomb.len() < 1100);
     let begun = frame(FIN | RSV1 | BINARY, &bomb);
@@ -57,10 +57,14 @@ async fn others_have_their_turn_while_a_bomb_is_inflated() {
         close(&mut neighbour).await;
         echoes
     };
-    let (report, _, (), echoes) = tokio::join!(bombed, served, bombing, neighbour);
+    let (report, _, (), echoes) = tokio::join!(bombed, beside, bombing, neighbour);
     assert!(echoes > BOMBS, "only {echoes} echoes beside {BOMBS} MiB");
     assert_eq!(report.ended.to_string(), "closed by the client with 1000");
     assert_eq!((report.counts.messages, report.counts.inflated), (60, 60 << 20));
+    let metrics = server.shared.metrics.text(Now { budget_limit: 0, budget_used: 0, log_lost: 0 });
+    let compressed = format!("\nwsecho_compressed_bytes_total {}\n", bomb.len() * BOMBS);
+    assert!(metrics.contains(&compressed), "{metrics}");
+    assert!(metrics.contains("\nwsecho_inflated_bytes_total 62914560\n"), "{metrics}");
     // What was read at once, the inflater, and replies that were not sent at once.
     let read = begun.len() * BOMBS;
     assert!((read / 2..3 * read + INFLATER).contains(&most.get()), "{} bytes charged", most.get());
@@ -167,7 +171,7 @@ async fn messages_that_are_there_are_echoed_while_the_budget_is_spent() {
     server.shared.budget = Budget::new(INFLATER / 2);
     let (first, rest, payload) = halves();
     let (mut holder, held) = connect(&server, 4096);
-    let (mut client, served) = connect(&server, 64 * 1024);
+    let (mut client, beside) = connect(&server, 64 * 1024);
     let script = async {
         send(&mut holder, &first).await;
         sleep(Duration::from_millis(1)).await;
@@ -181,8 +185,8 @@ async fn messages_that_are_there_are_echoed_while_the_budget_is_spent() {
         close(&mut client).await;
         close(&mut holder).await;
     };
-    let (_, served, ()) = tokio::join!(held, served, script);
-    assert_eq!(served.counts.messages, 20);
+    let (_, beside, ()) = tokio::join!(held, beside, script);
+    assert_eq!(beside.counts.messages, 20);
 }
 
 #[tokio::test(start_paused = true)]
