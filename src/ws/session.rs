@@ -269,6 +269,12 @@ impl<'a, S: Transport> Session<'a, S> {
                 now.inflated - before.inflated,
             );
         }
+        if now.compressed_in != before.compressed_in || now.inflated != before.inflated {
+            self.shared.metrics.traffic.add_inflated(
+                now.compressed_in - before.compressed_in,
+                now.inflated - before.inflated,
+            );
+        }
     }
 
     /// Adds the engine's output, but for its first `sent` bytes, to the backlog.
