@@ -25,6 +25,12 @@ const FLAGS = {
   firefox: [],
 };
 
+// Both offer compression; this is how they show that it was agreed to.
+const EXTENSIONS = {
+  chrome: 'permessage-deflate; server_no_context_takeover; client_no_context_takeover',
+  firefox: 'permessage-deflate',
+};
+
 /**
  * Runs in the page: opens a WebSocket, waits for the echo of each message, closes, and returns what
  * happened. Without `close` the socket stays open, and `window.left` resolves when it ends.
@@ -61,6 +67,13 @@ async function session({ path, subprotocols, messages, close }) {
 
 const BYTES = Array.from({ length: 256 }, (_, byte) => byte);
 const LONG = 'ü'.repeat(100_000);
+const LONGEST = 'y'.repeat((1 << 20) - 'server: '.length);
+// Numbers from a linear congruential generator do not compress.
+let state = 1;
+const NOISE = Array.from({ length: 65_536 }, () => {
+  state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+  return state >>> 24;
+});
 
 const STEPS = [
   {
@@ -74,7 +87,6 @@ const STEPS = [
     expected: {
       replies: ['server: Hello world'],
       protocol: '',
-      extensions: '',
       end: { code: 1000, reason: 'done', wasClean: true },
     },
   },
@@ -83,13 +95,20 @@ const STEPS = [
     session: {
       path: '/socket',
       subprotocols: [],
-      messages: ['', 'Grüße 🦀', [], BYTES, LONG],
+      messages: ['', 'Grüße 🦀', [], BYTES, LONG, NOISE, LONGEST],
       close: [],
     },
     expected: {
-      replies: ['server: ', 'server: Grüße 🦀', [], BYTES, `server: ${LONG}`],
+      replies: [
+        'server: ',
+        'server: Grüße 🦀',
+        [],
+        BYTES,
+        `server: ${LONG}`,
+        NOISE,
+        `server: ${LONGEST}`,
+      ],
       protocol: '',
-      extensions: '',
       end: { code: 1005, reason: '', wasClean: true },
     },
   },
@@ -98,22 +117,21 @@ const STEPS = [
     session: {
       path: '/echo',
       subprotocols: ['chat.v2', 'chat.v1'],
-      messages: ['Hi', BYTES],
+      messages: ['Hi', BYTES, NOISE, LONGEST],
       close: [4000],
     },
     expected: {
-      replies: ['Hi', BYTES],
+      replies: ['Hi', BYTES, NOISE, LONGEST],
       protocol: 'chat.v2',
-      extensions: '',
       end: { code: 4000, reason: '', wasClean: true },
     },
   },
 ];
 
-async function check(page, pid) {
+async function check(page, extensions, pid) {
   for (const { name, session: given, expected } of STEPS) {
     await step(name, async () => {
-      assert.deepEqual(await page.evaluate(session, given), expected);
+      assert.deepEqual(await page.evaluate(session, given), { ...expected, extensions });
     });
   }
   await step('SIGTERM to the service', async () => {
@@ -155,7 +173,7 @@ async function main(name, executablePath, screenshot, base, pid) {
       assert.match(shown, /\/socket/, 'the page must name /socket');
       await page.screenshot({ path: screenshot });
     });
-    await check(page, pid);
+    await check(page, EXTENSIONS[name], pid);
   } finally {
     await browser.close();
   }

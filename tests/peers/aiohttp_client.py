@@ -10,6 +10,7 @@ class Client:
         self.session = session
         self.socket = socket
         self.subprotocol = socket.protocol
+        self.compressed = socket.compress > 0
         self.last: WSMessage | None = None
 
     async def send(self, message: str | bytes) -> None:
@@ -54,12 +55,17 @@ class Client:
             return message.data, message.extra or ""
 
 
-async def open_client(url: str, subprotocols: list[str]) -> Client:
+async def open_client(url: str, subprotocols: list[str], bits: int) -> Client:
     session = ClientSession()
     socket = await session.ws_connect(
-        url, protocols=subprotocols, autoping=False, autoclose=False, max_msg_size=0
+        url,
+        protocols=subprotocols,
+        autoping=False,
+        autoclose=False,
+        max_msg_size=0,
+        compress=bits,
     )
     return Client(session, socket)
 
 
-main(open_client)
+main(open_client, windows=[0, 15, 10])

@@ -11,6 +11,7 @@ class Client:
     def __init__(self, socket: WebSocketClientConnection) -> None:
         self.socket = socket
         self.subprotocol = socket.selected_subprotocol
+        self.compressed = "Sec-WebSocket-Extensions" in socket.headers
         self.pongs: asyncio.Queue[bytes] = asyncio.Queue()
         # Tornado calls this method, which does nothing unless overridden.
         socket.on_pong = self.pongs.put_nowait  # type: ignore
@@ -40,8 +41,15 @@ class Client:
         return self.socket.close_code or 1006, self.socket.close_reason or ""
 
 
-async def open_client(url: str, subprotocols: list[str]) -> Client:
-    return Client(await websocket_connect(url, subprotocols=subprotocols or None))
+async def open_client(url: str, subprotocols: list[str], bits: int) -> Client:
+    return Client(
+        await websocket_connect(
+            url,
+            subprotocols=subprotocols or None,
+            compression_options={} if bits else None,
+        )
+    )
 
 
-main(open_client)
+# Tornado 6.6.1 overlooks `client_no_context_takeover` in the answer.
+main(open_client, windows=[0], keeps_context=True)

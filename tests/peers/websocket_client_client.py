@@ -11,6 +11,8 @@ class Client:
     def __init__(self, socket: WebSocket) -> None:
         self.socket = socket
         self.subprotocol = socket.subprotocol
+        # The library knows no extensions.
+        self.compressed = False
 
     async def send(self, message: str | bytes) -> None:
         opcode = ABNF.OPCODE_TEXT if isinstance(message, str) else ABNF.OPCODE_BINARY
@@ -42,11 +44,11 @@ class Client:
         return unpack_from("!H", payload)[0], payload[2:].decode()
 
 
-async def open_client(url: str, subprotocols: list[str]) -> Client:
+async def open_client(url: str, subprotocols: list[str], _: int) -> Client:
     socket = await asyncio.to_thread(
         create_connection, url, timeout=STEP_LIMIT, subprotocols=subprotocols or None
     )
     return Client(socket)
 
 
-main(open_client)
+main(open_client, windows=[0])

@@ -1,10 +1,12 @@
 """The exchange with the asyncio client of `websockets`."""
 
 from contextlib import suppress
+from typing import Any
 
-from exchange import main
+from exchange import LIMIT, main
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Subprotocol
 
 
@@ -12,11 +14,15 @@ class Client:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.subprotocol: str | None = socket.subprotocol
+        self.compressed = bool(socket.protocol.extensions)
 
     async def send(self, message: str | bytes) -> None:
         # The service may close before all of the message is sent; `ended` reports that.
         with suppress(ConnectionClosed):
             await self.socket.send(message)
+
+    async def send_fragments(self, fragments: list[str]) -> None:
+        await self.socket.send(fragments)
 
     async def receive(self) -> str | bytes:
         return await self.socket.recv()
@@ -35,9 +41,17 @@ class Client:
         return (received.code, received.reason) if received else (1006, "no Close frame")
 
 
-async def open_client(url: str, subprotocols: list[str]) -> Client:
+async def open_client(url: str, subprotocols: list[str], bits: int) -> Client:
     offer = [Subprotocol(name) for name in subprotocols]
-    return Client(await connect(url, subprotocols=offer or None))
+    options: dict[str, Any] = {}
+    if bits == 0:
+        options = {"compression": None}
+    elif bits < 15:
+        limits = {"server_max_window_bits": bits, "client_max_window_bits": bits}
+        options = {"compression": None, "extensions": [ClientPerMessageDeflateFactory(**limits)]}
+    # By default it takes no message over 1 MiB, compressed or not.
+    options["max_size"] = 2 * LIMIT
+    return Client(await connect(url, subprotocols=offer or None, **options))
 
 
-main(open_client)
+main(open_client, windows=[0, 15, 9])

@@ -8,6 +8,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
+const { randomBytes } = require('node:crypto');
 const { once } = require('node:events');
 const WsSocket = require('ws');
 
@@ -25,6 +26,20 @@ const BINARIES = [
   Buffer.alloc(0),
   Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)),
   ...[125, 126, 65535, 65536, LIMIT].map((length) => Buffer.alloc(length, 0xff)),
+  // It does not compress, but grows.
+  randomBytes(LIMIT),
+];
+const AGREED = 'permessage-deflate; server_no_context_takeover; client_no_context_takeover';
+// What `ws` offers, and what is to be agreed to.
+const COMPRESSION = [
+  { how: 'uncompressed', options: false, agreed: '' },
+  { how: 'compressed as by default', options: true, agreed: AGREED },
+  // By default it leaves messages below 1 KiB uncompressed.
+  {
+    how: 'all compressed, with 10 bits',
+    options: { threshold: 0, serverMaxWindowBits: 10, clientMaxWindowBits: 12 },
+    agreed: `${AGREED}; server_max_window_bits=10; client_max_window_bits=10`,
+  },
 ];
 
 /** Formats a value for a message; long ones by length and beginning. */
@@ -43,9 +58,12 @@ function expect(what, actual, expected) {
   assert.ok(same, `${what}: got ${shown(actual)}, expected ${shown(expected)}`);
 }
 
-/** An open `ws` connection, offering compression as it does by default. */
-async function open(url, subprotocols = []) {
-  const socket = new WsSocket(url, subprotocols);
+/** An open `ws` connection, offering compression as it does by default unless told otherwise. */
+async function open(url, subprotocols = [], perMessageDeflate = true) {
+  const socket = new WsSocket(url, subprotocols, { perMessageDeflate });
+  socket.once('upgrade', ({ headers }) => {
+    socket.answer = headers['sec-websocket-extensions'] ?? '';
+  });
   // Events must not be lost if nobody is waiting for them yet.
   socket.inbox = [];
   socket.on('message', (data, binary) => {
@@ -73,10 +91,10 @@ async function expectEnd(what, socket, code, reason) {
   expect(`${what}: Close reason`, gotReason, reason);
 }
 
-async function echoes(base, path, prefix) {
-  const socket = await open(base + path);
+async function echoes(base, path, prefix, { options, agreed }) {
+  const socket = await open(base + path, [], options);
   expect(`${path}: subprotocol when none was offered`, socket.protocol, '');
-  expect(`${path}: extensions`, socket.extensions, '');
+  expect(`${path}: extensions`, socket.answer, agreed);
   for (const message of [...TEXTS, 'y'.repeat(LIMIT - prefix.length), ...BINARIES]) {
     socket.send(message);
     const reply = typeof message === 'string' ? prefix + message : message;
@@ -84,12 +102,12 @@ async function echoes(base, path, prefix) {
   }
   // One message in fragments that split a character, with a ping between them.
   const pong = once(socket, 'pong');
-  const crab = Buffer.from('a 🦀 b');
+  const crab = Buffer.from(`a 🦀 ${'b'.repeat(100_000)}`);
   socket.send(crab.subarray(0, 4), { binary: false, fin: false });
   socket.ping('between');
   socket.send(crab.subarray(4, 5), { fin: false });
   socket.send(crab.subarray(5), { fin: true });
-  expect(`${path}: echo of fragments`, await receive(socket), `${prefix}a 🦀 b`);
+  expect(`${path}: echo of fragments`, await receive(socket), prefix + crab.toString());
   expect(`${path}: pong between fragments`, (await pong)[0].toString(), 'between');
   // Many at once.
   for (let number = 0; number < 1000; number += 1) {
@@ -141,8 +159,8 @@ async function clientCloses(base) {
   }
 }
 
-async function tooBig(base) {
-  const socket = await open(`${base}/echo`);
+async function tooBig(base, { options }) {
+  const socket = await open(`${base}/echo`, [], options);
   socket.send(Buffer.alloc(LIMIT + 1));
   const [code, reason] = await socket.ended;
   expect('Close code after a message over the limit', code, 1009);
@@ -183,17 +201,22 @@ async function serviceStops(base, pid) {
 }
 
 async function main(base, pid) {
-  const steps = {
-    'echoes through /socket': () => echoes(base, '/socket', 'server: '),
-    'echoes through /echo': () => echoes(base, '/echo', ''),
+  const steps = {};
+  for (const compression of COMPRESSION) {
+    const { how } = compression;
+    steps[`echoes through /socket, ${how}`] = () =>
+      echoes(base, '/socket', 'server: ', compression);
+    steps[`echoes through /echo, ${how}`] = () => echoes(base, '/echo', '', compression);
+    steps[`a message over the limit, ${how}`] = () => tooBig(base, compression);
+  }
+  Object.assign(steps, {
     pings: () => pings(base),
     subprotocols: () => subprotocols(base),
     'closes by the client': () => clientCloses(base),
-    'a message over the limit': () => tooBig(base),
     ...(globalThis.WebSocket && { "Node's own client": () => platform(base) }),
     // Stops the service.
     SIGTERM: () => serviceStops(base, pid),
-  };
+  });
   for (const [name, step] of Object.entries(steps)) {
     const limit = setTimeout(() => {
       fail(name, new Error(`timed out after ${STEP_LIMIT / 1000} s`));
