@@ -101,7 +101,6 @@ pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admi
 ///
 /// It cannot fail. The head, with what comes before it, has to be complete within
 /// `timeouts.handshake` of this call.
-#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 pub fn serve<S: Transport>(
     mut stream: S,
     peer: PeerAddr,

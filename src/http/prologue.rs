@@ -98,8 +98,8 @@ pub(super) fn read(
                 for piece in held.since(scan.seen()) {
                     match scan.push(piece) {
                         Ok(Some(_)) => {
-                            let (head, rest) = held.split(scan.seen());
-                            return Prologue::Request(Beginning { proxy, head, rest });
+                            let (whole, rest) = held.split(scan.seen());
+                            return Prologue::Request(Beginning { proxy, head: whole, rest });
                         }
                         Ok(None) => {}
                         Err(bad) => return Prologue::Bad(bad),
@@ -167,6 +167,7 @@ async fn proxy_header(
 /// them several times their bytes.
 #[derive(Default)]
 struct Held {
+    #[expect(clippy::vec_box, reason = "a Vec of arrays would be one buffer that grows")]
     full: Vec<Box<[u8; PIECE]>>,
     last: Vec<u8>,
 }

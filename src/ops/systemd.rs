@@ -37,7 +37,7 @@ pub async fn notify(states: &[NotifyState<'_>]) {
     let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
     let is_repeated = |state| matches!(state, &NotifyState::Watchdog | &NotifyState::Status(_));
     let retries = if states.iter().all(is_repeated) { 0 } else { RETRIES };
-    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let lines = states.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n";
     for left in (0..=retries).rev() {
         let Err(error) = send(&name, &lines) else { return };
         let is_full = error.kind() == io::ErrorKind::WouldBlock;

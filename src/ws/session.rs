@@ -249,28 +249,17 @@ impl<'a, S: Transport> Session<'a, S> {
     /// Adds what was echoed since `before` to the metrics.
     fn count_since(&self, before: Counts) {
         let now = self.counts();
-        let traffic = &self.shared.metrics.traffic;
-        if now != before {
-            traffic.add(
-                now.messages - before.messages,
-                now.bytes_in - before.bytes_in,
-                now.bytes_out - before.bytes_out,
-            );
-            if now.compressed_in > before.compressed_in {
-                self.shared.metrics.traffic.add_inflated(
-                    now.compressed_in - before.compressed_in,
-                    now.inflated - before.inflated,
-                );
-            }
+        if now == before {
+            return;
         }
+        let traffic = &self.shared.metrics.traffic;
+        traffic.add(
+            now.messages - before.messages,
+            now.bytes_in - before.bytes_in,
+            now.bytes_out - before.bytes_out,
+        );
         if now.compressed_in > 0 {
             traffic.add_inflated(
-                now.compressed_in - before.compressed_in,
-                now.inflated - before.inflated,
-            );
-        }
-        if now.compressed_in != before.compressed_in || now.inflated != before.inflated {
-            self.shared.metrics.traffic.add_inflated(
                 now.compressed_in - before.compressed_in,
                 now.inflated - before.inflated,
             );
