@@ -87,9 +87,13 @@ impl Router {
                 answered(request, opened)
             }
             ("/info", ..) if self.policy.http.info && trace.is_complete() => {
-                let script =
-                    |caller: &_| Ok(Some(Box::new(self.info(request, trace, caller)?.script())));
                 let service = &self.service;
+                let script = |caller: &_| {
+                    if service.shared.budget.is_spent() {
+                        return Err(Rejection::MemorySpent);
+                    }
+                    Ok(Some(Box::new(self.info(request, trace, caller)?.script())))
+                };
                 let opened = upgrade::open(&self.info, service, request, trace, caller, script);
                 answered(request, opened)
             }

@@ -288,7 +288,8 @@ impl<'a, S: Transport> Session<'a, S> {
     /// Brings charge and stage in line with what the engine and the backlog hold now.
     fn settle(&mut self, now: Instant) {
         let unread = self.unread.as_ref().map_or(0, |unread| unread.get_ref().len());
-        let held = unread + self.engine.held_capacity() + self.backlog.capacity();
+        let unsent = self.engine.held_capacity() + self.backlog.capacity();
+        let held = unread + self.plan.held() + unsent;
         let charged = held.saturating_sub(FREE);
         self.charge.set(charged);
         self.holding = (charged > 0).then(|| self.holding.unwrap_or(now));

@@ -131,7 +131,8 @@ async fn the_client_is_the_one_that_a_trusted_proxy_names_whatever_the_client_cl
         );
     }
     let distrustful = Inside::new("[proxy]\ntrusted = [\"10.0.0.0/8\"]");
-    let lines = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\n";
+    let lines = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a\r\n\
+                 X-Forwarded-Uri: /a\r\nX-Forwarded-Prefix: /b\r\n";
     let found = info(&distrustful, &get("/info", lines)).await;
     assert_eq!(found["client"]["address"], "unix");
     assert_eq!(found["client"]["ignored"][2]["reason"], "sender_untrusted", "{found}");
@@ -403,4 +404,31 @@ async fn half_a_handshake_is_told_what_the_other_half_was() {
     assert_eq!(found["verdict"]["reason"], "proxy_connection_lost");
     let lines = json!(["proxy_set_header Connection \"upgrade\";"]);
     assert_eq!(found["verdict"]["lines"], lines);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_head_is_shown_and_what_is_said_over_a_websocket_is_charged_to_the_budget() {
+    let inside = Inside::new("limits.buffer_budget = \"1 MiB\"");
+    for junk in ["eyJ,", "=", "a=", "%3d", "&=", "://@", "\"\\", "a=%2525"] {
+        let lines = format!("X-Junk: {}\r\nOrigin: http://a\r\n", junk.repeat(15_000 / junk.len()));
+        let found = info(&inside, &get("/info", &lines)).await;
+        assert_eq!(found["headers"][1]["name"], "x-junk");
+    }
+    let lines = format!("X-Junk: {}\r\nHost:", "j".repeat(15_000));
+    let request = handshake("/info").replace("Host:", &lines);
+    let mut unread = Vec::new();
+    // Once the budget is spent, a head as long is not even read.
+    loop {
+        let (mut client, _) = inside.connect_with(1024, false);
+        if client.write_all(request.as_bytes()).await.is_err() {
+            break;
+        }
+        unread.push(client);
+        assert!(unread.len() < 60, "what is held twice is charged twice");
+    }
+    let (status, _, body) = ask(&inside, &handshake("/info")).await;
+    assert_eq!(status, 503);
+    assert!(body.contains("limits.buffer_budget"), "{body}");
+    drop(unread);
+    socket(&inside, "/info", "").await;
 }

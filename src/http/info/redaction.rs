@@ -38,7 +38,10 @@ const SECRET_NAMES: [&str; 8] = ["code", "key", "pass", "pin", "psk", "sid", "si
 const DEPTH: usize = 3;
 
 /// Whether what has this name is a secret.
-pub(super) fn is_secret(name: &[u8]) -> bool {
+fn is_secret(name: &[u8]) -> bool {
+    if name.is_empty() {
+        return false;
+    }
     let name: String = String::from_utf8_lossy(&unescape(name).0)
         .chars()
         .filter(|letter| !matches!(letter, '-' | '_' | '.'))
@@ -149,10 +152,14 @@ fn without_users(text: &[u8]) -> Vec<u8> {
 
 /// A text without JSON Web Tokens, which all begin alike: with the code for `{"`.
 fn without_jwts(text: &str) -> String {
-    let Some((before, token)) = text.split_once("eyJ") else { return text.to_owned() };
     let part = |letter: char| letter.is_ascii_alphanumeric() || "-_.=".contains(letter);
-    let rest = token.trim_start_matches(part);
-    format!("{before}{REDACTED}{}", without_jwts(rest))
+    let mut pieces = text.split("eyJ");
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for token in pieces {
+        shown += REDACTED;
+        shown += token.trim_start_matches(part);
+    }
+    shown
 }
 
 #[cfg(test)]

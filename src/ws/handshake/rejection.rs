@@ -53,6 +53,8 @@ pub enum Rejection {
     ClientFull,
     /// The service has reached `limits.max_connections`.
     Full,
+    /// What would be said at once does not fit into `limits.buffer_budget`.
+    MemorySpent,
     /// The service is stopping.
     Draining,
 }
@@ -72,7 +74,7 @@ impl Rejection {
             | Self::Body => StatusCode::BAD_REQUEST,
             Self::Origin(_) | Self::NoOrigin | Self::OptionsOff => StatusCode::FORBIDDEN,
             Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::MemorySpent | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -94,6 +96,7 @@ impl Label for Rejection {
             Self::NoOrigin => "no_origin",
             Self::ClientFull => "client_full",
             Self::Full => "full",
+            Self::MemorySpent => "memory_spent",
             Self::Draining => "draining",
         }
     }
@@ -136,6 +139,9 @@ impl fmt::Display for Rejection {
             }
             Self::Full => {
                 "the service has reached its limit (limits.max_connections): try again later"
+            }
+            Self::MemorySpent => {
+                "the service has no memory left (limits.buffer_budget): try again later"
             }
             Self::Draining => "the service is stopping: try again later",
         })

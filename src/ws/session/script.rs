@@ -124,6 +124,11 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The bytes of memory that it takes as long as the session lives.
+    pub(super) fn held(&self) -> usize {
+        self.greeting().map_or(0, str::len)
+    }
+
     /// When to close after the handshake, and how, if a time is set.
     pub(super) fn close(&self) -> Option<(Duration, &'a Closing)> {
         let Self::Scripted(scripted) = self else { return None };
