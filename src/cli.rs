@@ -4,7 +4,7 @@
 //!
 //! Sources: sysexits(3) for 70 and 78; the conventions of clap for 2.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,6 +15,8 @@ use crate::config::{self, Config, Loaded, Overrides, Source, UserError};
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
 use crate::ops::machine::Machine;
+use crate::probe;
+use crate::probe::report::{Report, terminal};
 use crate::proxy::protocol::Expect;
 use crate::proxy::snippet::{self, Backend, Product};
 use crate::serve::{self, ServeError};
@@ -49,6 +51,8 @@ enum Command {
         /// The proxy in front of the service
         proxy: Product,
     },
+    /// Prove that WebSockets work on a path, stage by stage, or say why they do not
+    Probe(Box<probe::args::Args>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +125,7 @@ pub fn run() -> ExitCode {
             check(&source(config.or(file)), print, user.as_deref())
         }
         Command::Snippet { proxy } => snippet(&source(config), proxy),
+        Command::Probe(args) => probe(*args),
     }
 }
 
@@ -202,6 +207,25 @@ fn snippet(source: &Source, proxy: Product) -> ExitCode {
         proxy_protocol: policy.proxy.protocol == Expect::Required,
     };
     output(&snippet::render(proxy, &backend))
+}
+
+fn probe(args: probe::args::Args) -> ExitCode {
+    let style = terminal::Style {
+        colour: io::stdout().is_terminal() && logging::wants_colour(|name| std::env::var_os(name)),
+        verbose: args.verbose,
+        quiet: args.quiet,
+    };
+    let (targets, options) = match args.plan() {
+        Ok(plan) => plan,
+        Err(error) => return fail(USAGE, &error),
+    };
+    let reports = match probe::run_all(&targets, &options) {
+        Ok(reports) => reports,
+        Err(error) => return fail(FAILURE, &format_args!("cannot start: {error}")),
+    };
+    let text: Vec<_> = reports.iter().map(|report| terminal::print(report, style)).collect();
+    let printed = output(&text.join(if style.quiet { "" } else { "\n" }));
+    if reports.iter().all(Report::is_healthy) { printed } else { ExitCode::from(FAILURE) }
 }
 
 fn serve(source: &Source) -> ExitCode {

@@ -9,6 +9,8 @@
 //!    if [`ws::handshake`] accepts it. If not, [`proxy::diagnosis`] says what is wrong in front.
 //! 4. [`ws::session`] echoes with [`ws::engine`] until the WebSocket is closed.
 //!
+//! Beside the server, [`probe`] is a client that proves that WebSockets work on a path.
+//!
 //! The modules stand in the order of their dependencies: each imports only from those above it, and
 //! a test holds them to it.
 
@@ -31,6 +33,8 @@ pub mod config;
 pub mod http;
 
 pub mod server;
+
+pub mod probe;
 
 pub mod serve;
 

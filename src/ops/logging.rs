@@ -116,7 +116,7 @@ impl fmt::Display for Untrusted<'_> {
 }
 
 /// Whether a character could break a line, or change how the rest of it is displayed.
-fn needs_escape(character: char) -> bool {
+pub(crate) fn needs_escape(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -289,7 +289,7 @@ enum Line {
 }
 
 /// Whether the user of a terminal wants colour, by the conventions of no-color.org and terminfo(5).
-fn wants_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+pub(crate) fn wants_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     variable("NO_COLOR").is_none_or(|value| value.is_empty())
         && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }

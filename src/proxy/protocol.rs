@@ -102,6 +102,32 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, ProxyError> {
     }
 }
 
+/// The header for a connection with these ends, the client's first; without them, the one that names
+/// nobody.
+#[must_use]
+pub fn write(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    let ends = ends.map(|(from, to)| (from.ip(), to.ip(), from.port(), to.port()));
+    match (version, ends) {
+        (Version::V1, Some((IpAddr::V4(from), IpAddr::V4(to), port, to_port))) => {
+            format!("PROXY TCP4 {from} {to} {port} {to_port}\r\n").into_bytes()
+        }
+        (Version::V1, Some((IpAddr::V6(from), IpAddr::V6(to), port, to_port))) => {
+            format!("PROXY TCP6 {from} {to} {port} {to_port}\r\n").into_bytes()
+        }
+        (Version::V1, _) => b"PROXY UNKNOWN\r\n".to_vec(),
+        (Version::V2, Some((IpAddr::V4(from), IpAddr::V4(to), port, to_port))) => {
+            let ports = [port.to_be_bytes(), to_port.to_be_bytes()].concat();
+            [V2, &[0x21, 0x11, 0, 12], &from.octets(), &to.octets(), &ports].concat()
+        }
+        (Version::V2, Some((IpAddr::V6(from), IpAddr::V6(to), port, to_port))) => {
+            let ports = [port.to_be_bytes(), to_port.to_be_bytes()].concat();
+            [V2, &[0x21, 0x21, 0, 36], &from.octets(), &to.octets(), &ports].concat()
+        }
+        // LOCAL: the sender speaks for itself.
+        (Version::V2, _) => [V2, &[0x20, 0, 0, 0]].concat(),
+    }
+}
+
 /// Whether `bytes` could be the beginning of `whole`, or begin with it.
 fn may_become(bytes: &[u8], whole: &[u8]) -> bool {
     bytes.iter().zip(whole).all(|(byte, expected)| byte == expected)
@@ -233,6 +259,22 @@ fn proxied(ip: IpAddr, port: u16) -> ProxyHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_written_header_is_read_back() {
+        let v4: SocketAddr = "192.0.2.1:5".parse().unwrap();
+        let v6: SocketAddr = "[2001:db8::1]:6".parse().unwrap();
+        for version in [Version::V1, Version::V2] {
+            for addr in [v4, v6] {
+                let header = write(version, Some((addr, addr)));
+                assert_eq!(parse(&header), Ok(Some((ProxyHeader::Proxied(addr), header.len()))));
+            }
+        }
+        let local = write(Version::V2, None);
+        assert_eq!(parse(&local), Ok(Some((ProxyHeader::Local, local.len()))));
+        let unknown = write(Version::V1, None);
+        assert_eq!(parse(&unknown), Ok(Some((ProxyHeader::Unknown, unknown.len()))));
+    }
 
     use ProxyError::{Absent, Malformed, TooLong};
     use ProxyHeader::{Local, Unknown};

@@ -175,6 +175,15 @@ impl FrameHeader {
         }
         self.mask.ok_or(Violation::Unmasked)
     }
+
+    /// Checks that a server may send a frame with this header; with `compression` agreed, RSV1 may be
+    /// set on it (RFC 7692, section 6).
+    ///
+    /// # Errors
+    /// As [`FrameHeader::check`]. Whether it is masked, which it must not be, is not judged.
+    pub fn check_from_server(&self, compression: bool) -> Result<(), Violation> {
+        Self { mask: Some(Mask(0)), ..*self }.check(compression).map(drop)
+    }
 }
 
 /// A header that may arrive in several reads.
@@ -238,6 +247,23 @@ pub fn write_header(out: &mut Vec<u8>, fin: bool, rsv1: bool, opcode: OpCode, le
 pub fn write_control(out: &mut Vec<u8>, kind: Control, payload: &[u8]) {
     write_header(out, true, false, OpCode::Control(kind), payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends a client's frame: `rsv1` marks the first of a compressed message (RFC 7692, section 6).
+pub fn write_masked(
+    out: &mut Vec<u8>,
+    (fin, rsv1): (bool, bool),
+    opcode: OpCode,
+    key: [u8; 4],
+    payload: &[u8],
+) {
+    let start = out.len();
+    write_header(out, fin, rsv1, opcode, payload.len());
+    out[start + 1] |= 0x80;
+    out.extend_from_slice(&key);
+    let masked = out.len();
+    out.extend_from_slice(payload);
+    Mask::new(key).apply(&mut out[masked..]);
 }
 
 /// The mask of one frame, rotated to the next byte of its payload (section 5.3).
@@ -358,6 +384,27 @@ mod tests {
         let mut out = Vec::new();
         write_header(&mut out, false, false, OpCode::Control(Control::Pong), 0);
         assert_eq!(out, [0x0a, 0]);
+    }
+
+    #[test]
+    fn a_clients_frame_is_read_back() {
+        let mut out = b"before".to_vec();
+        let payload = [7; 300];
+        write_masked(&mut out, (false, true), OpCode::Data(Data::Binary), KEY, &payload);
+        let (header, used) = FrameHeader::parse(&out[6..]).expect("a complete header");
+        assert!(!header.fin && header.rsv1 && !header.rsv2 && header.len == 300);
+        assert_eq!(header.mask, Some(Mask::new(KEY)));
+        Mask::new(KEY).apply(&mut out[6 + used..]);
+        assert_eq!(out[6 + used..], payload);
+    }
+
+    #[test]
+    fn a_server_may_set_rsv1_only_where_compression_was_agreed() {
+        let (header, _) = FrameHeader::parse(&[0xc2, 5]).expect("a complete header");
+        assert_eq!(header.check_from_server(true), Ok(()));
+        assert_eq!(header.check_from_server(false), Err(Violation::ReservedBit));
+        let (header, _) = FrameHeader::parse(&[0xa2, 5]).expect("a complete header");
+        assert_eq!(header.check_from_server(true), Err(Violation::ReservedBit));
     }
 
     #[test]

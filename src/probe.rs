@@ -1,0 +1,362 @@
+//! `wsecho probe`: proves from a client's side that WebSockets work on a path, or says why not.
+//!
+//! Owns the order of the stages, their clock and their deadline: one for all of them, and after it
+//! the first stage that is not done has failed. It returns a [`Report`] and prints nothing. It shares
+//! the protocol with the server and knows nothing else of it.
+
+mod answer;
+pub mod args;
+mod certificate;
+mod connect;
+mod exchange;
+pub mod failure;
+pub mod report;
+mod socket;
+mod talk;
+mod target;
+mod tls;
+mod tunnel;
+mod upgrade;
+mod wire;
+
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::path::PathBuf;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::time::{Instant, timeout_at};
+
+use self::connect::Connected;
+use self::exchange::Exchange;
+use self::failure::{Failed, Failure};
+use self::report::{Agreed, Ending, Family, Outcome, Redirect, Report, Stage, Step, printable};
+use self::socket::Socket;
+use self::talk::{Dialogue, Talk};
+pub use self::target::{ParseTargetError, Pinned, Target};
+use self::tls::{Trust, certificate_failure};
+use self::tunnel::Proxies;
+use self::upgrade::{Asked, Handshake};
+use self::wire::Stream;
+use crate::proxy::protocol::Version;
+
+/// The most redirects that are followed.
+const MAX_REDIRECTS: usize = 10;
+/// From when on a certificate that expires is worth a warning, in days.
+const EXPIRES_SOON: i64 = 14;
+
+/// How to probe, whatever the target.
+#[derive(Debug)]
+pub struct Options {
+    /// The time for all stages together.
+    pub timeout: Duration,
+    /// Addresses that replace those of DNS.
+    pub pinned: Vec<Pinned>,
+    /// The only family of addresses to use.
+    pub family: Option<Family>,
+    /// A Unix socket to connect to instead of the URL's host.
+    pub unix: Option<PathBuf>,
+    /// The HTTP proxies on the way out.
+    pub proxies: Proxies,
+    /// The PROXY header to begin with.
+    pub proxy_protocol: Option<Version>,
+    /// What TLS is to trust.
+    pub trust: Trust,
+    /// Whether redirects are followed.
+    pub follow: bool,
+    /// What the handshake asks for.
+    pub asked: Asked,
+    /// What is said once the WebSocket is open.
+    pub dialogue: Dialogue,
+}
+
+/// A stage that ran.
+struct Clock {
+    begun: Instant,
+    deadline: Instant,
+}
+
+/// Probes one target, and reports what was found.
+pub async fn run(target: &Target, options: &Options) -> Report {
+    let begun = Instant::now();
+    let clock = Clock { begun, deadline: begun + options.timeout };
+    let mut target = target.clone();
+    let mut redirects = Vec::new();
+    loop {
+        let mut report = Report {
+            url: target.to_string(),
+            timeout: options.timeout,
+            insecure: options.trust.insecure && target.secure,
+            redirects: redirects.clone(),
+            ..Report::default()
+        };
+        let ran = stages(&target, options, &clock, &mut report).await;
+        report.took = clock.begun.elapsed();
+        match ran {
+            Ok(None) => return report,
+            Ok(Some(redirected)) => {
+                redirects.extend(report.redirects.pop());
+                target = redirected;
+            }
+            Err(failed) => {
+                report.failed = Some(failed);
+                return report;
+            }
+        }
+    }
+}
+
+/// An open WebSocket.
+struct Open {
+    stream: Stream,
+    agreed: Agreed,
+}
+
+/// What the handshake led to.
+enum Led {
+    Open(Box<Open>),
+    Elsewhere(Target),
+}
+
+/// All stages; the target of a redirect that is to be followed, if that is where they lead.
+async fn stages(
+    target: &Target,
+    options: &Options,
+    clock: &Clock,
+    report: &mut Report,
+) -> Result<Option<Target>, Failed> {
+    let deadline = clock.deadline;
+    let open = match open(target, options, deadline, report).await? {
+        Led::Open(open) => open,
+        Led::Elsewhere(target) => return Ok(Some(target)),
+    };
+    let compression = open.agreed.extensions.is_some();
+    let mut socket = Socket::new(open.stream, compression);
+    let mut talk = Talk::new(&mut socket, deadline);
+    if let Dialogue::Nothing = options.dialogue {
+        report.omit(Stage::Echo, "--connect-only");
+    } else {
+        let begun = Instant::now();
+        let echoed = talk.echo(&options.dialogue, compression, report).await;
+        report.finish(Stage::Echo, begun, echoed)?;
+    }
+    let begun = Instant::now();
+    let ping = talk.ping().await;
+    report.ping = Some(report.finish(Stage::Ping, begun, ping)?);
+    let begun = Instant::now();
+    let closed = talk.close().await;
+    let closed = report.finish(Stage::Close, begun, closed)?;
+    if closed.end == Ending::LeftOpen {
+        let text =
+            "The server leaves the connection open after Close, and the client has to end it.";
+        report.warnings.push(text.to_owned());
+    }
+    report.closed = Some(closed);
+    Ok(None)
+}
+
+/// The stages up to the open WebSocket.
+async fn open(
+    target: &Target,
+    options: &Options,
+    deadline: Instant,
+    report: &mut Report,
+) -> Result<Led, Failed> {
+    let mut connected = connect(target, options, deadline, report).await?;
+    if let Some(version) = options.proxy_protocol {
+        connect::send_proxy_header(&mut connected, version).await?;
+    }
+    let mut stream = connected.stream;
+    if target.secure {
+        let begun = Instant::now();
+        let mut facts = None;
+        let shaken = tls::handshake(
+            stream,
+            &target.host,
+            &[b"http/1.1"],
+            &options.trust,
+            deadline,
+            &mut facts,
+        )
+        .await;
+        report.tls = facts;
+        stream = report.finish(Stage::Tls, begun, shaken)?;
+        report.warn_of_expiry();
+    } else {
+        report.omit(Stage::Tls, "ws://");
+    }
+    request(stream, target, options, deadline, report).await
+}
+
+/// Resolves and connects, through a tunnel if there is to be one.
+async fn connect(
+    target: &Target,
+    options: &Options,
+    deadline: Instant,
+    report: &mut Report,
+) -> Result<Connected, Failed> {
+    if let Some(path) = &options.unix {
+        report.omit(Stage::Resolve, "--unix");
+        let begun = Instant::now();
+        let connected = connect::unix(path, deadline, &mut report.attempts).await;
+        return report.finish(Stage::Tcp, begun, connected);
+    }
+    let via = options.proxies.proxy_for(target);
+    let (host, port) = match &via {
+        Some(via) => (&via.host, via.port),
+        None => (&target.host, target.port),
+    };
+    let begun = Instant::now();
+    let resolved = connect::resolve(host, &options.pinned, options.family, deadline).await;
+    report.addresses = report.finish(Stage::Resolve, begun, resolved)?;
+    let begun = Instant::now();
+    let mut connected = connect::tcp(&report.addresses, port, deadline, &mut report.attempts).await;
+    if let Some(via) = via {
+        report.tunnel = Some(format!("{}:{}", via.host, via.port));
+        connected = match connected {
+            Ok(connected) => via
+                .open(connected.stream, target, deadline)
+                .await
+                .map(|stream| Connected { stream, ends: connected.ends }),
+            Err(failed) => Err(Failed { failure: Failure::TunnelUnreachable, ..failed }),
+        };
+    }
+    let connected = report.finish(Stage::Tcp, begun, connected)?;
+    report.warn_of_dead_family();
+    Ok(connected)
+}
+
+/// Sends the handshake, and judges the answer.
+async fn request(
+    stream: Stream,
+    target: &Target,
+    options: &Options,
+    deadline: Instant,
+    report: &mut Report,
+) -> Result<Led, Failed> {
+    let handshake = Handshake::new(target, &options.asked);
+    let exchange = Exchange::new(stream);
+    let recorder = exchange.recorder.clone();
+    let begun = Instant::now();
+    let answered = timeout_at(deadline, exchange.run(handshake.request.clone())).await;
+    report.heads = Some(answer::heads(&recorder.get()));
+    let certificate = certificate_failure(&options.trust);
+    let answered = match answered {
+        Ok(Ok(answered)) => Ok(answered),
+        Ok(Err(unanswered)) => Err(answer::unanswered(unanswered, certificate)),
+        Err(_) => {
+            let came = recorder.get().received.len();
+            let seen = format!("The request is not answered in time ({came} bytes came).");
+            Err(Failed::new(Failure::HttpTimeout, seen))
+        }
+    };
+    let exchanged = match answered {
+        Ok(exchanged) => exchanged,
+        Err(failed) => return report.finish(Stage::Http, begun, Err(failed)),
+    };
+    let facts = answer::facts(&exchanged.head);
+    let location = facts.location.clone().filter(|_| exchanged.head.status.is_redirection());
+    report.answer = Some(facts);
+    let Some(stream) = exchanged.stream else {
+        if let (Some(location), true) = (location, options.follow) {
+            let led = redirect(target, &location, exchanged.head.status.as_u16(), report);
+            return report.finish(Stage::Http, begun, led);
+        }
+        let failed = answer::refused(&exchanged.head, &exchanged.body);
+        return report.finish(Stage::Http, begun, Err(failed));
+    };
+    report.finish(Stage::Http, begun, Ok(()))?;
+    let agreed = handshake.check(&exchanged.head, &options.asked);
+    let agreed = report.finish(Stage::Upgrade, Instant::now(), agreed)?;
+    report.agreed = Some(agreed.clone());
+    Ok(Led::Open(Box::new(Open { stream, agreed })))
+}
+
+/// Where a redirect leads.
+fn redirect(
+    target: &Target,
+    location: &str,
+    status: u16,
+    report: &mut Report,
+) -> Result<Led, Failed> {
+    let seen = format!("{status} leads to {}.", printable(location.as_bytes()));
+    let Some(next) = target.join(location) else {
+        return Err(Failed::new(Failure::BadRedirect, seen));
+    };
+    let url = target.to_string();
+    report.redirects.push(Redirect { url, status, location: next.to_string() });
+    if report.redirects.len() > MAX_REDIRECTS {
+        let seen = format!("After {MAX_REDIRECTS} redirects, {seen}");
+        return Err(Failed::new(Failure::RedirectLoop, seen));
+    }
+    Ok(Led::Elsewhere(next))
+}
+
+impl Report {
+    /// Records how a stage ended.
+    fn finish<T>(
+        &mut self,
+        stage: Stage,
+        begun: Instant,
+        result: Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        let outcome = if result.is_ok() { Outcome::Passed } else { Outcome::Failed };
+        let took = (stage != Stage::Upgrade).then(|| begun.elapsed());
+        self.steps.push(Step { stage, took, outcome });
+        result.map_err(|failed| Failed { stage, ..failed })
+    }
+
+    /// Records that a stage is left out.
+    fn omit(&mut self, stage: Stage, why: &'static str) {
+        self.steps.push(Step { stage, took: None, outcome: Outcome::Omitted(why) });
+    }
+
+    /// Clients prefer one family, and some wait long before they try the other.
+    fn warn_of_dead_family(&mut self) {
+        for family in [Family::V4, Family::V6] {
+            let mut of = self.attempts.iter().filter(|attempt| attempt.family == Some(family));
+            let dead = of.clone().next().is_some() && of.clone().all(|it| it.error.is_some());
+            if let (true, Some(attempt)) = (dead, of.next()) {
+                let error = attempt.error.as_ref().map(ToString::to_string).unwrap_or_default();
+                let text = format!("{} fails ({}: {error}).", family.name(), attempt.to);
+                self.warnings.push(text);
+            }
+        }
+    }
+
+    fn warn_of_expiry(&mut self) {
+        let Some(tls) = self.tls.as_ref().filter(|tls| tls.verified) else { return };
+        let Some(first) = tls.chain.iter().min_by_key(|it| it.not_after_unix_seconds) else {
+            return;
+        };
+        if first.days_left < EXPIRES_SOON {
+            let days = first.days_left;
+            self.warnings.push(format!("A certificate expires in {days} days: {}.", first.subject));
+        }
+    }
+}
+
+/// Probes several targets side by side, and reports in their order.
+///
+/// # Errors
+/// If the runtime cannot start.
+pub fn run_all(targets: &[Target], options: &Options) -> io::Result<Vec<Report>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let mut running: Vec<_> = targets.iter().map(|it| Box::pin(run(it, options))).collect();
+    let mut reports: Vec<Option<Report>> = targets.iter().map(|_| None).collect();
+    runtime.block_on(poll_fn(|cx| {
+        for (running, report) in running.iter_mut().zip(&mut reports) {
+            if report.is_none() {
+                if let Poll::Ready(ready) = running.as_mut().poll(cx) {
+                    *report = Some(ready);
+                }
+            }
+        }
+        if reports.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    drop(running);
+    // A resolver that hangs in getaddrinfo(3) is not waited for.
+    runtime.shutdown_background();
+    Ok(reports.into_iter().flatten().collect())
+}

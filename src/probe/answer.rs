@@ -1,0 +1,171 @@
+//! What an answer says that opens no WebSocket: who gave it, and why.
+//!
+//! Owns what is known of foreign servers and proxies by their answers. What wsecho itself answers is
+//! shown as it is.
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER, VIA};
+use hyper::http::response;
+
+use super::exchange::Unanswered;
+use super::failure::{Failed, Failure};
+use super::report::{Answer, Heads, printable, printable_lines};
+use super::target::{is_secret, masked_query};
+use super::wire::{End, Recording};
+
+/// The headers that tell who answered, beside `Server` and `Via`.
+const TELLING: [&str; 6] = [
+    "x-cache",
+    "x-powered-by",
+    "cf-ray",
+    "x-amz-cf-id",
+    "x-served-by",
+    "x-envoy-upstream-service-time",
+];
+
+/// The facts of a head.
+pub(super) fn facts(head: &response::Parts) -> Answer {
+    let telling = TELLING.iter().map(|name| HeaderName::from_static(name));
+    let from = [SERVER, VIA].into_iter().chain(telling).filter_map(|name| {
+        let value = printable(head.headers.get(&name)?.as_bytes());
+        Some((titled(name.as_str()), value))
+    });
+    let reason = head.extensions.get::<hyper::ext::ReasonPhrase>();
+    Answer {
+        status: head.status.as_u16(),
+        reason: match reason {
+            Some(reason) => printable(reason.as_bytes()),
+            None => head.status.canonical_reason().unwrap_or_default().to_owned(),
+        },
+        from: from.collect(),
+        location: head.headers.get(LOCATION).map(|value| printable(value.as_bytes())),
+    }
+}
+
+/// A header's name as people write it.
+fn titled(name: &str) -> String {
+    let part = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
+    name.split('-').map(part).collect::<Vec<_>>().join("-")
+}
+
+/// What an answer other than 101 means.
+pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
+    let text = String::from_utf8_lossy(body);
+    let kind = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let is_plain = kind.starts_with(b"text/plain") || kind.starts_with(b"application/json");
+    let quote = if is_plain { printable_lines(body) } else { String::new() };
+    let Answer { status, reason, .. } = facts(head);
+    let seen = format!("The handshake is answered with {status} {reason}.");
+    let failure = if is_diagnosis(&text) {
+        Failure::RefusedByWsecho
+    } else if speaks_tls(&text) {
+        Failure::PlainToTls
+    } else if text.contains("No required SSL certificate was sent") {
+        Failure::ClientCertificate
+    } else {
+        by_status(head.status)
+    };
+    Failed::new(failure, seen).quoting(quote)
+}
+
+fn by_status(status: StatusCode) -> Failure {
+    match status.as_u16() {
+        200..=299 => Failure::UpgradeIgnored,
+        300..=399 => Failure::Redirected,
+        400 => Failure::BadRequest,
+        401 => Failure::Unauthorized,
+        403 => Failure::Forbidden,
+        404 | 410 => Failure::NotFound,
+        405 => Failure::MethodRefused,
+        426 => Failure::UpgradeRequired,
+        429 => Failure::TooMany,
+        502 => Failure::BadGateway,
+        503 => Failure::Unavailable,
+        504 => Failure::GatewayTimeout,
+        500..=599 => Failure::ServerError,
+        _ => Failure::OtherStatus,
+    }
+}
+
+/// Whether a body ends as those of wsecho do that name a remedy: with a label in parentheses.
+fn is_diagnosis(body: &str) -> bool {
+    let label = body.trim_end().rsplit("\n\n").next().unwrap_or_default();
+    label.strip_prefix('(').and_then(|label| label.strip_suffix(')')).is_some_and(|label| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
+    })
+}
+
+/// How nginx, Apache and Go answer plain HTTP on a TLS port.
+fn speaks_tls(body: &str) -> bool {
+    [
+        "plain HTTP request was sent to HTTPS port",
+        "speaking plain HTTP to an SSL-enabled",
+        "HTTP request to an HTTPS server",
+    ]
+    .iter()
+    .any(|text| body.contains(text))
+}
+
+/// What it means that no answer came.
+pub(super) fn unanswered(unanswered: Unanswered, certificate: Failure) -> Failed {
+    use rustls::AlertDescription as Alert;
+    use rustls::Error::AlertReceived;
+    match unanswered {
+        // A TLS alert in plain.
+        Unanswered::NotHttp(bytes) if bytes.starts_with(&[0x15, 3]) => {
+            Failed::new(Failure::PlainToTls, "The answer is a TLS alert.")
+        }
+        Unanswered::NotHttp(bytes) => {
+            let first = &bytes[..bytes.len().min(60)];
+            Failed::new(Failure::NotHttp, "The answer is not HTTP.").quoting(printable(first))
+        }
+        // With TLS 1.3 the server judges the client's certificate after the handshake.
+        Unanswered::Ended(End::Tls(AlertReceived(
+            alert @ (Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnknownCA
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnsupportedCertificate
+            | Alert::AccessDenied
+            | Alert::CertificateRevoked),
+        ))) => {
+            let seen = format!("The server ends TLS with the alert {alert:?}.");
+            Failed::new(certificate, seen)
+        }
+        Unanswered::Ended(end) => {
+            let seen = match end {
+                End::Fin => "The server closes the connection instead of answering.".to_owned(),
+                End::Reset => "The connection is reset instead of an answer.".to_owned(),
+                End::Tls(error) => format!("TLS fails instead of an answer: {error}."),
+                End::Other(error) => format!("The connection fails instead of an answer: {error}."),
+            };
+            Failed::new(Failure::HttpClosed, seen)
+        }
+    }
+}
+
+/// Both heads of a recording, secrets masked.
+pub(super) fn heads(recording: &Recording) -> Heads {
+    Heads { request: lines(&recording.sent), answer: lines(&recording.received) }
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        let line = printable(line);
+        lines.push(match line.split_once(": ") {
+            Some((name, _)) if is_secret(name) => format!("{name}: …"),
+            // The request line, and Location.
+            _ => line.split(' ').map(masked_query).collect::<Vec<_>>().join(" "),
+        });
+    }
+    lines
+}

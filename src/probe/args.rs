@@ -1,0 +1,203 @@
+//! The command line of `wsecho probe`.
+//!
+//! Owns its options, and the files and variables that they name.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use regex_lite::Regex;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::Options;
+use super::report::Family;
+use super::talk::Dialogue;
+use super::target::{Pinned, Target};
+use super::tls::{Trust, provider};
+use super::tunnel::Proxies;
+use super::upgrade::Asked;
+use crate::config::read_duration;
+use crate::net::field::is_token;
+use crate::proxy::protocol::Version;
+
+/// The longest `--timeout`.
+const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// The arguments of `wsecho probe`.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct Args {
+    /// The WebSocket to probe, such as wss://echo.example.com/socket; several are probed side by side
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<Target>,
+    /// The time for all stages together
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    timeout: Duration,
+    /// Use this address for this host, as in /etc/hosts; can be repeated
+    #[arg(long, value_name = "HOST:IP")]
+    resolve: Vec<Pinned>,
+    /// Use IPv4 only
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Use IPv6 only
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Connect to this Unix socket instead of the URL's host
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["proxy", "resolve", "ipv4", "ipv6"])]
+    unix: Option<PathBuf>,
+    /// Go through this HTTP proxy, http://[USER:PASSWORD@]HOST:PORT; "none" ignores the environment
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Begin the connection with a PROXY header, as a load balancer does
+    #[arg(long, value_name = "VERSION", value_parser = ["v1", "v2"])]
+    proxy_protocol: Option<String>,
+    /// Trust the certificates in this PEM file instead of those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Accept any certificate; the verdict says so
+    #[arg(long, conflicts_with = "ca")]
+    insecure: bool,
+    /// Show the server this client certificate, from a PEM file with its chain
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// The private key of --cert, if that file does not hold it
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Follow redirects, which browsers do not
+    #[arg(short = 'L', long)]
+    follow: bool,
+    /// Send this header, "Name: value"; can be repeated
+    #[arg(short = 'H', long, value_name = "HEADER", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// Send this Origin, as a browser does for a page of https://SITE
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Option<HeaderValue>,
+    /// Offer this subprotocol; can be repeated
+    #[arg(long, value_name = "NAME", value_parser = subprotocol)]
+    subprotocol: Vec<String>,
+    /// Send this Host instead of the URL's
+    #[arg(long, value_name = "HOST")]
+    host: Option<HeaderValue>,
+    /// Send this text, to a server that is no echo
+    #[arg(long, value_name = "TEXT", requires = "expect")]
+    send: Option<String>,
+    /// Wait for a message that matches this regular expression instead of echoes
+    #[arg(long, value_name = "REGEX")]
+    expect: Option<Regex>,
+    /// Send no messages: open, ping and close
+    #[arg(long, conflicts_with_all = ["send", "expect"])]
+    connect_only: bool,
+    /// Show both heads of the handshake, without their secrets
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Print the verdict alone
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let time = read_duration(text)?;
+    if time.is_zero() || time > MAX_TIMEOUT { Err("write 1ms to 1h".to_owned()) } else { Ok(time) }
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let example = || "write \"Name: value\"".to_owned();
+    let (name, value) = text.split_once(':').ok_or_else(example)?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| example())?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|_| example())?;
+    Ok((name, value))
+}
+
+fn subprotocol(text: &str) -> Result<String, String> {
+    if is_token(text.as_bytes()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a subprotocol is a token, without spaces or commas".to_owned())
+    }
+}
+
+/// An option that cannot be used, such as one that names a file without a certificate.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UnusableOption(String);
+
+fn unusable(option: &str, path: &Path, error: impl Display) -> UnusableOption {
+    UnusableOption(format!("{option} {}: {error}", path.display()))
+}
+
+impl Args {
+    /// What to probe, and how.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or a proxy that is none.
+    pub fn plan(self) -> Result<(Vec<Target>, Options), UnusableOption> {
+        let proxies = match self.proxy.as_deref() {
+            None => Proxies::from_environment(),
+            Some("none") => Proxies::none(),
+            Some(url) => Proxies::fixed(url)
+                .ok_or_else(|| UnusableOption(format!("--proxy {url}: write http://HOST:PORT")))?,
+        };
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => Some(Family::V4),
+            (_, true) => Some(Family::V6),
+            _ => None,
+        };
+        let roots = self.ca.as_deref().map(|path| certificates("--ca", path)).transpose()?;
+        let identity = match &self.cert {
+            Some(cert) => Some(identity(cert, self.key.as_deref())?),
+            None => None,
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.header {
+            headers.append(name, value);
+        }
+        let dialogue = match (self.connect_only, self.expect) {
+            (true, _) => Dialogue::Nothing,
+            (false, Some(expect)) => Dialogue::Expect { send: self.send, expect },
+            (false, None) => Dialogue::Echo,
+        };
+        let options = Options {
+            timeout: self.timeout,
+            pinned: self.resolve,
+            family,
+            unix: self.unix,
+            proxies,
+            proxy_protocol: self.proxy_protocol.map(|version| match &*version {
+                "v1" => Version::V1,
+                _ => Version::V2,
+            }),
+            trust: Trust::new(roots, self.insecure, identity),
+            follow: self.follow,
+            asked: Asked {
+                headers,
+                origin: self.origin,
+                subprotocols: self.subprotocol,
+                host: self.host,
+            },
+            dialogue,
+        };
+        Ok((self.urls, options))
+    }
+}
+
+fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, UnusableOption> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(read) if read.is_empty() => Err(unusable(option, path, "no certificate in PEM form")),
+        Ok(read) => Ok(read),
+        Err(error) => Err(unusable(option, path, error)),
+    }
+}
+
+fn identity(cert: &Path, key: Option<&Path>) -> Result<Arc<CertifiedKey>, UnusableOption> {
+    let chain = certificates("--cert", cert)?;
+    let (option, path) = key.map_or(("--cert", cert), |key| ("--key", key));
+    let key = PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(option, path, error))?;
+    CertifiedKey::from_der(chain, key, &provider())
+        .map(Arc::new)
+        .map_err(|error| unusable(option, path, error))
+}

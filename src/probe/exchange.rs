@@ -1,0 +1,115 @@
+//! One HTTP/1.1 request and its answer, and the stream behind it.
+//!
+//! Owns hyper's client. It serves both the handshake and CONNECT, and judges neither.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper::http::response;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use super::wire::{End, Recorded, Recorder, Stream};
+
+/// The most bytes of a body that are read.
+const MAX_BODY: usize = 16 * 1024;
+
+/// An answer.
+pub(super) struct Exchanged {
+    pub head: response::Parts,
+    /// The beginning of the body.
+    pub body: Vec<u8>,
+    /// The stream, if the answer opens it for something else.
+    pub stream: Option<Stream>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The connection ended first.
+    Ended(End),
+    /// This came, which is no HTTP.
+    NotHttp(Vec<u8>),
+}
+
+/// A request under way, which can be looked at while it is.
+pub(super) struct Exchange {
+    stream: Recorded,
+    pub(super) recorder: Recorder,
+}
+
+impl Exchange {
+    pub(super) fn new(stream: Stream) -> Self {
+        let (stream, recorder) = Recorded::new(stream);
+        Self { stream, recorder }
+    }
+
+    /// Sends a request and reads its answer.
+    pub(super) async fn run(self, request: Request<Empty<Bytes>>) -> Result<Exchanged, Unanswered> {
+        let Self { stream, recorder } = self;
+        let is_connect = request.method() == Method::CONNECT;
+        let opens = move |status: StatusCode| {
+            status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success())
+        };
+        let unanswered = |error: hyper::Error| {
+            let recording = recorder.get();
+            match &recording.end {
+                Some(end) if recording.received.is_empty() => Unanswered::Ended(end.clone()),
+                Some(end)
+                    if recording.received.starts_with(b"HTTP/")
+                        && error.is_incomplete_message() =>
+                {
+                    Unanswered::Ended(end.clone())
+                }
+                _ if recording.received.is_empty() => {
+                    Unanswered::Ended(End::Other(error.to_string()))
+                }
+                _ => Unanswered::NotHttp(recording.received.clone()),
+            }
+        };
+        let (mut sender, connection) =
+            // Not every server takes lower case.
+            http1::Builder::new()
+                .title_case_headers(true)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(&unanswered)?;
+        let exchange = async {
+            let (head, mut body) = sender.send_request(request).await?.into_parts();
+            let mut start = Vec::new();
+            while !opens(head.status) && start.len() < MAX_BODY {
+                match body.frame().await {
+                    Some(Ok(frame)) => {
+                        start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                    }
+                    // What came of a body that breaks off is worth showing.
+                    Some(Err(_)) | None => break,
+                }
+            }
+            Ok((head, start))
+        };
+        let mut exchange = pin!(exchange);
+        let mut connection = pin!(connection.without_shutdown());
+        let mut parts = None;
+        let answered = loop {
+            tokio::select! {
+                biased;
+                answered = &mut exchange => break answered,
+                ended = &mut connection, if parts.is_none() => parts = Some(ended),
+            }
+        };
+        let (head, body) = answered.map_err(&unanswered)?;
+        if !opens(head.status) {
+            return Ok(Exchanged { head, body, stream: None });
+        }
+        let parts = match parts {
+            Some(parts) => parts,
+            None => connection.await,
+        };
+        let parts = parts.map_err(&unanswered)?;
+        let stream = parts.io.into_inner().into_stream(parts.read_buf);
+        Ok(Exchanged { head, body, stream: Some(stream) })
+    }
+}

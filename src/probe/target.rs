@@ -1,0 +1,268 @@
+//! What is probed: a WebSocket URL, RFC 6455 section 3.
+//!
+//! Owns the form of such a URL, and what people write instead. It does not know connections.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use hyper::Uri;
+use hyper::http::uri::Authority;
+
+/// A WebSocket URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whether it is `wss`.
+    pub secure: bool,
+    /// The name or address, without brackets.
+    pub host: String,
+    /// The port, 80 or 443 unless given.
+    pub port: u16,
+    /// The path with the query.
+    pub path: String,
+    /// `user:password`, as written.
+    pub credentials: Option<String>,
+}
+
+/// Why a text is no [`Target`].
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseTargetError {
+    /// Something that means this URL.
+    #[error("{0}: write \"{1}\"")]
+    Meant(&'static str, String),
+    /// The authority is not a host with or without a port.
+    #[error("{0:?} is not a WebSocket URL: write ws://HOST/PATH or wss://HOST/PATH")]
+    Form(String),
+    /// A host with characters beyond ASCII.
+    #[error("{0:?} is not ASCII: write the host as DNS knows it (xn--…)")]
+    NonAscii(String),
+}
+
+impl Target {
+    /// The port that the scheme implies.
+    fn usual_port(secure: bool) -> u16 {
+        if secure { 443 } else { 80 }
+    }
+
+    /// The host and, unless it is the usual one, the port, as in `Host` (RFC 9110, section 7.2).
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = bracketed(&self.host);
+        if self.port == Self::usual_port(self.secure) {
+            host
+        } else {
+            format!("{host}:{}", self.port)
+        }
+    }
+
+    /// The host and the port, as a socket address is written.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}:{}", bracketed(&self.host), self.port)
+    }
+
+    /// Where a redirect from here leads, if that is a place to open a WebSocket.
+    #[must_use]
+    pub fn join(&self, location: &str) -> Option<Self> {
+        let location = location.split('#').next()?;
+        let joined = if let Some(rest) = location.strip_prefix("https://") {
+            format!("wss://{rest}")
+        } else if let Some(rest) = location.strip_prefix("http://") {
+            format!("ws://{rest}")
+        } else if location.starts_with("ws://") || location.starts_with("wss://") {
+            location.to_owned()
+        } else {
+            let scheme = if self.secure { "wss" } else { "ws" };
+            if let Some(rest) = location.strip_prefix("//") {
+                format!("{scheme}://{rest}")
+            } else if location.starts_with('/') {
+                format!("{scheme}://{}{location}", self.authority())
+            } else {
+                let folder = self.path.split('?').next()?.rsplit_once('/')?.0;
+                format!("{scheme}://{}{folder}/{location}", self.authority())
+            }
+        };
+        joined.parse().ok()
+    }
+}
+
+/// A host as it stands in a URL.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// As in a URL, secrets masked: the password, and values of the query whose names say that they are
+/// one.
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        let user = match self.credentials.as_deref().map(|it| it.split_once(':')) {
+            Some(Some((user, _))) => format!("{user}:…@"),
+            Some(None) => "…@".to_owned(),
+            None => String::new(),
+        };
+        write!(f, "{scheme}://{user}{}{}", self.authority(), masked_query(&self.path))
+    }
+}
+
+/// Whether a name of a header or a parameter says that its value is a secret.
+pub(super) fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    !name.starts_with("sec-websocket-")
+        && ["auth", "cookie", "token", "secret", "passw", "pwd", "key", "sig", "session", "jwt"]
+            .iter()
+            .any(|part| name.contains(part))
+}
+
+/// A path whose query shows no secret.
+pub(super) fn masked_query(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let masked = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, value)) if is_secret(name) && !value.is_empty() => format!("{name}=…"),
+        _ => pair.to_owned(),
+    });
+    format!("{path}?{}", masked.collect::<Vec<_>>().join("&"))
+}
+
+impl FromStr for Target {
+    type Err = ParseTargetError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTargetError> {
+        let form = || ParseTargetError::Form(text.to_owned());
+        let meant = |why, url| Err(ParseTargetError::Meant(why, url));
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+            None if text.starts_with(['/', ':', '-']) || text.is_empty() => return Err(form()),
+            None => return meant("the scheme is missing", format!("wss://{text}")),
+        };
+        let secure = match &*scheme {
+            "ws" => false,
+            "wss" => true,
+            "http" => return meant("not a WebSocket URL", format!("ws://{rest}")),
+            "https" => return meant("not a WebSocket URL", format!("wss://{rest}")),
+            _ => return Err(form()),
+        };
+        if let Some((before, _)) = rest.split_once('#') {
+            let url = format!("{scheme}://{before}");
+            return meant("a WebSocket URL has no fragment (write %23 for a `#`)", url);
+        }
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        if !host.is_ascii() {
+            return Err(ParseTargetError::NonAscii(host.to_owned()));
+        }
+        if host.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
+            && !host.starts_with('[')
+        {
+            let url = rest.replacen(host, &format!("[{host}]"), 1);
+            return meant("an IPv6 address needs brackets", format!("{scheme}://{url}"));
+        }
+        let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| form())?;
+        let authority = uri.authority().ok_or_else(form)?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let written = port(authority).ok_or_else(form)?;
+        if host.is_empty() {
+            return Err(form());
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        Ok(Self {
+            secure,
+            host: host.to_ascii_lowercase(),
+            port: written.unwrap_or(Self::usual_port(secure)),
+            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            credentials: authority.as_str().rsplit_once('@').map(|(user, _)| user.to_owned()),
+        })
+    }
+}
+
+/// The port of an authority, if it has one; `None` if it is none.
+#[expect(clippy::option_option, reason = "absent and wrong are different things")]
+fn port(authority: &Authority) -> Option<Option<u16>> {
+    let host = authority.as_str().rsplit('@').next()?;
+    match host.strip_prefix(authority.host())?.strip_prefix(':') {
+        None | Some("") => Some(None),
+        Some(port) => port.parse().ok().filter(|port| *port != 0).map(Some),
+    }
+}
+
+/// `HOST:IP`, as `--resolve` takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// The name.
+    pub host: String,
+    /// Its address.
+    pub ip: IpAddr,
+}
+
+impl FromStr for Pinned {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pinned = text.split_once(':').and_then(|(host, ip)| {
+            let ip = ip.trim_matches(['[', ']']).parse().ok()?;
+            (!host.is_empty()).then(|| Self { host: host.to_ascii_lowercase(), ip })
+        });
+        pinned.ok_or_else(|| "write HOST:IP, such as echo.example.com:192.0.2.7".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_and_shown_without_their_secrets() {
+        for (text, host, port, path, shown) in [
+            ("ws://a.example", "a.example", 80, "/", "ws://a.example/"),
+            ("wss://A.example/x?y=1", "a.example", 443, "/x?y=1", "wss://a.example/x?y=1"),
+            ("wss://a.example:443/", "a.example", 443, "/", "wss://a.example/"),
+            ("WS://[::1]:8888/echo", "::1", 8888, "/echo", "ws://[::1]:8888/echo"),
+            (
+                "ws://a.example?token=x&b=2",
+                "a.example",
+                80,
+                "/?token=x&b=2",
+                "ws://a.example/?token=…&b=2",
+            ),
+            ("ws://u:p@a.example/", "a.example", 80, "/", "ws://u:…@a.example/"),
+        ] {
+            let target: Target = text.parse().expect(text);
+            assert_eq!((&*target.host, target.port, &*target.path), (host, port, path), "{text}");
+            assert_eq!(target.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_answered_with_the_one_that_was_meant() {
+        for (text, said) in [
+            ("http://a.example/x", "write \"ws://a.example/x\""),
+            ("https://a.example", "write \"wss://a.example\""),
+            ("a.example/x", "write \"wss://a.example/x\""),
+            ("ws://::1/", "write \"ws://[::1]/\""),
+            ("ws://a.example/#top", "write \"ws://a.example/\""),
+            ("ws://caf\u{e9}.example/", "xn--"),
+            ("ftp://a.example/", "ws://HOST/PATH"),
+            ("ws://a.example:99999/", "ws://HOST/PATH"),
+            ("ws://a.example:0/", "ws://HOST/PATH"),
+            ("ws:///x", "ws://HOST/PATH"),
+            ("", "ws://HOST/PATH"),
+        ] {
+            let error = text.parse::<Target>().expect_err(text).to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn redirects_are_joined_as_urls_are() {
+        let here: Target = "wss://a.example:8443/x/y?z".parse().unwrap();
+        for (location, url) in [
+            ("https://b.example/z#f", "wss://b.example/z"),
+            ("http://b.example", "ws://b.example/"),
+            ("//b.example/z", "wss://b.example/z"),
+            ("/z", "wss://a.example:8443/z"),
+            ("z", "wss://a.example:8443/x/z"),
+        ] {
+            assert_eq!(here.join(location).map(|it| it.to_string()).as_deref(), Some(url));
+        }
+        assert_eq!(here.join("ftp://b.example/"), here.join("ftp://b.example/"));
+    }
+}
