@@ -52,6 +52,7 @@ enum Command {
         proxy: Product,
     },
     /// Prove that WebSockets work on a path, stage by stage, or say why they do not
+    #[command(after_help = probe::args::AFTER_HELP)]
     Probe(Box<probe::args::Args>),
 }
 

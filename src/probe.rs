@@ -21,6 +21,7 @@ mod wire;
 
 use std::future::{Future as _, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::task::Poll;
 use std::time::Duration;
@@ -135,7 +136,7 @@ async fn stages(
     let mut socket = Socket::new(open.stream, compression);
     let mut talk = Talk::new(&mut socket, deadline);
     if let Dialogue::Nothing = options.dialogue {
-        report.omit(Stage::Echo, "--connect-only");
+        report.omit(Stage::Echo, "left out: --connect-only");
     } else {
         let begun = Instant::now();
         let echoed = talk.echo(&options.dialogue, compression, report).await;
@@ -148,8 +149,7 @@ async fn stages(
     let closed = talk.close().await;
     let closed = report.finish(Stage::Close, begun, closed)?;
     if closed.end == Ending::LeftOpen {
-        let text =
-            "The server leaves the connection open after Close, and the client has to end it.";
+        let text = "After the closing handshake the server leaves the connection open.";
         report.warnings.push(text.to_owned());
     }
     report.closed = Some(closed);
@@ -163,11 +163,7 @@ async fn open(
     deadline: Instant,
     report: &mut Report,
 ) -> Result<Led, Failed> {
-    let mut connected = connect(target, options, deadline, report).await?;
-    if let Some(version) = options.proxy_protocol {
-        connect::send_proxy_header(&mut connected, version).await?;
-    }
-    let mut stream = connected.stream;
+    let mut stream = connect(target, options, deadline, report).await?;
     if target.secure {
         let begun = Instant::now();
         let mut facts = None;
@@ -184,22 +180,26 @@ async fn open(
         stream = report.finish(Stage::Tls, begun, shaken)?;
         report.warn_of_expiry();
     } else {
-        report.omit(Stage::Tls, "ws://");
+        report.omit(Stage::Tls, "not used: ws://");
     }
     request(stream, target, options, deadline, report).await
 }
 
-/// Resolves and connects, through a tunnel if there is to be one.
+/// Resolves and connects, through a tunnel and behind a PROXY header if there are to be any.
 async fn connect(
     target: &Target,
     options: &Options,
     deadline: Instant,
     report: &mut Report,
-) -> Result<Connected, Failed> {
+) -> Result<Stream, Failed> {
+    let begin = async |connected: Result<Connected, Failed>| match options.proxy_protocol {
+        Some(version) => connect::send_proxy_header(connected?, version).await,
+        None => Ok(connected?.stream),
+    };
     if let Some(path) = &options.unix {
-        report.omit(Stage::Resolve, "--unix");
+        report.omit(Stage::Resolve, "not needed: --unix");
         let begun = Instant::now();
-        let connected = connect::unix(path, deadline, &mut report.attempts).await;
+        let connected = begin(connect::unix(path, deadline, &mut report.attempts).await).await;
         return report.finish(Stage::Tcp, begun, connected);
     }
     let via = options.proxies.proxy_for(target);
@@ -209,7 +209,12 @@ async fn connect(
     };
     let begun = Instant::now();
     let resolved = connect::resolve(host, &options.pinned, options.family, deadline).await;
-    report.addresses = report.finish(Stage::Resolve, begun, resolved)?;
+    if resolved.is_ok() && host.parse::<IpAddr>().is_ok() {
+        report.addresses = resolved?;
+        report.omit(Stage::Resolve, "not needed: an address");
+    } else {
+        report.addresses = report.finish(Stage::Resolve, begun, resolved)?;
+    }
     let begun = Instant::now();
     let mut connected = connect::tcp(&report.addresses, port, deadline, &mut report.attempts).await;
     if let Some(via) = via {
@@ -222,9 +227,9 @@ async fn connect(
             Err(failed) => Err(Failed { failure: Failure::TunnelUnreachable, ..failed }),
         };
     }
-    let connected = report.finish(Stage::Tcp, begun, connected)?;
+    let stream = report.finish(Stage::Tcp, begun, begin(connected).await)?;
     report.warn_of_dead_family();
-    Ok(connected)
+    Ok(stream)
 }
 
 /// Sends the handshake, and judges the answer.
@@ -319,7 +324,7 @@ impl Report {
             let dead = of.clone().next().is_some() && of.clone().all(|it| it.error.is_some());
             if let (true, Some(attempt)) = (dead, of.next()) {
                 let error = attempt.error.as_ref().map(ToString::to_string).unwrap_or_default();
-                let text = format!("{} fails ({}: {error}).", family.name(), attempt.to);
+                let text = format!("{} does not work ({}: {error}).", family.name(), attempt.to);
                 self.warnings.push(text);
             }
         }

@@ -33,9 +33,9 @@ pub(super) fn facts(head: &response::Parts) -> Answer {
     let reason = head.extensions.get::<hyper::ext::ReasonPhrase>();
     Answer {
         status: head.status.as_u16(),
-        reason: match reason {
-            Some(reason) => printable(reason.as_bytes()),
-            None => head.status.canonical_reason().unwrap_or_default().to_owned(),
+        reason: match reason.map(|reason| printable(reason.as_bytes())) {
+            Some(reason) if !reason.is_empty() => reason,
+            _ => head.status.canonical_reason().unwrap_or_default().to_owned(),
         },
         from: from.collect(),
         location: head.headers.get(LOCATION).map(|value| printable(value.as_bytes())),
@@ -54,8 +54,12 @@ pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
     let kind = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     let is_plain = kind.starts_with(b"text/plain") || kind.starts_with(b"application/json");
     let quote = if is_plain { printable_lines(body) } else { String::new() };
-    let Answer { status, reason, .. } = facts(head);
-    let seen = format!("The handshake is answered with {status} {reason}.");
+    let Answer { status, reason, location, .. } = facts(head);
+    let leads = match location {
+        Some(to) if head.status.is_redirection() => format!(", which leads to {to}"),
+        _ => String::new(),
+    };
+    let seen = format!("The handshake is answered with {status} {reason}{leads}.");
     let failure = if is_diagnosis(&text) {
         Failure::RefusedByWsecho
     } else if speaks_tls(&text) {

@@ -27,6 +27,13 @@ use crate::proxy::protocol::Version;
 /// The longest `--timeout`.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
+/// What follows the options in the help.
+pub const AFTER_HELP: &str = "\
+Stages: resolve, tcp, tls, http, upgrade, echo, ping, close. The first that fails is explained.
+Example: wsecho probe wss://echo.example.com/socket
+
+Exit codes: 0 WebSockets work on every path, 1 they do not, 2 usage. More: man wsecho-probe";
+
 /// The arguments of `wsecho probe`.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
@@ -59,7 +66,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Accept any certificate; the verdict says so
-    #[arg(long, conflicts_with = "ca")]
+    #[arg(short = 'k', long, conflicts_with = "ca")]
     insecure: bool,
     /// Show the server this client certificate, from a PEM file with its chain
     #[arg(long, value_name = "FILE")]

@@ -71,7 +71,7 @@ fn unresolved(host: &str, error: &io::Error) -> Failed {
         "No address associated with hostname" => Failure::NoAddress,
         _ => Failure::ResolverFailed,
     };
-    Failed::new(failure, format!("{host}: {said}."))
+    Failed::new(failure, format!("{host} cannot be resolved: {said}."))
 }
 
 /// A connection, and what is known of it.
@@ -139,9 +139,17 @@ async fn by_family(
 
 /// What nobody could connect to. The family that clients try first decides what it is called.
 fn unconnected(attempts: &[Attempt]) -> Failed {
-    let errors = attempts.iter().filter_map(|attempt| {
-        let error = attempt.error.as_ref()?;
-        Some((format!("{}: {error}", attempt.to), error))
+    let errors = attempts.iter().filter_map(|Attempt { to, error, took, .. }| {
+        let seen = match error.as_ref()? {
+            Unconnected::Refused => format!("{to} refuses the connection."),
+            Unconnected::Timeout => {
+                format!("{to} does not answer within {:.1} s.", took.as_secs_f64())
+            }
+            Unconnected::Unreachable(error) | Unconnected::Other(error) => {
+                format!("{to}: {error}.")
+            }
+        };
+        Some((seen, error.as_ref()?))
     });
     let (seen, errors): (Vec<_>, Vec<_>) = errors.unzip();
     let failure = match errors.first() {
@@ -150,7 +158,7 @@ fn unconnected(attempts: &[Attempt]) -> Failed {
         Some(Unconnected::Unreachable(_)) => Failure::Unreachable,
         Some(Unconnected::Other(_)) | None => Failure::ConnectFailed,
     };
-    Failed::new(failure, format!("{}.", seen.join("; ")))
+    Failed::new(failure, seen.join(" "))
 }
 
 /// Connects to a Unix socket.
@@ -186,12 +194,14 @@ pub(super) async fn unix(
 
 /// Begins the connection with a PROXY header, as a load balancer would for a client at our end.
 pub(super) async fn send_proxy_header(
-    connected: &mut Connected,
+    connected: Connected,
     version: Version,
-) -> Result<(), Failed> {
-    let header = protocol::write(version, connected.ends);
-    connected.stream.write_all(&header).await.map_err(|error| {
+) -> Result<Stream, Failed> {
+    let Connected { mut stream, ends } = connected;
+    let sent = stream.write_all(&protocol::write(version, ends)).await;
+    sent.map_err(|error| {
         let seen = format!("The PROXY header cannot be sent: {error}.");
         Failed::new(Failure::ConnectFailed, seen)
-    })
+    })?;
+    Ok(stream)
 }

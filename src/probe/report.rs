@@ -311,6 +311,8 @@ pub struct Closed {
     pub sent: u16,
     /// The code in the answer; `None` if it had none.
     pub answered: Option<u16>,
+    /// From our Close frame to the server's.
+    pub took: Duration,
     /// How the connection ended after that.
     pub end: Ending,
 }

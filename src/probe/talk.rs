@@ -248,6 +248,7 @@ impl<'a> Talk<'a> {
     /// Closes with 1000, and waits for the answer and the end of the connection.
     pub(super) async fn close(&mut self) -> Result<Closed, Failed> {
         const NORMAL: u16 = 1000;
+        let begun = Instant::now();
         self.socket.close(NORMAL);
         let answered = loop {
             match timeout_at(self.deadline, self.socket.next()).await {
@@ -277,6 +278,7 @@ impl<'a> Talk<'a> {
                 }
             }
         };
+        let took = begun.elapsed();
         let until = self.deadline.min(Instant::now() + LAST);
         let end = match timeout_at(until, self.socket.next()).await {
             Ok(Incoming::Ended(End::Fin)) => Ending::Fin,
@@ -284,7 +286,7 @@ impl<'a> Talk<'a> {
             Ok(_) | Err(_) => Ending::LeftOpen,
         };
         self.socket.shutdown().await;
-        Ok(Closed { sent: NORMAL, answered, end })
+        Ok(Closed { sent: NORMAL, answered, took, end })
     }
 }
 

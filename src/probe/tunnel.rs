@@ -78,19 +78,24 @@ impl Via {
         deadline: Instant,
     ) -> Result<Stream, Failed> {
         let to = target.address();
+        let broken = |seen: String| Failed::new(Failure::TunnelBroken, seen);
+        if let Some(other) = self.intercept.uri().scheme_str().filter(|scheme| *scheme != "http") {
+            return Err(broken(format!(
+                "The proxy named by the environment is {other}://, not http://."
+            )));
+        }
         let mut request = Request::builder()
             .method(Method::CONNECT)
             .uri(&to)
             .header(HOST, &to)
             .body(Empty::<Bytes>::new())
-            .map_err(|error| Failed::new(Failure::TunnelBroken, format!("{to}: {error}.")))?;
+            .map_err(|error| broken(format!("{to}: {error}.")))?;
         if let Some(credentials) = self.intercept.basic_auth() {
             let mut credentials: HeaderValue = credentials.clone();
             credentials.set_sensitive(true);
             request.headers_mut().insert(PROXY_AUTHORIZATION, credentials);
         }
         let exchange = Exchange::new(stream);
-        let broken = |seen: String| Failed::new(Failure::TunnelBroken, seen);
         let Exchanged { head, body, stream } =
             match timeout_at(deadline, exchange.run(request)).await {
                 Ok(Ok(exchanged)) => exchanged,

@@ -26,6 +26,7 @@ mod logs;
 mod operations;
 mod options;
 mod page;
+mod probe;
 mod proxy;
 mod session;
 mod shipped_files;

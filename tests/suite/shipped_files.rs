@@ -12,6 +12,7 @@ use wsecho::config::{Config, parse};
 use wsecho::http::options::{Documented, OPTIONS};
 use wsecho::net::addr::ListenAddr;
 use wsecho::ops::metrics::Label;
+use wsecho::probe::failure::Failure;
 use wsecho::proxy::diagnosis::{Diagnosis, Verdict};
 use wsecho::proxy::snippet::{Backend, Product, render};
 use wsecho::ws::handshake::{Connection, Front, Trace, Upgrade};
@@ -60,10 +61,13 @@ fn option(option: &clap::Arg) -> Option<String> {
     Some(format!(".TP\n\\fB\\-\\-{name}\\fR{value}\n{help}.\n"))
 }
 
-/// Each command and what it does, with its own options.
+/// Each command and what it does, with its own options unless they have a page of their own.
 fn commands(command: &clap::Command) -> String {
     let entry = |subcommand: &clap::Command| {
         let about = subcommand.get_about().expect("every command says what it does");
+        if subcommand.get_name() == "probe" {
+            return format!(".TP\n.B probe\n{about}: see\n.BR wsecho\\-probe (1).\n");
+        }
         let values = subcommand.get_positionals().flat_map(clap::Arg::get_possible_values);
         let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
         let name = format!("{} {}", subcommand.get_name(), values.join("|"));
@@ -111,6 +115,39 @@ fn the_man_page_is_that_of_the_command_line() {
         ],
     );
     compare("docs/wsecho.8", page.as_bytes());
+}
+
+/// Each failure of a probe, by stage.
+fn failures() -> String {
+    let mut page = String::new();
+    for failures in Failure::ALL.chunk_by(|one, next| one.stage() == next.stage()) {
+        page += &format!(".SS {}\n", failures[0].stage().label());
+        for failure in failures {
+            let [meaning, remedy] =
+                [failure.meaning(), failure.remedy()].map(|it| it.replace('-', "\\-"));
+            page += &format!(".TP\n.B {}\n{meaning}\n{remedy}\n", failure.label());
+        }
+    }
+    page
+}
+
+#[test]
+fn the_man_page_of_the_probe_is_that_of_its_options_and_failures() {
+    let command = command();
+    let probe = command.find_subcommand("probe").expect("it is a command");
+    let mut options = Vec::new();
+    let without_help = probe.clone().after_help(None::<&str>);
+    clap_mangen::Man::new(without_help).render_options_section(&mut options).unwrap();
+    let page = filled(
+        "wsecho-probe.1",
+        &[
+            ("@VERSION@", env!("CARGO_PKG_VERSION")),
+            ("@ABOUT@", &probe.get_about().expect("it says what it is").to_string()),
+            ("@OPTIONS@\n", std::str::from_utf8(&options).unwrap()),
+            ("@FAILURES@\n", &failures()),
+        ],
+    );
+    compare("docs/wsecho-probe.1", page.as_bytes());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Agreed, Answer, Attempt, Closed, Ending, Outcome, Report, Stage, Tls};
-use crate::probe::failure::Failed;
+use crate::probe::failure::{Failed, Failure};
 
 /// The widest line that is wrapped.
 const WIDTH: usize = 100;
@@ -46,11 +46,11 @@ pub fn print(report: &Report, style: Style) -> String {
         let (mark, facts) = match step.outcome {
             Outcome::Passed => (style.paint("32", "✓"), facts),
             Outcome::Failed => (style.paint("31", "✗"), facts),
-            Outcome::Omitted(why) => ("-".to_owned(), format!("not tried: {why}")),
+            Outcome::Omitted(why) => ("-".to_owned(), why.to_owned()),
         };
-        let shown = match step.stage {
-            Stage::Echo => report.round_trip().or(step.took),
-            Stage::Ping => report.ping.or(step.took),
+        let shown = match (step.stage, step.outcome) {
+            (Stage::Echo, Outcome::Passed) => report.round_trip(),
+            (Stage::Close, Outcome::Passed) => report.closed.as_ref().map(|closed| closed.took),
             _ => step.took,
         };
         let time = shown.map(milliseconds).unwrap_or_default();
@@ -67,7 +67,7 @@ pub fn print(report: &Report, style: Style) -> String {
         Some(failed) => unhealthy(&mut out, failed),
     }
     for warning in &report.warnings {
-        paragraph(&mut out, &format!("But: {warning}"));
+        paragraph(&mut out, &format!("Warning: {warning}"));
     }
     out
 }
@@ -192,11 +192,16 @@ fn healthy(report: &Report) -> String {
 /// The verdict on one that is not: what was seen, what that means, and what to do next.
 fn unhealthy(out: &mut String, failed: &Failed) {
     let Failed { failure, seen, quote, .. } = failed;
+    if let (Failure::RefusedByWsecho, Some(quote)) = (failure, quote) {
+        let (text, label) = quote.rsplit_once("\n(").unwrap_or((quote, ""));
+        text.trim_end().lines().for_each(|text| paragraph(out, text));
+        return line(out, &format!("\n({}, as wsecho itself says)", label.trim_end_matches(')')));
+    }
     paragraph(out, seen);
     if let Some(quote) = quote {
         out.push('\n');
-        for quoted in quote.lines() {
-            line(out, &cut(&format!("  | {quoted}"), WIDTH));
+        for quoted in quote.lines().flat_map(|quoted| wrapped(quoted, WIDTH - 4)) {
+            line(out, format!("  | {quoted}").trim_end());
         }
         out.push('\n');
     }
