@@ -35,6 +35,7 @@ complete -c wsecho -n "__fish_wsecho_needs_command" -s V -l version -d 'Print ve
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "probe" -d 'Prove that WebSockets work on a path, stage by stage, or say why they do not'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
@@ -59,7 +60,37 @@ warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s t -l timeout -d 'The time for all stages together' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l resolve -d 'Use this address for this host, as in /etc/hosts; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l unix -d 'Connect to this Unix socket instead of the URL\'s host' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l proxy -d 'Go through this HTTP proxy, http://[USER:PASSWORD@]HOST:PORT; "none" ignores the environment' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l proxy-protocol -d 'Begin the connection with a PROXY header, as a load balancer does' -r -f -a "v1\t''
+v2\t''"
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l ca -d 'Trust the certificates in this PEM file instead of those of the system' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l cert -d 'Show the server this client certificate, from a PEM file with its chain' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l key -d 'The private key of --cert, if that file does not hold it' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s H -l header -d 'Send this header, "Name: value"; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l origin -d 'Send this Origin, as a browser does for a page of https://SITE' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l subprotocol -d 'Offer this subprotocol; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l host -d 'Send this Host instead of the URL\'s' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l send -d 'Send this text, to a server that is no echo' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l expect -d 'Wait for a message that matches this regular expression instead of echoes' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
+debug\t'Why something was decided'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 4 -l ipv4 -d 'Use IPv4 only'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 6 -l ipv6 -d 'Use IPv6 only'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s k -l insecure -d 'Accept any certificate; the verdict says so'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s L -l follow -d 'Follow redirects, which browsers do not'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l connect-only -d 'Send no messages: open, ping and close'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s v -l verbose -d 'Show both heads of the handshake, without their secrets'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s q -l quiet -d 'Print the verdict alone'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "probe" -d 'Prove that WebSockets work on a path, stage by stage, or say why they do not'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
