@@ -27,7 +27,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use self::connect::Connected;
 use self::exchange::Exchange;
@@ -192,14 +192,14 @@ async fn connect(
     deadline: Instant,
     report: &mut Report,
 ) -> Result<Stream, Failed> {
-    let begin = async |connected: Result<Connected, Failed>| match options.proxy_protocol {
+    let introduced = async |connected: Result<Connected, Failed>| match options.proxy_protocol {
         Some(version) => connect::send_proxy_header(connected?, version).await,
         None => Ok(connected?.stream),
     };
     if let Some(path) = &options.unix {
         report.omit(Stage::Resolve, "not needed: --unix");
         let begun = Instant::now();
-        let connected = begin(connect::unix(path, deadline, &mut report.attempts).await).await;
+        let connected = introduced(connect::unix(path, deadline, &mut report.attempts).await).await;
         return report.finish(Stage::Tcp, begun, connected);
     }
     let via = options.proxies.proxy_for(target);
@@ -227,7 +227,7 @@ async fn connect(
             Err(failed) => Err(Failed { failure: Failure::TunnelUnreachable, ..failed }),
         };
     }
-    let stream = report.finish(Stage::Tcp, begun, begin(connected).await)?;
+    let stream = report.finish(Stage::Tcp, begun, introduced(connected).await)?;
     report.warn_of_dead_family();
     Ok(stream)
 }
@@ -244,21 +244,14 @@ async fn request(
     let exchange = Exchange::new(stream);
     let recorder = exchange.recorder.clone();
     let begun = Instant::now();
-    let answered = timeout_at(deadline, exchange.run(handshake.request.clone())).await;
+    let answered = exchange.run(handshake.request.clone(), deadline).await;
     report.heads = Some(answer::heads(&recorder.get()));
-    let certificate = certificate_failure(&options.trust);
-    let answered = match answered {
-        Ok(Ok(answered)) => Ok(answered),
-        Ok(Err(unanswered)) => Err(answer::unanswered(unanswered, certificate)),
-        Err(_) => {
-            let came = recorder.get().received.len();
-            let seen = format!("The request is not answered in time ({came} bytes came).");
-            Err(Failed::new(Failure::HttpTimeout, seen))
-        }
-    };
     let exchanged = match answered {
         Ok(exchanged) => exchanged,
-        Err(failed) => return report.finish(Stage::Http, begun, Err(failed)),
+        Err(unanswered) => {
+            let failed = answer::unanswered(unanswered, certificate_failure(&options.trust));
+            return report.finish(Stage::Http, begun, Err(failed));
+        }
     };
     let facts = answer::facts(&exchanged.head);
     let location = facts.location.clone().filter(|_| exchanged.head.status.is_redirection());
@@ -285,14 +278,14 @@ fn redirect(
     status: u16,
     report: &mut Report,
 ) -> Result<Led, Failed> {
-    let seen = format!("{status} leads to {}.", printable(location.as_bytes()));
+    let seen = format!("The server redirects ({status}) to {}.", printable(location.as_bytes()));
     let Some(next) = target.join(location) else {
         return Err(Failed::new(Failure::BadRedirect, seen));
     };
     let url = target.to_string();
     report.redirects.push(Redirect { url, status, location: next.to_string() });
     if report.redirects.len() > MAX_REDIRECTS {
-        let seen = format!("After {MAX_REDIRECTS} redirects, {seen}");
+        let seen = format!("After {MAX_REDIRECTS} redirects, another follows. {seen}");
         return Err(Failed::new(Failure::RedirectLoop, seen));
     }
     Ok(Led::Elsewhere(next))

@@ -59,7 +59,7 @@ pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
         Some(to) if head.status.is_redirection() => format!(", which leads to {to}"),
         _ => String::new(),
     };
-    let seen = format!("The handshake is answered with {status} {reason}{leads}.");
+    let seen = format!("The server answered the handshake with {status} {reason}{leads}.");
     let failure = if is_diagnosis(&text) {
         Failure::RefusedByWsecho
     } else if speaks_tls(&text) {
@@ -126,6 +126,10 @@ pub(super) fn unanswered(unanswered: Unanswered, certificate: Failure) -> Failed
             let first = &bytes[..bytes.len().min(60)];
             Failed::new(Failure::NotHttp, "The answer is not HTTP.").quoting(printable(first))
         }
+        Unanswered::Late(came) => {
+            let seen = format!("There was no answer in time; {came} bytes were received.");
+            Failed::new(Failure::HttpTimeout, seen)
+        }
         // With TLS 1.3 the server judges the client's certificate after the handshake.
         Unanswered::Ended(End::Tls(AlertReceived(
             alert @ (Alert::CertificateRequired
@@ -137,15 +141,15 @@ pub(super) fn unanswered(unanswered: Unanswered, certificate: Failure) -> Failed
             | Alert::AccessDenied
             | Alert::CertificateRevoked),
         ))) => {
-            let seen = format!("The server ends TLS with the alert {alert:?}.");
+            let seen = format!("The server closed TLS with the alert {alert:?}.");
             Failed::new(certificate, seen)
         }
         Unanswered::Ended(end) => {
             let seen = match end {
-                End::Fin => "The server closes the connection instead of answering.".to_owned(),
-                End::Reset => "The connection is reset instead of an answer.".to_owned(),
-                End::Tls(error) => format!("TLS fails instead of an answer: {error}."),
-                End::Other(error) => format!("The connection fails instead of an answer: {error}."),
+                End::Fin => "The server closed the connection without an answer.".to_owned(),
+                End::Reset => "The connection was reset before an answer.".to_owned(),
+                End::Tls(error) => format!("TLS failed before an answer: {error}."),
+                End::Other(error) => format!("The connection failed before an answer: {error}."),
             };
             Failed::new(Failure::HttpClosed, seen)
         }

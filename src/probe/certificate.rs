@@ -104,7 +104,7 @@ pub(super) fn judge(
     if faults.is_empty() {
         faults.push((
             Failure::CertificateUnsuitable,
-            format!("The certificate is refused: {verdict}."),
+            format!("The certificate was rejected: {verdict}."),
         ));
     }
     let (failure, _) = faults[0];
@@ -128,7 +128,7 @@ fn dates(chain: &[Certificate], now: UnixTime) -> Vec<Fault> {
             Some((Failure::CertificateExpired, seen))
         } else if certificate.not_before_unix_seconds > now {
             let valid = date(certificate.not_before_unix_seconds);
-            Some((Failure::CertificateTooEarly, format!("{which} is valid from {valid} on.")))
+            Some((Failure::CertificateTooEarly, format!("{which} is not valid before {valid}.")))
         } else {
             None
         }
@@ -169,7 +169,7 @@ fn issuer(error: &Error, chain: &[Certificate], leaf: &CertificateDer<'_>) -> Op
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => return None,
         _ if self_signed => {
-            let seen = format!("The certificate is signed by itself ({issuer}).");
+            let seen = format!("The certificate is self-signed ({issuer}).");
             (Failure::CertificateSelfSigned, seen)
         }
         CertificateError::UnknownIssuer if chain.len() == 1 && names_issuer(leaf) => {
@@ -179,7 +179,7 @@ fn issuer(error: &Error, chain: &[Certificate], leaf: &CertificateDer<'_>) -> Op
         CertificateError::UnknownIssuer => {
             (Failure::CertificateUnknownIssuer, format!("The issuer is not trusted: {issuer}."))
         }
-        _ => (Failure::CertificateUnsuitable, format!("The certificate is refused: {error}.")),
+        _ => (Failure::CertificateUnsuitable, format!("The certificate was rejected: {error}.")),
     })
 }
 

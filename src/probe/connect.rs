@@ -38,7 +38,7 @@ pub(super) async fn resolve(
             Ok(Ok(found)) => found.map(|addr| addr.ip()).collect(),
             Ok(Err(error)) => return Err(unresolved(host, &error)),
             Err(_) => {
-                let seen = format!("The resolver does not answer for {host}.");
+                let seen = format!("The resolver did not answer for {host} in time.");
                 return Err(Failed::new(Failure::ResolverFailed, seen));
             }
         },
@@ -141,9 +141,9 @@ async fn by_family(
 fn unconnected(attempts: &[Attempt]) -> Failed {
     let errors = attempts.iter().filter_map(|Attempt { to, error, took, .. }| {
         let seen = match error.as_ref()? {
-            Unconnected::Refused => format!("{to} refuses the connection."),
+            Unconnected::Refused => format!("{to} refused the connection."),
             Unconnected::Timeout => {
-                format!("{to} does not answer within {:.1} s.", took.as_secs_f64())
+                format!("{to} did not answer within {:.1} s.", took.as_secs_f64())
             }
             Unconnected::Unreachable(error) | Unconnected::Other(error) => {
                 format!("{to}: {error}.")

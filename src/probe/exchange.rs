@@ -3,6 +3,7 @@
 //! Owns hyper's client. It serves both the handshake and CONNECT, and judges neither.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -11,10 +12,14 @@ use hyper::http::response;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::wire::{End, Recorded, Recorder, Stream};
 
 /// The most bytes of a body that are read.
 const MAX_BODY: usize = 16 * 1024;
+/// How long a body may follow its head: not every body ends.
+const BODY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// An answer.
 pub(super) struct Exchanged {
@@ -30,11 +35,13 @@ pub(super) struct Exchanged {
 pub(super) enum Unanswered {
     /// The connection ended first.
     Ended(End),
-    /// This came, which is no HTTP.
+    /// This came, which is not HTTP.
     NotHttp(Vec<u8>),
+    /// The deadline passed after so many bytes.
+    Late(usize),
 }
 
-/// A request under way, which can be looked at while it is.
+/// A request in flight.
 pub(super) struct Exchange {
     stream: Recorded,
     pub(super) recorder: Recorder,
@@ -47,7 +54,11 @@ impl Exchange {
     }
 
     /// Sends a request and reads its answer.
-    pub(super) async fn run(self, request: Request<Empty<Bytes>>) -> Result<Exchanged, Unanswered> {
+    pub(super) async fn run(
+        self,
+        request: Request<Empty<Bytes>>,
+        deadline: Instant,
+    ) -> Result<Exchanged, Unanswered> {
         let Self { stream, recorder } = self;
         let is_connect = request.method() == Method::CONNECT;
         let opens = move |status: StatusCode| {
@@ -77,15 +88,20 @@ impl Exchange {
                 .await
                 .map_err(&unanswered)?;
         let exchange = async {
-            let (head, mut body) = sender.send_request(request).await?.into_parts();
+            let answered = timeout_at(deadline, sender.send_request(request)).await;
+            let Ok(answered) = answered else {
+                return Err(Unanswered::Late(recorder.get().received.len()));
+            };
+            let (head, mut body) = answered.map_err(&unanswered)?.into_parts();
+            let until = deadline.min(Instant::now() + BODY_PATIENCE);
             let mut start = Vec::new();
             while !opens(head.status) && start.len() < MAX_BODY {
-                match body.frame().await {
-                    Some(Ok(frame)) => {
+                match timeout_at(until, body.frame()).await {
+                    Ok(Some(Ok(frame))) => {
                         start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
                     }
                     // What came of a body that breaks off is worth showing.
-                    Some(Err(_)) | None => break,
+                    Ok(Some(Err(_)) | None) | Err(_) => break,
                 }
             }
             Ok((head, start))
@@ -100,7 +116,7 @@ impl Exchange {
                 ended = &mut connection, if parts.is_none() => parts = Some(ended),
             }
         };
-        let (head, body) = answered.map_err(&unanswered)?;
+        let (head, body) = answered?;
         if !opens(head.status) {
             return Ok(Exchanged { head, body, stream: None });
         }

@@ -71,231 +71,231 @@ macro_rules! failures {
 
 failures! {
     NoSuchName "no_such_name" Resolve:
-        "The name does not exist, or not in the DNS that this host asks."
-        "Check the spelling; compare `getent hosts NAME` here and elsewhere. --resolve HOST:IP does without DNS."
+        "The name does not exist, at least not in the DNS that this host uses."
+        "Check the spelling, and compare `getent hosts NAME` here and elsewhere; --resolve HOST:IP bypasses DNS."
     NoAddress "no_address" Resolve:
-        "The name exists, but has no address of a usable family."
-        "Add an A or AAAA record, or leave out -4 or -6."
+        "The name exists, but has no address of the family that was asked for."
+        "Add an A or AAAA record, or drop -4 or -6."
     ResolverFailed "resolver_failed" Resolve:
-        "The resolver of this host does not work, or the name's own DNS servers do not."
-        "Check /etc/resolv.conf and `getent hosts NAME`. --resolve HOST:IP does without DNS."
+        "Either this host's resolver or the name servers of the domain do not work."
+        "Check /etc/resolv.conf and `getent hosts NAME`; --resolve HOST:IP bypasses DNS."
     Refused "tcp_refused" Tcp:
-        "The host is up, but nothing listens on this port, or a firewall rejects it."
-        "Check with `ss -ltn` on the server that something listens there, and not on 127.0.0.1 only."
+        "The host is up, but nothing listens on this port, or a firewall rejects the connection."
+        "Run `ss -ltn` on the server: something must listen on this port, and not only on 127.0.0.1."
     TcpTimeout "tcp_timeout" Tcp:
-        "Packets are dropped on the way, probably by a firewall or security group, or the host is down."
-        "Open the port in the firewalls on the way: on the server, `firewall-cmd --list-all` or `nft list ruleset`."
+        "Probably a firewall or security group drops the packets, or the host is down."
+        "Open the port in every firewall on the path; on the server, see `firewall-cmd --list-all` or `nft list ruleset`."
     Unreachable "tcp_unreachable" Tcp:
-        "There is no route to the host, or a firewall says so."
-        "Compare `ip route get ADDRESS` here; try -4 or -6."
+        "There is no route to the host, or a firewall rejects the connection."
+        "Check `ip route get ADDRESS`, or try the other family with -4 or -6."
     SocketMissing "unix_missing" Tcp:
-        "There is no such Unix socket, or nobody listens on it."
-        "Check the path, and that the service runs."
+        "The Unix socket does not exist, or nothing listens on it any more."
+        "Check the path, and that the service is running."
     SocketDenied "unix_denied" Tcp:
-        "This user may not connect to the Unix socket."
-        "Probe as a user of the socket's group, or change its mode (unix_mode)."
+        "This user has no permission to connect to the Unix socket."
+        "Run the probe as a member of the socket's group, or change the mode of the socket (unix_mode)."
     ConnectFailed "tcp_failed" Tcp:
-        "The system could not connect for another reason."
-        "See the error above."
+        "The connection failed for the reason above."
+        "Check the address and the network of this host."
     TunnelUnreachable "proxy_unreachable" Tcp:
-        "The HTTP proxy that this host uses for outgoing connections cannot be reached."
-        "Check --proxy, or HTTPS_PROXY and HTTP_PROXY; NO_PROXY names hosts that need none."
+        "The HTTP proxy for outgoing connections cannot be reached."
+        "Check --proxy, or HTTPS_PROXY and HTTP_PROXY; hosts in NO_PROXY are reached directly."
     TunnelAuth "proxy_auth" Tcp:
-        "The outgoing HTTP proxy wants a user and a password, or refuses those given."
-        "Write --proxy http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded."
+        "The HTTP proxy for outgoing connections requires a user and password, or rejects those it got."
+        "Use --proxy http://USER:PASSWORD@HOST:PORT, with special characters percent-encoded."
     TunnelRefused "proxy_refused" Tcp:
-        "The outgoing HTTP proxy does not open a tunnel to this host and port."
-        "Let it CONNECT there (in Squid: SSL_ports and the http_access rules), or list the host in NO_PROXY."
+        "The HTTP proxy for outgoing connections refuses to open a tunnel to this host and port."
+        "Allow CONNECT to it (in Squid: SSL_ports and http_access), or add the host to NO_PROXY."
     TunnelBroken "proxy_broken" Tcp:
-        "What --proxy or the environment names does not answer CONNECT as an HTTP proxy does."
-        "Check its address and port, and that it is an HTTP proxy, not a SOCKS one."
+        "Whatever --proxy or the environment names is not a working HTTP proxy."
+        "Check its address and port; SOCKS proxies and https:// proxies are not supported."
     NotTls "tls_not_spoken" Tls:
         "This port does not speak TLS."
-        "Use ws:// if that is meant, the port of the TLS listener, or turn TLS on there (nginx: `listen 443 ssl;`)."
+        "Use ws:// or another port, or enable TLS there (nginx: `listen 443 ssl;`)."
     TlsVersion "tls_version" Tls:
-        "The server only offers TLS 1.1 or older, which clients of today refuse."
-        "Turn on TLS 1.2 and 1.3 there (nginx: `ssl_protocols TLSv1.2 TLSv1.3;`)."
+        "The server supports no TLS version above 1.1, and current clients require 1.2."
+        "Enable TLS 1.2 and 1.3 on the server (nginx: `ssl_protocols TLSv1.2 TLSv1.3;`)."
     TlsNoCommon "tls_no_common" Tls:
-        "Both sides speak TLS, but share no cipher, curve or signature; over TLS 1.2 the server may also want a client certificate."
-        "Allow ECDHE with AES-GCM or ChaCha20 and a P-256 or RSA key of 2048 bits there; give --cert and --key where they are due."
+        "Client and server have no cipher, curve or signature algorithm in common."
+        "Allow ECDHE with AES-GCM or ChaCha20 on the server, with an RSA key of 2048 bits or more, or P-256; if it requires a client certificate, use --cert and --key."
     TlsAlpn "tls_alpn" Tls:
-        "The server does not take HTTP/1.1 by ALPN on this port, without which WebSockets do not open everywhere."
-        "Allow http/1.1 beside h2 (HAProxy: `alpn h2,http/1.1`)."
+        "The server refuses HTTP/1.1 in ALPN, which most WebSocket clients need."
+        "Allow http/1.1 next to h2 (HAProxy: `alpn h2,http/1.1`)."
     TlsClosed "tls_closed" Tls:
-        "Something ends the connection in the middle of the TLS handshake: probably a firewall that filters by name, a server without a certificate for it, or a listener that expects a PROXY header."
-        "Read the server's error log; try --proxy-protocol v2 where a load balancer usually comes first."
+        "Probably a firewall filters by server name, the server has no certificate for this name, or the listener expects a PROXY header."
+        "Read the server's error log; if it sits behind a load balancer, try --proxy-protocol v2."
     TlsTimeout "tls_timeout" Tls:
-        "The port is open, but no TLS handshake follows: probably a full or stopped server, or a path that drops large packets."
-        "Check that the server accepts (`ss -ltn`: Recv-Q near 0), and the path's MTU."
+        "Probably the server is overloaded or stopped, or the path drops large packets."
+        "On the server, check Recv-Q of the listener in `ss -ltn`; check the MTU of the path."
     TlsAlert "tls_failed" Tls:
-        "The TLS handshake fails for another reason."
-        "The server's error log says the same from its side."
+        "The TLS handshake failed for the reason above."
+        "Read the server's error log, which has its side of the story."
     CertificateExpired "cert_expired" Tls:
-        "Every client refuses this certificate."
-        "Renew it, and reload the server: the old one stays in memory until then."
+        "No client accepts an expired certificate."
+        "Renew the certificate, then reload the server: it keeps the old one in memory."
     CertificateTooEarly "cert_not_yet_valid" Tls:
-        "The certificate is not valid yet, or a clock is wrong."
-        "Compare `date -u` here and there."
+        "The certificate is not valid yet, or one of the clocks is wrong."
+        "Compare `date -u` on both hosts."
     CertificateName "cert_name" Tls:
-        "The certificate is for other names, so every client refuses it."
-        "Use one of its names, issue one for this name, or check that the server picks it by SNI (server_name)."
+        "No client accepts a certificate for another name."
+        "Connect to a name in the certificate, have one issued for this name, or fix the server's choice by SNI (server_name)."
     CertificateSelfSigned "cert_self_signed" Tls:
-        "Nobody but the server itself vouches for the certificate."
-        "Give it with --ca FILE to trust it here; browsers want one from a CA."
+        "No client trusts a self-signed certificate unless it is told to."
+        "Pass it with --ca FILE to trust it here; for browsers, get one from a CA."
     CertificateIncomplete "cert_incomplete" Tls:
-        "The server sends its certificate without the intermediate one; browsers often know it from elsewhere, other clients fail."
-        "Serve the whole chain (nginx: the file in ssl_certificate with both, the server's first)."
+        "The intermediate certificate is missing. Browsers often find it by themselves; other clients fail."
+        "Serve the full chain, the server's certificate first (nginx: ssl_certificate)."
     CertificateUnknownIssuer "cert_unknown_issuer" Tls:
-        "The CA that signed the chain is not trusted on this host."
-        "Give its certificate with --ca FILE, or install it (EL: /etc/pki/ca-trust/source/anchors, update-ca-trust)."
+        "This host does not trust the CA that issued the certificate, or an intermediate certificate is missing."
+        "Pass the CA's certificate with --ca FILE, or install it (EL: copy it to /etc/pki/ca-trust/source/anchors, then run update-ca-trust)."
     CertificateUnsuitable "cert_unsuitable" Tls:
-        "The certificate is of a kind that clients refuse."
-        "Issue one for TLS servers: X.509 v3, SHA-256, RSA of 2048 bits or P-256."
+        "Clients reject this kind of certificate."
+        "Issue an X.509 v3 certificate for TLS servers, signed with SHA-256, with an RSA key of 2048 bits or more, or P-256."
     ClientCertificate "client_cert_required" Tls:
-        "The server admits only clients with a certificate."
-        "Give --cert FILE and --key FILE."
+        "The server requires a client certificate."
+        "Pass one with --cert FILE and --key FILE."
     ClientCertificateRefused "client_cert_refused" Tls:
-        "The server does not accept the client certificate given."
-        "Check that a CA that the server trusts has signed it, and its dates."
+        "The server rejects this client certificate."
+        "Check its dates, and that the server trusts the CA that issued it."
     NoRoots "no_roots" Tls:
-        "This host has no root certificates to judge a server by."
-        "Install ca-certificates, or give --ca FILE."
+        "This host has no root certificates to verify the server with."
+        "Install the package ca-certificates, or use --ca FILE."
     PlainToTls "plain_to_tls" Http:
         "This port speaks TLS."
         "Use wss:// instead of ws://."
     HttpTimeout "http_timeout" Http:
-        "The connection is open, but the request is not answered: probably the proxy waits for a backend, or holds back the upgrade as it does not know it."
-        "Probe the backend itself from the proxy's host; read the proxy's error log."
+        "Probably the proxy is waiting for its backend, or does not support upgrades."
+        "Probe the backend directly from the proxy's host, and read the proxy's error log."
     HttpClosed "http_closed" Http:
-        "The connection was ended instead of an answer: probably by a listener that expects a PROXY header or TLS, or by a crash."
-        "Read the error log there; try --proxy-protocol v2 where a load balancer usually comes first."
+        "Probably the listener expects TLS or a PROXY header, or the server crashed."
+        "Read the server's error log; if it sits behind a load balancer, try --proxy-protocol v2."
     NotHttp "not_http" Http:
-        "Something else than HTTP listens here."
+        "Something other than HTTP/1.1 listens on this port."
         "Check the port."
     BadRedirect "bad_redirect" Http:
-        "A redirect leads nowhere that can be probed."
+        "The redirect does not lead to a URL that can be probed."
         "Correct its Location."
     Redirected "redirected" Http:
-        "Browsers follow no redirect when they open a WebSocket."
-        "Use the address it leads to, or --follow to probe that."
+        "Browsers do not follow redirects when they open a WebSocket."
+        "Use the URL that the redirect leads to, or --follow to probe it."
     RedirectLoop "redirect_loop" Http:
-        "The redirects go on and on."
-        "Correct them on the server; HTTP and HTTPS often redirect to each other behind a proxy that ends TLS."
+        "The redirects do not end."
+        "Correct them; a common cause is a redirect to HTTPS behind a proxy that terminates TLS."
     RefusedByWsecho "refused_by_wsecho" Http:
-        "The path leads to wsecho, which says what is wrong."
-        "Follow what it says."
+        "The request reached wsecho, whose answer says what is wrong."
+        "Do what it says."
     UpgradeIgnored "upgrade_ignored" Http:
-        "The request was answered as an ordinary one: probably the proxy does not pass `Upgrade` and `Connection` on, or the path is no WebSocket endpoint."
-        "Check the path; in nginx, next to proxy_pass: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";`. `wsecho snippet nginx|haproxy|apache` prints the whole."
+        "The request was treated as an ordinary one: probably a proxy drops `Upgrade` and `Connection`, or the path is not a WebSocket endpoint."
+        "Check the path, and the proxy's configuration: `wsecho snippet nginx` (or haproxy, apache) prints a complete one."
     BadRequest "http_400" Http:
-        "The request arrived changed or is not what the server expects: probably the proxy dropped `Upgrade` or `Connection`, or sends another `Host`."
-        "Compare with a probe of the backend itself; -v shows both heads."
+        "Probably a proxy drops `Upgrade` or `Connection`, or replaces `Host`."
+        "Probe the backend directly to compare; -v shows both heads."
     Unauthorized "http_401" Http:
-        "The server wants credentials."
-        "Give them with --header 'Authorization: …' or --header 'Cookie: …'."
+        "The server requires authentication."
+        "Pass credentials with --header 'Authorization: …' or --header 'Cookie: …'."
     Forbidden "http_403" Http:
-        "The server or a firewall for web applications refuses this client: probably its origin, its address, or missing credentials."
-        "Try --origin https://SITE as its pages send it; behind Envoy, allow `upgrade_type: websocket`."
+        "Probably the origin is not allowed, the client's address is blocked, or a proxy does not allow upgrades."
+        "Try --origin https://SITE, as a page of that site would send it; in Envoy, add `upgrade_type: websocket`."
     NotFound "http_404" Http:
-        "Nothing answers at this path: probably it is not the endpoint's, or a proxy changes it."
-        "Check the path; in nginx, a path or slash behind proxy_pass replaces what `location` matches."
+        "Probably the path is wrong, or a proxy rewrites it."
+        "Check the path; in nginx, a path or slash after the upstream's name in proxy_pass replaces what `location` matches."
     MethodRefused "http_405" Http:
-        "The path exists, but takes no GET: it is probably no WebSocket endpoint."
+        "The path does not accept GET, so it is probably not a WebSocket endpoint."
         "Check the path."
     UpgradeRequired "http_426" Http:
-        "The server speaks WebSocket, but saw no complete upgrade: probably the proxy in front dropped `Upgrade` or `Connection`."
-        "In nginx, next to proxy_pass: `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";`."
+        "The server supports WebSockets but did not see an upgrade: probably a proxy drops `Upgrade` or `Connection`."
+        "Fix the proxy's configuration: `wsecho snippet nginx` (or haproxy, apache) prints a complete one."
     TooMany "http_429" Http:
-        "The server limits how often or how many times this client may connect."
+        "The server limits connections, or their rate, per client."
         "Probe less often, or raise the limit for this address."
     BadGateway "http_502" Http:
-        "The proxy is alive, but cannot use its backend: it is not running, or listens elsewhere; on EL, SELinux often forbids the proxy to connect."
-        "Read the proxy's error log. For \"Permission denied\" there: `setsebool -P httpd_can_network_connect 1`."
+        "The proxy is up but cannot use its backend, which is probably down or listens elsewhere. On EL, SELinux may forbid the proxy to connect."
+        "Read the proxy's error log; if it says \"Permission denied\", run `setsebool -P httpd_can_network_connect 1`."
     Unavailable "http_503" Http:
-        "The proxy has no backend that is up, or the server is full or stopping."
-        "Check the backend's health checks in the proxy, and the backend's own log."
+        "The proxy considers its backends down, or the server is full or shutting down."
+        "Check the proxy's health checks and the backend's log."
     GatewayTimeout "http_504" Http:
-        "The proxy waits for a backend that does not answer: probably a firewall between them, or a stuck server."
-        "Probe the backend itself from the proxy's host."
+        "The backend does not answer the proxy: probably a firewall between them drops packets, or the backend hangs."
+        "Probe the backend directly from the proxy's host."
     ServerError "http_5xx" Http:
-        "The server failed at this request."
-        "Read its error log."
+        "The server failed to handle the request."
+        "Read the server's error log."
     OtherStatus "http_other" Http:
-        "This is no answer to a WebSocket handshake."
+        "This status is not an answer to a WebSocket handshake."
         "Check the path, and what answers there: -v shows both heads."
     AcceptMissing "accept_missing" Upgrade:
-        "Who answered 101 does not speak WebSocket, or a proxy drops the header; every client refuses this."
-        "Pass the backend's headers on unchanged."
+        "Every client rejects this answer. Probably a proxy drops the header, or whatever answers is not a WebSocket server."
+        "Make the proxy forward the backend's headers unchanged."
     AcceptWrong "accept_wrong" Upgrade:
-        "The answer belongs to another request: probably a cache, or a server that computes it wrongly; every client refuses this."
-        "Switch caching off for this path; correct the server."
+        "Every client rejects this answer. Probably a cache returns the answer to another request, or the server computes the value wrongly."
+        "Disable caching for this path, or fix the server."
     UpgradeMissing "upgrade_header_missing" Upgrade:
-        "The answer lacks `Upgrade: websocket`, so clients refuse it: probably a proxy drops it on the way back."
-        "Pass the backend's Upgrade on unchanged."
+        "Clients reject a 101 without `Upgrade: websocket`. Probably a proxy drops it from the answer."
+        "Make the proxy forward the backend's `Upgrade`."
     ConnectionMissing "connection_header_missing" Upgrade:
-        "The answer lacks `Connection: Upgrade`, so clients refuse it: probably a proxy replaces it on the way back."
-        "Pass the backend's Connection on unchanged."
+        "Clients reject a 101 without `Connection: Upgrade`. Probably a proxy replaces it in the answer."
+        "Make the proxy forward the backend's `Connection`."
     Http10 "upgrade_http_1_0" Upgrade:
-        "HTTP/1.0 knows no upgrade, so clients refuse the answer."
-        "Have the proxy or server answer with HTTP/1.1."
+        "HTTP/1.0 has no upgrades, so clients reject this answer."
+        "Make the server or proxy answer with HTTP/1.1."
     ExtensionUnasked "extension_not_offered" Upgrade:
-        "The answer agrees to an extension that was not offered, or in a form that was not; clients refuse this: probably a proxy rewrote the offer."
-        "Pass Sec-WebSocket-Extensions on unchanged, in both directions."
+        "Clients reject an extension that they did not offer. Probably a proxy rewrites `Sec-WebSocket-Extensions`."
+        "Make the proxy forward `Sec-WebSocket-Extensions` unchanged in both directions."
     SubprotocolUnasked "subprotocol_not_offered" Upgrade:
-        "The answer names a subprotocol that was not offered; clients refuse this."
-        "Give the server's with --subprotocol, or have it choose among those offered."
+        "Clients reject a subprotocol that they did not offer."
+        "Offer the server's with --subprotocol, or make the server choose one of those offered."
     SubprotocolIgnored "subprotocol_ignored" Upgrade:
-        "The server confirms none of the subprotocols offered; browsers then fail the connection."
-        "Offer one that the server knows, or none."
+        "The server confirms none of the subprotocols, and browsers then fail the connection."
+        "Offer a subprotocol that the server supports, or none."
     EchoLate "echo_late" Echo:
-        "The message or its answer is lost or held back: probably a proxy that buffers or inspects, or a server that does not echo."
-        "For a server that is no echo use --send and --expect, or --connect-only; else probe the backend itself."
+        "The message or its echo is lost or held back: probably a proxy buffers it, or the server is not an echo."
+        "If the server is not an echo, use --send and --expect, or --connect-only; otherwise probe the backend directly."
     EchoAltered "echo_altered" Echo:
-        "Something on the path changes messages, or the server is no echo."
-        "For a server that is no echo use --send and --expect, or --connect-only; else probe the backend itself."
+        "Something on the path changes messages, or the server is not an echo."
+        "If the server is not an echo, use --send and --expect, or --connect-only; otherwise probe the backend directly."
     EchoType "echo_type" Echo:
-        "Text comes back as binary or binary as text: something on the path or the server mixes the types up."
-        "Probe the backend itself."
+        "Something on the path, or the server, confuses text and binary messages."
+        "Probe the backend directly."
     EchoDoubled "echo_doubled" Echo:
-        "Something repeats messages: probably two backends behind one address, or a server that broadcasts."
-        "Probe the backend itself."
+        "Something repeats messages: probably the server broadcasts, or it answers twice."
+        "Probe the backend directly."
     EchoOrder "echo_order" Echo:
-        "Something reorders messages, which WebSocket forbids: probably a server that answers them in parallel."
-        "Probe the backend itself."
+        "A WebSocket keeps messages in order. Probably the server answers them in parallel."
+        "Probe the backend directly."
     ExpectationUnmet "expectation_unmet" Echo:
-        "No message matches --expect."
-        "Compare --expect with what came."
+        "No message matched --expect in time."
+        "Compare --expect with what arrived; the server may need another --send, or more --timeout."
     TooBig "message_too_big" Echo:
-        "Something on the path has a limit below 70 KB for one message."
-        "Raise it: `limits.max_message_size` in wsecho, max_size or maxPayload elsewhere."
+        "The server, or something on the path, does not accept messages of 70 KB."
+        "Raise its limit: `limits.max_message_size` in wsecho, maxPayload or max_size elsewhere."
     CompressionBroken "compression_broken" Echo:
-        "permessage-deflate was agreed, but compressed messages do not survive: probably a proxy rewrites Sec-WebSocket-Extensions or clears RSV1."
-        "Pass Sec-WebSocket-Extensions on unchanged, or remove it from requests."
+        "permessage-deflate was agreed, but compressed messages do not survive. Probably a proxy rewrites `Sec-WebSocket-Extensions` or clears RSV1."
+        "Make the proxy forward `Sec-WebSocket-Extensions` unchanged, or remove it from requests."
     FrameBroken "frame_broken" Echo:
-        "What came is not a legal frame: the server, or something that changes bytes, breaks the protocol."
-        "Probe the backend itself."
+        "The server, or something on the path, breaks the WebSocket protocol."
+        "Probe the backend directly."
     ClosedEarly "closed_early" Echo:
-        "The server ended the WebSocket by itself; the code and the reason say why."
-        "See the server's log."
+        "The server ended the session; the close code and the reason say why."
+        "Read the server's log."
     Cut "cut" Echo:
-        "The connection was ended without a Close frame: by something in between, or by a crash of the server."
-        "Read the error logs of the proxies on the way, and the server's."
+        "There was no Close frame: something on the path ended the connection, or the server crashed."
+        "Read the logs of the server and of every proxy on the path."
     Reset "reset" Echo:
-        "The connection was reset: probably by a firewall, or by a server that crashed or gave up on it."
-        "Read the error logs of the proxies on the way, and the server's."
+        "Probably a firewall reset the connection, or the server crashed."
+        "Read the logs of the server and of every proxy on the path."
     PongLate "pong_late" Ping:
-        "Pings or pongs do not get through: keep-alives by ping fail on this path."
-        "Probe the backend itself; a proxy in between must pass control frames on."
+        "Pings or pongs are lost, so keep-alive by ping fails on this path."
+        "Probe the backend directly; proxies must forward control frames."
     PongAltered "pong_altered" Ping:
         "A pong must carry the payload of its ping."
-        "Probe the backend itself."
+        "Probe the backend directly."
     CloseLate "close_late" Close:
-        "The Close frame is not answered: probably a proxy does not pass it on, or the server does not end sessions properly."
-        "Probe the backend itself."
+        "Probably a proxy does not forward Close frames, or the server does not finish the closing handshake."
+        "Probe the backend directly."
     CloseAltered "close_altered" Close:
-        "The Close frame was answered with another code, so applications see another reason."
-        "Probe the backend itself."
+        "Applications see another reason than the one that was sent."
+        "Probe the backend directly."
     CloseCut "close_cut" Close:
-        "The connection ended before the Close frame was answered, which applications see as 1006."
-        "Probe the backend itself."
+        "Applications see close code 1006 although the session ended normally."
+        "Probe the backend directly."
 }

@@ -7,6 +7,7 @@
 
 use std::pin::pin;
 
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use zlib_rs::{Inflate, InflateFlush, Status};
@@ -16,6 +17,9 @@ use crate::ws::frame::{FrameHeader, write_masked};
 
 /// The longest message that is taken, in bytes: far more than is ever asked for.
 const MAX_MESSAGE: usize = 128 << 20;
+
+/// Beyond so many unsent bytes pings are not answered: the server does not read.
+const MAX_PENDING: usize = 1 << 20;
 
 /// What comes from the server.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ impl Socket {
         let (read, write) = split(stream);
         let inflater = compression.then(Inflater::new);
         Self {
-            reader: Reader { stream: read, bytes: Vec::new(), inflater, partial: None },
+            reader: Reader { stream: read, bytes: BytesMut::new(), inflater, partial: None },
             writer: Writer { stream: write, pending: Vec::new(), written: 0, broken: None },
         }
     }
@@ -99,7 +103,10 @@ impl Socket {
                 }
             };
             match read {
-                Read::Ping(payload) => writer.control(Control::Pong, &payload),
+                Read::Ping(payload) if writer.pending.len() < MAX_PENDING => {
+                    writer.control(Control::Pong, &payload);
+                }
+                Read::Ping(_) => {}
                 Read::Incoming(Incoming::Ended(end)) => {
                     // A reset may have been told to the writer only.
                     return Incoming::Ended(writer.broken.take().unwrap_or(end));
@@ -178,7 +185,7 @@ struct Partial {
 
 struct Reader {
     stream: ReadHalf<Stream>,
-    bytes: Vec<u8>,
+    bytes: BytesMut,
     inflater: Option<Inflater>,
     partial: Option<Partial>,
 }
@@ -265,9 +272,8 @@ impl Reader {
                     return Err(Incoming::Broken(format!("a frame of {} bytes", header.len)));
                 }
                 if self.bytes.len() >= start + length {
-                    let payload = self.bytes[start..start + length].to_vec();
-                    self.bytes.drain(..start + length);
-                    return Ok((header, payload));
+                    self.bytes.advance(start);
+                    return Ok((header, self.bytes.split_to(length).to_vec()));
                 }
             }
             self.bytes.reserve(16 * 1024);

@@ -157,15 +157,17 @@ impl<'a> Talk<'a> {
             self.socket.send(&question.message);
         }
         let mut others: Vec<String> = Vec::new();
+        let mut count = 0;
         loop {
             let message = match self.message("message", self.deadline).await {
                 Ok(message) => message,
                 Err(failed) if failed.failure == Failure::EchoLate => {
-                    let came = match others.len() {
-                        0 => "No message came".to_owned(),
-                        count => format!("{count} messages came"),
+                    let seen = match count {
+                        0 => "No message was received.".to_owned(),
+                        count => {
+                            format!("None of the {count} messages received matches `{expect}`.")
+                        }
                     };
-                    let seen = format!("{came}, none of them matches `{expect}`.");
                     let quote = others.join("\n");
                     return Err(Failed::new(Failure::ExpectationUnmet, seen).quoting(quote));
                 }
@@ -176,6 +178,7 @@ impl<'a> Talk<'a> {
                 report.round_trips.push(RoundTrip { message: "message", bytes, took });
                 return Ok(());
             }
+            count += 1;
             if others.len() < 5 {
                 others.push(printable(&message.payload));
             }
@@ -190,24 +193,24 @@ impl<'a> Talk<'a> {
                 // One that was not asked for is allowed (RFC 6455, section 5.5.3).
                 Ok(Incoming::Pong(_)) => {}
                 Ok(Incoming::Broken(text)) if name == "compressed" => {
-                    let seen = format!("The echo of a compressed message is {text}.");
+                    let seen = format!("The echo of a compressed message is unreadable: {text}.");
                     return Err(Failed::new(Failure::CompressionBroken, seen));
                 }
                 Ok(Incoming::Close(Some(1002 | 1007), reason)) if name == "compressed" => {
-                    let seen = "A compressed message is answered with a Close frame.";
+                    let seen = "The server answered a compressed message with a Close frame.";
                     let failed = Failed::new(Failure::CompressionBroken, seen);
                     return Err(failed.quoting(printable(&reason)));
                 }
                 Ok(Incoming::Close(Some(1009), reason)) => {
                     let seen =
-                        format!("The message \"{name}\" is refused with the close code 1009.");
+                        format!("The server refused the message \"{name}\" with close code 1009.");
                     return Err(Failed::new(Failure::TooBig, seen).quoting(printable(&reason)));
                 }
                 Ok(other) => {
-                    return Err(ended(other, &format!("instead of the echo of \"{name}\"")));
+                    return Err(ended(other, &format!("the echo of \"{name}\"")));
                 }
                 Err(_) => {
-                    let seen = format!("The message \"{name}\" does not come back in time.");
+                    let seen = format!("The message \"{name}\" did not come back in time.");
                     return Err(Failed::new(Failure::EchoLate, seen));
                 }
             }
@@ -227,8 +230,10 @@ impl<'a> Talk<'a> {
                 // One that nobody asked for.
                 Ok(Incoming::Pong(answer)) if answer.is_empty() => {}
                 Ok(Incoming::Pong(answer)) => {
-                    let seen =
-                        format!("The pong has {} bytes, and not those of the ping.", answer.len());
+                    let seen = format!(
+                        "The pong carries {} bytes that are not the payload of the ping.",
+                        answer.len()
+                    );
                     return Err(Failed::new(Failure::PongAltered, seen));
                 }
                 Ok(Incoming::Message(message)) => {
@@ -236,9 +241,9 @@ impl<'a> Talk<'a> {
                         return Err(doubled());
                     }
                 }
-                Ok(other) => return Err(ended(other, "instead of the pong")),
+                Ok(other) => return Err(ended(other, "the pong")),
                 Err(_) => {
-                    let seen = "The ping is not answered in time.";
+                    let seen = "The ping was not answered in time.";
                     return Err(Failed::new(Failure::PongLate, seen));
                 }
             }
@@ -270,10 +275,10 @@ impl<'a> Talk<'a> {
                     return Err(Failed::new(Failure::CloseCut, seen));
                 }
                 Ok(other @ Incoming::Broken(_)) => {
-                    return Err(ended(other, "instead of a Close frame"));
+                    return Err(ended(other, "the answer to Close 1000"));
                 }
                 Err(_) => {
-                    let seen = "Close 1000 is not answered in time.";
+                    let seen = "Close 1000 was not answered in time.";
                     return Err(Failed::new(Failure::CloseLate, seen));
                 }
             }
@@ -298,33 +303,34 @@ fn explained(failed: Failed, sent: &Sent) -> Failed {
     failed
 }
 
-/// How a session ended that should go on.
-pub(super) fn ended(incoming: Incoming, instead: &str) -> Failed {
-    match incoming {
+/// How a session ended that was to go on with what is `awaited`.
+pub(super) fn ended(incoming: Incoming, awaited: &str) -> Failed {
+    let (failure, seen) = match incoming {
         Incoming::Close(code, reason) => {
             let code = code.map_or("without a code".to_owned(), |code| format!("with code {code}"));
-            let seen = format!("A Close frame {code} comes {instead}.");
-            Failed::new(Failure::ClosedEarly, seen).quoting(printable(&reason))
+            let seen = format!("Instead of {awaited}, a Close frame {code} came.");
+            return Failed::new(Failure::ClosedEarly, seen).quoting(printable(&reason));
         }
         Incoming::Ended(End::Fin) => {
-            Failed::new(Failure::Cut, format!("The connection is closed {instead}."))
+            (Failure::Cut, format!("The connection was closed before {awaited}."))
         }
         Incoming::Ended(End::Reset) => {
-            Failed::new(Failure::Reset, format!("The connection is reset {instead}."))
+            (Failure::Reset, format!("The connection was reset before {awaited}."))
         }
         Incoming::Ended(End::Tls(error)) => {
-            Failed::new(Failure::Reset, format!("TLS fails {instead}: {error}."))
+            (Failure::Reset, format!("TLS failed before {awaited}: {error}."))
         }
         Incoming::Ended(End::Other(error)) => {
-            Failed::new(Failure::Reset, format!("The connection fails {instead}: {error}."))
+            (Failure::Reset, format!("The connection failed before {awaited}: {error}."))
         }
         Incoming::Broken(text) => {
-            Failed::new(Failure::FrameBroken, format!("This comes {instead}: {text}."))
+            (Failure::FrameBroken, format!("Instead of {awaited}, an illegal frame came: {text}."))
         }
         Incoming::Message(_) | Incoming::Pong(_) => {
-            Failed::new(Failure::FrameBroken, format!("A frame that is not due comes {instead}."))
+            (Failure::FrameBroken, format!("Instead of {awaited}, an unexpected frame came."))
         }
-    }
+    };
+    Failed::new(failure, seen)
 }
 
 fn same(one: &Message, other: &Message) -> bool {

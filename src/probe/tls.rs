@@ -110,7 +110,8 @@ pub(super) async fn handshake(
         }
         Err(_) => {
             let came = recorder.get().received.len();
-            let seen = format!("The TLS handshake does not end in time ({came} bytes came).");
+            let seen =
+                format!("The TLS handshake did not finish in time; {came} bytes were received.");
             return Err(Failed::new(Failure::TlsTimeout, seen));
         }
     };
@@ -153,7 +154,7 @@ fn unspoken(end: &End, recorder: &Recorder, asked: bool, trust: &Trust) -> Faile
     let failed = |failure, seen: &str| Failed::new(failure, seen);
     match end {
         End::Tls(Error::AlertReceived(alert)) => {
-            let seen = format!("The server ends the handshake with the alert {alert:?}.");
+            let seen = format!("The server aborted the TLS handshake with the alert {alert:?}.");
             match alert {
                 Alert::ProtocolVersion => failed(Failure::TlsVersion, &seen),
                 Alert::NoApplicationProtocol => failed(Failure::TlsAlpn, &seen),
@@ -167,15 +168,20 @@ fn unspoken(end: &End, recorder: &Recorder, asked: bool, trust: &Trust) -> Faile
         End::Tls(Error::InvalidMessage(_)) if !recording.received.starts_with(&[0x16, 3]) => {
             failed(Failure::NotTls, "The answer to the TLS handshake is not TLS.").quoting(first)
         }
-        End::Tls(error @ Error::InvalidCertificate(_)) => {
-            failed(Failure::CertificateUnsuitable, &format!("The certificate is refused: {error}."))
-        }
+        End::Tls(error @ Error::InvalidCertificate(_)) => failed(
+            Failure::CertificateUnsuitable,
+            &format!("The certificate was rejected: {error}."),
+        ),
         End::Tls(error @ Error::PeerIncompatible(_)) => {
-            failed(Failure::TlsNoCommon, &format!("There is no common ground: {error}."))
+            failed(Failure::TlsNoCommon, &format!("Client and server are incompatible: {error}."))
         }
         End::Tls(error) => failed(Failure::TlsAlert, &format!("TLS fails: {error}.")),
-        End::Fin => failed(Failure::TlsClosed, "The server closes the connection instead."),
-        End::Reset => failed(Failure::TlsClosed, "The connection is reset instead."),
+        End::Fin => {
+            failed(Failure::TlsClosed, "The server closed the connection during the TLS handshake.")
+        }
+        End::Reset => {
+            failed(Failure::TlsClosed, "The connection was reset during the TLS handshake.")
+        }
         End::Other(error) => failed(Failure::TlsAlert, &format!("The connection fails: {error}.")),
     }
 }

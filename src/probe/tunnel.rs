@@ -10,7 +10,7 @@ use http_body_util::Empty;
 use hyper::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::exchange::{Exchange, Exchanged, Unanswered};
 use super::failure::{Failed, Failure};
@@ -96,26 +96,27 @@ impl Via {
             request.headers_mut().insert(PROXY_AUTHORIZATION, credentials);
         }
         let exchange = Exchange::new(stream);
-        let Exchanged { head, body, stream } =
-            match timeout_at(deadline, exchange.run(request)).await {
-                Ok(Ok(exchanged)) => exchanged,
-                Ok(Err(Unanswered::NotHttp(bytes))) => {
-                    let seen = "What answers the CONNECT is not HTTP.".to_owned();
-                    return Err(broken(seen).quoting(printable(&bytes)));
-                }
-                Ok(Err(Unanswered::Ended(end))) => {
-                    return Err(broken(format!(
-                        "The HTTP proxy {} instead of answering CONNECT {to}.",
-                        match end {
-                            End::Fin => "closes the connection".to_owned(),
-                            End::Reset => "resets the connection".to_owned(),
-                            End::Tls(error) => format!("fails ({error})"),
-                            End::Other(error) => format!("fails ({error})"),
-                        }
-                    )));
-                }
-                Err(_) => return Err(broken(format!("CONNECT {to} is not answered in time."))),
-            };
+        let Exchanged { head, body, stream } = match exchange.run(request, deadline).await {
+            Ok(exchanged) => exchanged,
+            Err(Unanswered::NotHttp(bytes)) => {
+                let seen = "The answer to CONNECT is not HTTP.".to_owned();
+                return Err(broken(seen).quoting(printable(&bytes)));
+            }
+            Err(Unanswered::Ended(end)) => {
+                return Err(broken(format!(
+                    "The HTTP proxy {} without answering CONNECT {to}.",
+                    match end {
+                        End::Fin => "closed the connection".to_owned(),
+                        End::Reset => "reset the connection".to_owned(),
+                        End::Tls(error) => format!("failed ({error})"),
+                        End::Other(error) => format!("failed ({error})"),
+                    }
+                )));
+            }
+            Err(Unanswered::Late(_)) => {
+                return Err(broken(format!("CONNECT {to} was not answered in time.")));
+            }
+        };
         if let Some(stream) = stream {
             return Ok(stream);
         }
@@ -124,7 +125,7 @@ impl Via {
         } else {
             Failure::TunnelRefused
         };
-        let seen = format!("The HTTP proxy answers CONNECT {to} with {}.", head.status);
+        let seen = format!("The HTTP proxy answered CONNECT {to} with {}.", head.status);
         Err(Failed::new(failure, seen).quoting(printable_lines(&body)))
     }
 }

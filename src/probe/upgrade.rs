@@ -106,26 +106,26 @@ fn check(accept: &str, head: &response::Parts, offered: &[String]) -> Result<Agr
         }
         Some(value) if value != accept.as_bytes() => {
             let value = printable(value);
-            let seen = format!("Sec-WebSocket-Accept is {value} where {accept} is due.");
+            let seen = format!("Sec-WebSocket-Accept is {value}, but should be {accept}.");
             return failed(Failure::AcceptWrong, seen);
         }
         Some(_) => {}
     }
     let extensions = list_of(headers, &SEC_WEBSOCKET_EXTENSIONS);
     if let Some(extensions) = extensions.as_deref().filter(|it| !was_offered(it)) {
-        let seen = format!("The 101 agrees to `{extensions}`; `{OFFER}` was offered.");
+        let seen = format!("The 101 accepts `{extensions}`, but `{OFFER}` was offered.");
         return failed(Failure::ExtensionUnasked, seen);
     }
     let subprotocol = list_of(headers, &SEC_WEBSOCKET_PROTOCOL);
     match &subprotocol {
         Some(chosen) if !offered.contains(chosen) => {
             let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
-            let seen = format!("The 101 names the subprotocol {chosen}; offered: {offered}.");
+            let seen = format!("The 101 selects the subprotocol {chosen}; offered: {offered}.");
             failed(Failure::SubprotocolUnasked, seen)
         }
         None if !offered.is_empty() => {
             let offered = offered.join(", ");
-            let seen = format!("The 101 names no subprotocol; offered: {offered}.");
+            let seen = format!("The 101 selects no subprotocol; offered: {offered}.");
             failed(Failure::SubprotocolIgnored, seen)
         }
         _ => Ok(Agreed { subprotocol, extensions }),

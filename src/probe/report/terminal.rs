@@ -148,7 +148,7 @@ fn answer(answer: &Answer) -> String {
 }
 
 fn agreed(agreed: &Agreed) -> String {
-    let mut text = "accept value right".to_owned();
+    let mut text = "accept value correct".to_owned();
     if agreed.extensions.is_some() {
         text += ", permessage-deflate agreed";
     }

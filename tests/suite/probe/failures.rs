@@ -33,13 +33,13 @@ const HTTP: &[Case] = &[
         |peer| {
             peer.answer("HTTP/1.1 400 Bad Request\r\n\r\n<h1>The plain HTTP request was sent to HTTPS port</h1>")
         },
-        "The handshake is answered with 400 Bad Request.",
+        "The server answered the handshake with 400 Bad Request.",
     ),
     Case {
         label: "http_timeout",
         args: BRIEF,
         server: Peer::wait,
-        seen: "The request is not answered in time (0 bytes came).",
+        seen: "There was no answer in time; 0 bytes were received.",
     },
     Case {
         label: "http_timeout",
@@ -49,17 +49,27 @@ const HTTP: &[Case] = &[
             peer.say("HTTP/1.1 101 Sw");
             peer.wait();
         },
-        seen: "The request is not answered in time (15 bytes came).",
+        seen: "There was no answer in time; 15 bytes were received.",
     },
+    // A body without an end hides no status.
+    case(
+        "upgrade_ignored",
+        |peer| {
+            peer.head();
+            peer.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+            peer.wait();
+        },
+        "The server answered the handshake with 200 OK.",
+    ),
     case(
         "http_closed",
         |peer| peer.answer(""),
-        "The server closes the connection instead of answering.",
+        "The server closed the connection without an answer.",
     ),
     case(
         "http_closed",
         |peer| peer.answer("HTTP/1.1 101 Switching Protocols\r\nUpgr"),
-        "The server closes the connection instead of answering.",
+        "The server closed the connection without an answer.",
     ),
     case(
         "http_closed",
@@ -67,25 +77,25 @@ const HTTP: &[Case] = &[
             peer.head();
             peer.reset();
         },
-        "The connection is reset instead of an answer.",
+        "The connection was reset before an answer.",
     ),
     case("not_http", |peer| peer.answer("SSH-2.0-OpenSSH_7.4\r\n"), "The answer is not HTTP."),
     Case {
         label: "bad_redirect",
         args: &["--follow"],
         server: |peer| peer.answer("HTTP/1.1 302 Found\r\nLocation: mailto://x y\r\n\r\n"),
-        seen: "302 leads to mailto://x y.",
+        seen: "The server redirects (302) to mailto://x y.",
     },
     case(
         "redirected",
         |peer| peer.answer("HTTP/1.1 301 Moved Permanently\r\nLocation: /ws/\r\n\r\n"),
-        "The handshake is answered with 301 Moved Permanently, which leads to /ws/.",
+        "The server answered the handshake with 301 Moved Permanently, which leads to /ws/.",
     ),
     Case {
         label: "redirect_loop",
         args: &["--follow"],
         server: |peer| peer.answer("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"),
-        seen: "After 10 redirects, 302 leads to /.",
+        seen: "After 10 redirects, another follows. The server redirects (302) to /.",
     },
     case(
         "refused_by_wsecho",
@@ -95,72 +105,72 @@ const HTTP: &[Case] = &[
                  nginx:\n\n    line;\n\nothers\n\n(proxy_upgrade_lost)\n",
             );
         },
-        "The handshake is answered with 426 Upgrade Required.",
+        "The server answered the handshake with 426 Upgrade Required.",
     ),
     case(
         "upgrade_ignored",
         |peer| peer.answer("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>"),
-        "The handshake is answered with 200 OK.",
+        "The server answered the handshake with 200 OK.",
     ),
     case(
         "http_400",
         |peer| peer.answer("HTTP/1.1 400 \r\n\r\n"),
-        "The handshake is answered with 400 Bad Request.",
+        "The server answered the handshake with 400 Bad Request.",
     ),
     case(
         "http_401",
         |peer| peer.answer("HTTP/1.1 401 No\r\n\r\n"),
-        "The handshake is answered with 401 No.",
+        "The server answered the handshake with 401 No.",
     ),
     case(
         "http_403",
         |peer| peer.answer("HTTP/1.1 403 No\r\n\r\n"),
-        "The handshake is answered with 403 No.",
+        "The server answered the handshake with 403 No.",
     ),
     case(
         "http_404",
         |peer| peer.answer("HTTP/1.1 404 No\r\n\r\n"),
-        "The handshake is answered with 404 No.",
+        "The server answered the handshake with 404 No.",
     ),
     case(
         "http_405",
         |peer| peer.answer("HTTP/1.1 405 No\r\n\r\n"),
-        "The handshake is answered with 405 No.",
+        "The server answered the handshake with 405 No.",
     ),
     case(
         "http_426",
         |peer| peer.answer("HTTP/1.1 426 No\r\n\r\n"),
-        "The handshake is answered with 426 No.",
+        "The server answered the handshake with 426 No.",
     ),
     case(
         "http_429",
         |peer| peer.answer("HTTP/1.1 429 No\r\n\r\n"),
-        "The handshake is answered with 429 No.",
+        "The server answered the handshake with 429 No.",
     ),
     case(
         "http_5xx",
         |peer| peer.answer("HTTP/1.1 500 No\r\n\r\n"),
-        "The handshake is answered with 500 No.",
+        "The server answered the handshake with 500 No.",
     ),
     case(
         "http_502",
         |peer| peer.answer("HTTP/1.0 502 No\r\n\r\n"),
-        "The handshake is answered with 502 No.",
+        "The server answered the handshake with 502 No.",
     ),
     case(
         "http_503",
         |peer| peer.answer("HTTP/1.1 503 No\r\n\r\n"),
-        "The handshake is answered with 503 No.",
+        "The server answered the handshake with 503 No.",
     ),
     case(
         "http_504",
         |peer| peer.answer("HTTP/1.1 504 No\r\n\r\n"),
-        "The handshake is answered with 504 No.",
+        "The server answered the handshake with 504 No.",
     ),
     case(
         "http_other",
         |peer| peer.answer("HTTP/1.1 418 No\r\n\r\n"),
-        "The handshake is answered with 418 No.",
+        "The server answered the handshake with 418 No.",
     ),
 ];
 
@@ -190,7 +200,7 @@ const UPGRADE: &[Case] = &[
     case(
         "extension_not_offered",
         |peer| drop(peer.accept("Sec-WebSocket-Extensions: x-webkit-deflate-frame\r\n")),
-        "The 101 agrees to `x-webkit-deflate-frame`; `permessage-deflate; \
+        "The 101 accepts `x-webkit-deflate-frame`, but `permessage-deflate; \
          server_no_context_takeover; client_no_context_takeover` was offered.",
     ),
     case(
@@ -200,19 +210,19 @@ const UPGRADE: &[Case] = &[
                 "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=9\r\n",
             );
         },
-        "The 101 agrees to `permessage-deflate; client_max_window_bits=9`; `permessage-deflate; \
+        "The 101 accepts `permessage-deflate; client_max_window_bits=9`, but `permessage-deflate; \
          server_no_context_takeover; client_no_context_takeover` was offered.",
     ),
     case(
         "subprotocol_not_offered",
         |peer| drop(peer.accept("Sec-WebSocket-Protocol: mqtt\r\n")),
-        "The 101 names the subprotocol mqtt; offered: none.",
+        "The 101 selects the subprotocol mqtt; offered: none.",
     ),
     Case {
         label: "subprotocol_ignored",
         args: &["--subprotocol=a", "--subprotocol=b"],
         server: |peer| drop(peer.accept("")),
-        seen: "The 101 names no subprotocol; offered: a, b.",
+        seen: "The 101 selects no subprotocol; offered: a, b.",
     },
 ];
 
@@ -236,7 +246,7 @@ const ECHO: &[Case] = &[
         label: "echo_late",
         args: BRIEF,
         server: |peer| but(peer, 1, |_, _| ()),
-        seen: "The message \"binary\" does not come back in time.",
+        seen: "The message \"binary\" did not come back in time.",
     },
     case(
         "echo_altered",
@@ -309,12 +319,12 @@ const ECHO: &[Case] = &[
             peer.accept("");
             peer.echo_but(|_, _, _, _| false);
         },
-        seen: "1 messages came, none of them matches `^ready$`.",
+        seen: "None of the 1 messages received matches `^ready$`.",
     },
     case(
         "message_too_big",
         |peer| but(peer, LARGE, |peer, _| peer.send(CLOSE, b"\x03\xf1over 64 KiB")),
-        "The message \"70 KB\" is refused with the close code 1009.",
+        "The server refused the message \"70 KB\" with close code 1009.",
     ),
     case(
         "compression_broken",
@@ -328,7 +338,7 @@ const ECHO: &[Case] = &[
                 compressed
             });
         },
-        "The echo of a compressed message is text that is not UTF-8.",
+        "The echo of a compressed message is unreadable: text that is not UTF-8.",
     ),
     case(
         "compression_broken",
@@ -342,37 +352,37 @@ const ECHO: &[Case] = &[
                 compressed
             });
         },
-        "A compressed message is answered with a Close frame.",
+        "The server answered a compressed message with a Close frame.",
     ),
     case(
         "frame_broken",
         |peer| but(peer, 0, |peer, payload| peer.send(TEXT | 0x40, payload)),
-        "This comes instead of the echo of \"text\": reserved bit set without a negotiated extension.",
+        "Instead of the echo of \"text\", an illegal frame came: reserved bit set without a negotiated extension.",
     ),
     case(
         "frame_broken",
         |peer| but(peer, 0, |peer, _| peer.say([TEXT, 0x81, 0, 0, 0, 0, b'x'])),
-        "This comes instead of the echo of \"text\": a frame of the server is masked.",
+        "Instead of the echo of \"text\", an illegal frame came: a frame of the server is masked.",
     ),
     case(
         "frame_broken",
         |peer| but(peer, 0, |peer, _| peer.send(0x80, b"x")),
-        "This comes instead of the echo of \"text\": a continuation frame outside a message.",
+        "Instead of the echo of \"text\", an illegal frame came: a continuation frame outside a message.",
     ),
     case(
         "closed_early",
         |peer| but(peer, 2, |peer, _| peer.send(CLOSE, b"\x03\xf3crashed \x1b[2J")),
-        "A Close frame with code 1011 comes instead of the echo of \"empty\".",
+        "Instead of the echo of \"empty\", a Close frame with code 1011 came.",
     ),
     case(
         "cut",
         |peer| drop(peer.accept("")),
-        "The connection is closed instead of the echo of \"text\".",
+        "The connection was closed before the echo of \"text\".",
     ),
     case(
         "reset",
         |peer| but(peer, 4, |peer, _| peer.reset()),
-        "The connection is reset instead of the echo of \"fragmented\".",
+        "The connection was reset before the echo of \"fragmented\".",
     ),
     Case {
         label: "pong_late",
@@ -381,7 +391,20 @@ const ECHO: &[Case] = &[
             peer.accept("");
             peer.echo_but(|_, _, first, _| first == PING);
         },
-        seen: "The ping is not answered in time.",
+        seen: "The ping was not answered in time.",
+    },
+    // A flood outlasts no deadline.
+    Case {
+        label: "pong_late",
+        args: BRIEF,
+        server: |peer| {
+            peer.accept("");
+            peer.echo_but(|peer, _, first, _| {
+                while first == PING && peer.says([PONG, 0, PING, 1, b'x'].repeat(1000)) {}
+                false
+            });
+        },
+        seen: "The ping was not answered in time.",
     },
     case(
         "pong_altered",
@@ -394,7 +417,7 @@ const ECHO: &[Case] = &[
                 first == PING
             });
         },
-        "The pong has 4 bytes, and not those of the ping.",
+        "The pong carries 4 bytes that are not the payload of the ping.",
     ),
     Case {
         label: "close_late",
@@ -403,7 +426,7 @@ const ECHO: &[Case] = &[
             peer.accept("");
             peer.echo_but(|_, _, first, _| first == CLOSE);
         },
-        seen: "Close 1000 is not answered in time.",
+        seen: "Close 1000 was not answered in time.",
     },
     case(
         "close_altered",
@@ -468,8 +491,8 @@ fn a_wrong_accept_value_is_shown_beside_the_right_one() {
     });
     let (code, text) = verdict(&[&format!("ws://127.0.0.1:{port}/")], port);
     assert_eq!(code, 1);
-    assert!(text.contains("is s3pPLMBiTxaQ9kYGzzhZRbK+xOo= where "), "{text}");
-    assert!(text.ends_with("= is due. (accept_wrong)"), "{text}");
+    assert!(text.contains("is s3pPLMBiTxaQ9kYGzzhZRbK+xOo=, but should be "), "{text}");
+    assert!(text.ends_with("=. (accept_wrong)"), "{text}");
 }
 
 #[test]
@@ -498,15 +521,15 @@ ws://127.0.0.1:PORT/chat
   ✓ tcp T ms  127.0.0.1:PORT
   - tls                  not used: ws://
   ✓ http T ms  101 Switching Protocols, Server: nginx/1.20.1, Via: 1.1 edge
-  ✓ upgrade              accept value right
+  ✓ upgrade              accept value correct
   ✗ echo T ms  text, binary
 
-A Close frame with code 1011 comes instead of the echo of \"empty\".
+Instead of the echo of \"empty\", a Close frame with code 1011 came.
 
   | crashed \\u{1b}[2J
 
-The server ended the WebSocket by itself; the code and the reason say why.
-See the server's log.
+The server ended the session; the close code and the reason say why.
+Read the server's log.
 
 (closed_early)
 "

@@ -29,7 +29,7 @@ ws://127.0.0.1:PORT/socket
   ✓ tcp T ms  127.0.0.1:PORT
   - tls                  not used: ws://
   ✓ http T ms  101 Switching Protocols
-  ✓ upgrade              accept value right
+  ✓ upgrade              accept value correct
   ✓ echo T ms  text, binary, empty, non-ASCII, fragmented, 70 KB, text prefixed with
                          \"server: \"
   ✓ ping T ms
@@ -210,7 +210,7 @@ fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
         "  > Authorization: …",
         "  < HTTP/1.1 101 Switching Protocols",
         "  < Set-Cookie: …",
-        "  ✓ upgrade              accept value right, subprotocol v2",
+        "  ✓ upgrade              accept value correct, subprotocol v2",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
     }
@@ -224,7 +224,7 @@ fn redirects_are_followed_only_where_that_is_asked_for() {
         peer.answer(&format!("HTTP/1.1 301 Moved Permanently\r\nLocation: {to}\r\n\r\n"));
     });
     let (code, text) = verdict(&[&url(port)], port);
-    let said = "The handshake is answered with 301 Moved Permanently";
+    let said = "The server answered the handshake with 301 Moved Permanently";
     assert_eq!((code, text.contains(said)), (1, true), "{text}");
     assert!(
         text.ends_with(&format!("which leads to http://127.0.0.1:{end}/echo. (redirected)")),

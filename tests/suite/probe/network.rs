@@ -46,9 +46,9 @@ ws://127.0.0.1:PORT/
   - resolve              not needed: an address
   ✗ tcp T ms  127.0.0.1:PORT: connection refused
 
-127.0.0.1:PORT refuses the connection.
-The host is up, but nothing listens on this port, or a firewall rejects it.
-Check with `ss -ltn` on the server that something listens there, and not on 127.0.0.1 only.
+127.0.0.1:PORT refused the connection.
+The host is up, but nothing listens on this port, or a firewall rejects the connection.
+Run `ss -ltn` on the server: something must listen on this port, and not only on 127.0.0.1.
 
 (tcp_refused)
 "
@@ -90,7 +90,7 @@ fn a_listener_that_accepts_nothing_more_is_a_timeout() {
     let _full = std::net::TcpStream::connect(addr).expect("one is held");
     let (code, text) = verdict(&["-t", "700ms", &format!("ws://{addr}/")], addr.port());
     let expected =
-        "ws://127.0.0.1:PORT/: 127.0.0.1:PORT does not answer within 0.7 s. (tcp_timeout)";
+        "ws://127.0.0.1:PORT/: 127.0.0.1:PORT did not answer within 0.7 s. (tcp_timeout)";
     assert_eq!((code, &*text), (1, expected));
 }
 
@@ -221,24 +221,20 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
         (
             "proxy_auth",
             |peer| peer.answer("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),
-            "The HTTP proxy answers CONNECT a.test:80 with 407 Proxy Authentication Required.",
+            "The HTTP proxy answered CONNECT a.test:80 with 407 Proxy Authentication Required.",
         ),
         (
             "proxy_refused",
             |peer| peer.answer("HTTP/1.1 403 Forbidden\r\n\r\n"),
-            "The HTTP proxy answers CONNECT a.test:80 with 403 Forbidden.",
+            "The HTTP proxy answered CONNECT a.test:80 with 403 Forbidden.",
         ),
-        (
-            "proxy_broken",
-            |peer| peer.answer("\x05\x01\x00"),
-            "What answers the CONNECT is not HTTP.",
-        ),
+        ("proxy_broken", |peer| peer.answer("\x05\x01\x00"), "The answer to CONNECT is not HTTP."),
         (
             "proxy_broken",
             |peer| peer.answer(""),
-            "The HTTP proxy closes the connection instead of answering CONNECT a.test:80.",
+            "The HTTP proxy closed the connection without answering CONNECT a.test:80.",
         ),
-        ("proxy_broken", Peer::wait, "CONNECT a.test:80 is not answered in time."),
+        ("proxy_broken", Peer::wait, "CONNECT a.test:80 was not answered in time."),
     ];
     for (label, server, seen) in cases {
         let port = serve(server);
@@ -248,7 +244,7 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
     }
     let proxy = format!("--proxy=http://127.0.0.1:{}", closed_port());
     let (code, text) = verdict(&[&proxy, "ws://a.test/"], 80);
-    assert!(code == 1 && text.ends_with("refuses the connection. (proxy_unreachable)"), "{text}");
+    assert!(code == 1 && text.ends_with("refused the connection. (proxy_unreachable)"), "{text}");
 }
 
 #[test]

@@ -60,8 +60,13 @@ pub fn serve_through(
 impl Peer {
     /// Sends these bytes; the probe may be gone already.
     pub fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.transport.write_all(bytes.as_ref());
-        let _ = self.transport.flush();
+        self.says(bytes);
+    }
+
+    /// The same, and says whether the probe was still there.
+    pub fn says(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let said = self.transport.write_all(bytes.as_ref());
+        said.and_then(|()| self.transport.flush()).is_ok()
     }
 
     /// Reads up to the end of the stream, so that closing it is no reset.

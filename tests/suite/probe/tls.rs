@@ -173,7 +173,7 @@ fn each_fault_of_a_certificate_is_told_apart_and_several_are_all_named() {
     let issuer = "CN=Test Intermediate";
     for (name, ca, label, seen) in [
         ("expired", &*root, "cert_expired", "The certificate expired on 2021-01-01."),
-        ("early", &root, "cert_not_yet_valid", "The certificate is valid from 2040-01-01 on."),
+        ("early", &root, "cert_not_yet_valid", "The certificate is not valid before 2040-01-01."),
         ("other", &root, "cert_name", "The certificate is not for 127.0.0.1, but for other.test."),
         (
             "nameless",
@@ -181,7 +181,7 @@ fn each_fault_of_a_certificate_is_told_apart_and_several_are_all_named() {
             "cert_name",
             "The certificate names no host in subjectAltName (its subject is CN=localhost).",
         ),
-        ("self", &root, "cert_self_signed", "The certificate is signed by itself (CN=localhost)."),
+        ("self", &root, "cert_self_signed", "The certificate is self-signed (CN=localhost)."),
         (
             "aia",
             &root,
@@ -198,7 +198,7 @@ fn each_fault_of_a_certificate_is_told_apart_and_several_are_all_named() {
             "client",
             &root,
             "cert_unsuitable",
-            "The certificate is refused: invalid peer certificate: certificate does not allow \
+            "The certificate was rejected: invalid peer certificate: certificate does not allow \
              extended key usage for server authentication, allows client authentication.",
         ),
         (
@@ -249,7 +249,7 @@ fn client_certificates_are_asked_for_refused_and_accepted() {
     let port = serve_tls(dir, "good", true, echo);
     let url = format!("wss://127.0.0.1:{port}/");
     let (code, text) = verdict(&[&root, &url], port);
-    let seen = "The server ends TLS with the alert CertificateRequired. (client_cert_required)";
+    let seen = "The server closed TLS with the alert CertificateRequired. (client_cert_required)";
     assert_eq!((code, text), (1, format!("wss://127.0.0.1:PORT/: {seen}")));
     for (name, code, end) in [("client", 0, "round trip."), ("self", 1, "(client_cert_refused)")] {
         let pem = format!("--cert={}", dir.join(name).with_extension("pem").display());
@@ -282,7 +282,7 @@ fn what_is_no_handshake_is_told_apart() {
             peer.linger();
         }
     };
-    let seen = |alert| format!("The server ends the handshake with the alert {alert}.");
+    let seen = |alert| format!("The server aborted the TLS handshake with the alert {alert}.");
     for (label, port, seen) in [
         ("tls_version", serve(alert(70)), seen("ProtocolVersion")),
         ("tls_no_common", serve(alert(40)), seen("HandshakeFailure")),
@@ -307,7 +307,7 @@ fn what_is_no_handshake_is_told_apart() {
         (
             "tls_closed",
             serve(|peer| peer.linger()),
-            "The server closes the connection instead.".to_owned(),
+            "The server closed the connection during the TLS handshake.".to_owned(),
         ),
         (
             "tls_closed",
@@ -315,12 +315,12 @@ fn what_is_no_handshake_is_told_apart() {
                 peer.take(1);
                 peer.reset();
             }),
-            "The connection is reset instead.".to_owned(),
+            "The connection was reset during the TLS handshake.".to_owned(),
         ),
         (
             "tls_timeout",
             serve(|peer| peer.wait()),
-            "The TLS handshake does not end in time (0 bytes came).".to_owned(),
+            "The TLS handshake did not finish in time; 0 bytes were received.".to_owned(),
         ),
     ] {
         let url = format!("wss://127.0.0.1:{port}/");
