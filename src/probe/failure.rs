@@ -24,6 +24,14 @@ impl Failed {
         Self { failure, stage: failure.stage(), seen: seen.into(), quote: None }
     }
 
+    /// What wsecho itself says, if it is wsecho that refused: its text, and its label.
+    #[must_use]
+    pub fn diagnosis(&self) -> Option<(&str, &str)> {
+        let quote = self.quote.as_deref().filter(|_| self.failure == Failure::RefusedByWsecho)?;
+        let (text, label) = quote.rsplit_once("\n(")?;
+        Some((text.trim_end(), label.strip_suffix(')')?))
+    }
+
     /// The same, with the server's own words.
     pub(super) fn quoting(self, quote: impl Into<String>) -> Self {
         Self { quote: Some(quote.into()).filter(|quote| !quote.is_empty()), ..self }

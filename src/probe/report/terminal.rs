@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Agreed, Answer, Attempt, Closed, Ending, Outcome, Report, Stage, Tls};
-use crate::probe::failure::{Failed, Failure};
+use crate::probe::failure::Failed;
 
 /// The widest line that is wrapped.
 const WIDTH: usize = 100;
@@ -32,7 +32,7 @@ pub fn print(report: &Report, style: Style) -> String {
     if style.quiet {
         let verdict = match &report.failed {
             None => healthy(report),
-            Some(failed) => format!("{} ({})", failed.seen, failed.failure.label()),
+            Some(failed) => short(failed),
         };
         return format!("{}: {verdict}\n", report.url);
     }
@@ -189,13 +189,23 @@ fn healthy(report: &Report) -> String {
     format!("WebSockets work on this path: {trip} round trip{insecure}.")
 }
 
+/// The verdict on one that is not, on one line.
+fn short(failed: &Failed) -> String {
+    match failed.diagnosis() {
+        Some((text, label)) => {
+            let first = text.lines().next().unwrap_or_default();
+            format!("{first} ({label}, as wsecho itself says)")
+        }
+        None => format!("{} ({})", failed.seen, failed.failure.label()),
+    }
+}
+
 /// The verdict on one that is not: what was seen, what that means, and what to do next.
 fn unhealthy(out: &mut String, failed: &Failed) {
     let Failed { failure, seen, quote, .. } = failed;
-    if let (Failure::RefusedByWsecho, Some(quote)) = (failure, quote) {
-        let (text, label) = quote.rsplit_once("\n(").unwrap_or((quote, ""));
-        text.trim_end().lines().for_each(|text| paragraph(out, text));
-        return line(out, &format!("\n({}, as wsecho itself says)", label.trim_end_matches(')')));
+    if let Some((text, label)) = failed.diagnosis() {
+        text.lines().for_each(|text| paragraph(out, text));
+        return line(out, &format!("\n({label}, as wsecho itself says)"));
     }
     paragraph(out, seen);
     if let Some(quote) = quote {
