@@ -12,7 +12,6 @@ use wsecho::config::{Config, parse};
 use wsecho::http::options::{Documented, OPTIONS};
 use wsecho::net::addr::ListenAddr;
 use wsecho::ops::metrics::Label;
-use wsecho::probe::failure::Failure;
 use wsecho::proxy::diagnosis::{Diagnosis, Verdict};
 use wsecho::proxy::snippet::{Backend, Product, render};
 use wsecho::ws::handshake::{Connection, Front, Trace, Upgrade};
@@ -117,20 +116,6 @@ fn the_man_page_is_that_of_the_command_line() {
     compare("docs/wsecho.8", page.as_bytes());
 }
 
-/// Each failure of a probe, by stage.
-fn failures() -> String {
-    let mut page = String::new();
-    for failures in Failure::ALL.chunk_by(|one, next| one.stage() == next.stage()) {
-        page += &format!(".SS {}\n", failures[0].stage().label());
-        for failure in failures {
-            let [meaning, remedy] =
-                [failure.meaning(), failure.remedy()].map(|it| it.replace('-', "\\-"));
-            page += &format!(".TP\n.B {}\n{meaning}\n{remedy}\n", failure.label());
-        }
-    }
-    page
-}
-
 #[test]
 fn the_man_page_of_the_probe_is_that_of_its_options_and_failures() {
     let command = command();
@@ -144,7 +129,7 @@ fn the_man_page_of_the_probe_is_that_of_its_options_and_failures() {
             ("@VERSION@", env!("CARGO_PKG_VERSION")),
             ("@ABOUT@", &probe.get_about().expect("it says what it is").to_string()),
             ("@OPTIONS@\n", std::str::from_utf8(&options).unwrap()),
-            ("@FAILURES@\n", &failures()),
+            ("@FAILURES@\n", &reference::failures()),
         ],
     );
     compare("docs/wsecho-probe.1", page.as_bytes());

@@ -31,7 +31,10 @@ const HTTP: &[Case] = &[
     case(
         "plain_to_tls",
         |peer| {
-            peer.answer("HTTP/1.1 400 Bad Request\r\n\r\n<h1>The plain HTTP request was sent to HTTPS port</h1>")
+            peer.answer(
+                "HTTP/1.1 400 Bad Request\r\n\r\n\
+                 <h1>The plain HTTP request was sent to HTTPS port</h1>",
+            );
         },
         "The server answered the handshake with 400 Bad Request.",
     ),
@@ -188,7 +191,7 @@ const UPGRADE: &[Case] = &[
     case(
         "connection_header_missing",
         |peer| {
-            peer.answer("HTTP/1.1 101 Ok\r\nUpgrade: websocket\r\nConnection: keep-alive\r\n\r\n")
+            peer.answer("HTTP/1.1 101 Ok\r\nUpgrade: websocket\r\nConnection: keep-alive\r\n\r\n");
         },
         "The 101 has `Connection: keep-alive`.",
     ),
@@ -252,8 +255,8 @@ const ECHO: &[Case] = &[
         "echo_altered",
         |peer| {
             but(peer, 1, |peer, payload| {
-                peer.send(BINARY, &[&payload[..63], &[!payload[63]]].concat())
-            })
+                peer.send(BINARY, &[&payload[..63], &[!payload[63]]].concat());
+            });
         },
         "The echo of \"binary\" is not what was sent: byte 63 of 64 differs.",
     ),

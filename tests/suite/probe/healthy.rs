@@ -75,7 +75,7 @@ any other proxy: use HTTP/1.1 to this service, and forward `Upgrade` and `Connec
 fn several_urls_are_probed_side_by_side_and_the_worst_decides() {
     let port = serve(echo);
     let good = url(port);
-    let silent = serve(|peer| peer.wait());
+    let silent = serve(Peer::wait);
     let bad = url(silent);
     let outcome = Outcome::of(&mut probe(&["-q", "-t", "500ms", &bad, &good, &bad]));
     assert_eq!(outcome.code(), 1, "{}", outcome.stderr);
@@ -112,10 +112,12 @@ fn a_greeting_pings_of_the_server_and_its_fragments_are_no_faults() {
     assert_eq!(code, 0, "{text}");
 }
 
+type Compressor = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn messages_compressed_by_the_server_are_inflated() {
     const AGREED: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    let compressors: [fn(&[u8]) -> Vec<u8>; 2] = [
+    let compressors: [Compressor; 2] = [
         // As it came.
         |payload| payload.to_vec(),
         // A final block, which RFC 7692 allows.

@@ -154,7 +154,7 @@ fn unix_sockets_are_probed_and_their_faults_told_apart() {
         assert_eq!((code, text), (1, expected));
     }
     let _listener = UnixListener::bind(&none).expect("a socket");
-    fs::set_permissions(&none, fs::Permissions::from_mode(0)).expect("its owner");
+    fs::set_permissions(&none, fs::Permissions::from_mode(0o000)).expect("its owner");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its owner");
     let script = "exec setpriv --reuid=65534 --clear-groups --inh-caps=-all \"$0\" probe -q --unix \"$1\" ws://a.test/";
     let mut shell = std::process::Command::new("sh");
@@ -215,9 +215,12 @@ fn the_way_out_through_an_http_proxy_is_taken_from_the_option_or_the_environment
     }
 }
 
+/// A label, the proxy that leads to it, and what is seen.
+type Case = (&'static str, fn(&mut Peer), &'static str);
+
 #[test]
 fn each_fault_of_an_http_proxy_is_told_apart() {
-    let cases: [(&str, fn(&mut Peer), &str); 5] = [
+    let cases: [Case; 5] = [
         (
             "proxy_auth",
             |peer| peer.answer("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),

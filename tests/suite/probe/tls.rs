@@ -223,7 +223,7 @@ fn each_fault_of_a_certificate_is_told_apart_and_several_are_all_named() {
 fn a_refused_certificate_is_still_shown() {
     let Some(dir) = certificates() else { return };
     let root = format!("--ca={}", dir.join("root.pem").display());
-    let port = serve_tls(dir, "other", false, |peer| peer.wait());
+    let port = serve_tls(dir, "other", false, Peer::wait);
     let outcome = Outcome::of(&mut probe(&[&root, &format!("wss://127.0.0.1:{port}/")]));
     let text = shown(&outcome, port);
     let line = text.lines().find(|line| line.contains("✗ tls")).expect("the stage");
@@ -266,7 +266,7 @@ fn client_certificates_are_asked_for_refused_and_accepted() {
 #[test]
 fn without_roots_the_path_is_named() {
     let mut command = probe(&["-q", "wss://127.0.0.1:1/"]);
-    let port = serve(|peer| peer.wait());
+    let port = serve(Peer::wait);
     command.arg(format!("wss://127.0.0.1:{port}/"));
     command.env("SSL_CERT_FILE", "/nonexistent/roots.pem").env_remove("SSL_CERT_DIR");
     let outcome = Outcome::of(&mut command);
@@ -306,7 +306,7 @@ fn what_is_no_handshake_is_told_apart() {
         ),
         (
             "tls_closed",
-            serve(|peer| peer.linger()),
+            serve(Peer::linger),
             "The server closed the connection during the TLS handshake.".to_owned(),
         ),
         (
@@ -319,7 +319,7 @@ fn what_is_no_handshake_is_told_apart() {
         ),
         (
             "tls_timeout",
-            serve(|peer| peer.wait()),
+            serve(Peer::wait),
             "The TLS handshake did not finish in time; 0 bytes were received.".to_owned(),
         ),
     ] {

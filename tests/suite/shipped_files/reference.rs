@@ -1,4 +1,5 @@
-//! The table of keys as a commented configuration file and as a section of a manual page.
+//! The table of keys as a commented configuration file and as a section of a manual page, and that of
+//! a probe's failures as another.
 //!
 //! Source: the macros of man(7).
 
@@ -6,6 +7,7 @@ use std::fmt::Write as _;
 
 use wsecho::config::Config;
 use wsecho::config::keys::{ENDPOINT, ENDPOINT_SUMMARY, KEYS, Key};
+use wsecho::probe::failure::Failure;
 
 /// Every key with its summary and default, commented out, for config/wsecho.toml.
 pub fn configuration() -> String {
@@ -59,6 +61,20 @@ fn endpoints(keys: &[Key]) -> String {
         }
     }
     text
+}
+
+/// Each failure of a probe, by stage, for wsecho-probe(1).
+pub fn failures() -> String {
+    let mut page = String::new();
+    for failures in Failure::ALL.chunk_by(|one, next| one.stage() == next.stage()) {
+        writeln!(page, ".SS {}", failures[0].stage().label()).unwrap();
+        for failure in failures {
+            let [meaning, remedy] =
+                [failure.meaning(), failure.remedy()].map(|it| it.replace('-', "\\-"));
+            writeln!(page, ".TP\n.B {}\n{meaning}\n{remedy}", failure.label()).unwrap();
+        }
+    }
+    page
 }
 
 /// Every key with all that is known about it, for wsecho.toml(5).
