@@ -86,7 +86,10 @@ fn line(out: &mut String, text: &str) {
 /// A time as people compare them.
 #[must_use]
 pub fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+    let milliseconds = time.as_secs_f64() * 1000.0;
+    // On loopback one digit would show nothing.
+    let digits = if milliseconds < 1.0 { 2 } else { 1 };
+    format!("{milliseconds:.digits$} ms")
 }
 
 /// What was found at a stage.

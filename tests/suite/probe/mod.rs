@@ -24,7 +24,7 @@ pub fn probe(args: &[&str]) -> Command {
 
 /// What is printed, with `T` for each time and `PORT` for this port.
 pub fn shown(outcome: &Outcome, port: u16) -> String {
-    let time = Regex::new(r" +[0-9]+\.[0-9] ms").expect("it is valid");
+    let time = Regex::new(r" +[0-9]+\.[0-9]+ ms").expect("it is valid");
     let text = time.replace_all(&outcome.stdout, " T ms").replace(&port.to_string(), "PORT");
     let widest = text.lines().map(|line| line.chars().count()).max().unwrap_or_default();
     // A verdict alone is one line, for logs.
