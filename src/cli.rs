@@ -16,7 +16,8 @@ use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
 use crate::ops::machine::Machine;
 use crate::probe;
-use crate::probe::report::{Report, terminal};
+use crate::probe::args::Format;
+use crate::probe::report::{Report, json, nagios, prometheus, terminal};
 use crate::proxy::protocol::Expect;
 use crate::proxy::snippet::{self, Backend, Product};
 use crate::serve::{self, ServeError};
@@ -135,6 +136,11 @@ fn usage(mut answer: clap::Error) -> ExitCode {
     if let Some(tip) = tip(&answer) {
         answer.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
+    if answer.use_stderr() && is_plugin() {
+        let text = answer.render().to_string();
+        let what = text.split("\n\n").next().unwrap_or_default();
+        return unprobed(Format::Nagios, USAGE, &what.trim_start_matches("error: "));
+    }
     let printed_answer = answer.print();
     if answer.use_stderr() { ExitCode::from(USAGE) } else { printed(printed_answer) }
 }
@@ -162,6 +168,13 @@ fn tip(answer: &clap::Error) -> Option<String> {
         }
         Err(_) => None,
     }
+}
+
+/// Whether a command line that cannot be parsed is that of a Nagios plugin.
+fn is_plugin() -> bool {
+    let args: Vec<_> = std::env::args_os().collect();
+    let apart = args.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "nagios");
+    apart || args.iter().any(|arg| arg == "--format=nagios")
 }
 
 fn check(source: &Source, print: bool, user: Option<&str>) -> ExitCode {
@@ -216,17 +229,50 @@ fn probe(args: probe::args::Args) -> ExitCode {
         verbose: args.verbose,
         quiet: args.quiet,
     };
+    let show = args.show.clone();
     let (targets, options) = match args.plan() {
         Ok(plan) => plan,
-        Err(error) => return fail(USAGE, &error),
+        Err(error) => return unprobed(show.format, USAGE, &error),
     };
     let reports = match probe::run_all(&targets, &options) {
         Ok(reports) => reports,
-        Err(error) => return fail(FAILURE, &format_args!("cannot start: {error}")),
+        Err(error) => {
+            return unprobed(show.format, FAILURE, &format_args!("cannot start: {error}"));
+        }
     };
-    let text: Vec<_> = reports.iter().map(|report| terminal::print(report, style)).collect();
-    let printed = output(&text.join(if style.quiet { "" } else { "\n" }));
-    if reports.iter().all(Report::is_healthy) { printed } else { ExitCode::from(FAILURE) }
+    let healthy = reports.iter().all(Report::is_healthy);
+    let code = if healthy { 0 } else { FAILURE };
+    let (text, code) = match show.format {
+        Format::Terminal => {
+            let texts: Vec<_> = reports.iter().map(|it| terminal::print(it, style)).collect();
+            (texts.join(if style.quiet { "" } else { "\n" }), code)
+        }
+        Format::Nagios => {
+            let (text, state) = nagios::print(&reports, &show.limits());
+            (text, state as u8)
+        }
+        Format::Json => (json::print(&reports), code),
+        Format::Prometheus => (prometheus::print(&reports), code),
+    };
+    let printed = match show.output {
+        None => output(&text),
+        Some(file) => match prometheus::replace(&file, &text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                return fail(USAGE, &format_args!("--output {}: {error}", file.display()));
+            }
+        },
+    };
+    if code == 0 { printed } else { ExitCode::from(code) }
+}
+
+/// The end of a probe that could not begin. Nagios shows what is on stdout.
+fn unprobed(format: Format, code: u8, error: &impl std::fmt::Display) -> ExitCode {
+    if format != Format::Nagios {
+        return fail(code, error);
+    }
+    let _ = output(&nagios::unknown(&error.to_string()));
+    ExitCode::from(nagios::State::Unknown as u8)
 }
 
 fn serve(source: &Source) -> ExitCode {

@@ -24,7 +24,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Builder;
 use tokio::time::Instant;
@@ -84,9 +84,12 @@ pub async fn run(target: &Target, options: &Options) -> Report {
     let clock = Clock { begun, deadline: begun + options.timeout };
     let mut target = target.clone();
     let mut redirects = Vec::new();
+    #[expect(clippy::disallowed_methods, reason = "shown to people, not used for a timer")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     loop {
         let mut report = Report {
             url: target.to_string(),
+            begun_unix_seconds: now.as_secs(),
             timeout: options.timeout,
             insecure: options.trust.insecure && target.secure,
             redirects: redirects.clone(),

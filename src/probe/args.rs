@@ -15,6 +15,7 @@ use rustls::sign::CertifiedKey;
 
 use super::Options;
 use super::report::Family;
+use super::report::nagios::{Limit, Limits};
 use super::talk::Dialogue;
 use super::target::{Pinned, Target};
 use super::tls::{Trust, provider};
@@ -98,12 +99,73 @@ pub struct Args {
     /// Send no messages: open, ping and close
     #[arg(long, conflicts_with_all = ["send", "expect"])]
     connect_only: bool,
+    /// How the reports are shown.
+    #[command(flatten)]
+    pub show: Show,
     /// Show both heads of the handshake, without their secrets
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
     /// Print the verdict alone
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// How reports are shown.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Show {
+    /// The form of the report
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    pub format: Format,
+    /// Replace this file at once instead of printing: for the textfile collector of node_exporter
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// With nagios: a warning beyond this limit, such as rtt=200ms, time=2s or days=21
+    #[arg(long, value_name = "NAME=LIMIT", value_delimiter = ',')]
+    warn: Vec<Limit>,
+    /// With nagios: critical beyond this limit
+    #[arg(long, value_name = "NAME=LIMIT", value_delimiter = ',')]
+    crit: Vec<Limit>,
+}
+
+/// The forms of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Terminal,
+    /// For Nagios and Icinga: a line with figures; exits with 0, 1, 2 or 3
+    Nagios,
+    /// For programs
+    Json,
+    /// For Prometheus
+    Prometheus,
+}
+
+impl Show {
+    /// The limits for Nagios.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits { warn: self.warn.clone(), crit: self.crit.clone() }
+    }
+
+    fn check(&self, targets: &[Target]) -> Result<(), UnusableOption> {
+        let unusable = |text: String| Err(UnusableOption(text));
+        if self.output.is_some() && self.format != Format::Prometheus {
+            return unusable("--output is for --format prometheus".to_owned());
+        }
+        if !(self.warn.is_empty() && self.crit.is_empty()) && self.format != Format::Nagios {
+            return unusable("--warn and --crit are for --format nagios".to_owned());
+        }
+        // Series that differ in nothing are an error of the whole file.
+        let mut urls: Vec<_> = targets.iter().map(ToString::to_string).collect();
+        urls.sort_unstable();
+        match urls.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(twice) if self.format == Format::Prometheus => {
+                unusable(format!("{} is given twice", twice[0]))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -140,8 +202,9 @@ impl Args {
     /// What to probe, and how.
     ///
     /// # Errors
-    /// A file that cannot be used, or a proxy that is none.
+    /// A file that cannot be used, a proxy that is none, or options that do not go together.
     pub fn plan(self) -> Result<(Vec<Target>, Options), UnusableOption> {
+        self.show.check(&self.urls)?;
         let proxies = match self.proxy.as_deref() {
             None => Proxies::from_environment(),
             Some("none") => Proxies::none(),

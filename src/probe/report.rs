@@ -4,6 +4,9 @@
 //! cut, and secrets are masked, so no printer can leak or garble. It does not know how the facts were
 //! found.
 
+pub mod json;
+pub mod nagios;
+pub mod prometheus;
 pub mod terminal;
 
 use std::fmt;
@@ -69,6 +72,8 @@ impl Stage {
 pub struct Report {
     /// The URL that was probed last, with its secrets masked.
     pub url: String,
+    /// When the probe began, in seconds of Unix time.
+    pub begun_unix_seconds: u64,
     /// From the first stage to the end of the last, redirects included.
     pub took: Duration,
     /// The deadline of all stages together.
@@ -333,6 +338,12 @@ impl Report {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.failed.is_none()
+    }
+
+    /// The URL that was to be probed, with its secrets masked.
+    #[must_use]
+    pub fn asked(&self) -> &str {
+        self.redirects.first().map_or(&self.url, |first| &first.url)
     }
 
     /// The step of a stage, if the probe got that far.

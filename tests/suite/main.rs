@@ -27,6 +27,7 @@ mod operations;
 mod options;
 mod page;
 mod probe;
+mod probe_formats;
 mod proxy;
 mod session;
 mod shipped_files;

@@ -7,15 +7,15 @@ use std::path::Path;
 use crate::inside::handshake;
 use crate::service::{Service, echo};
 
-type Names = BTreeSet<String>;
+pub type Names = BTreeSet<String>;
 
-fn read(path: impl AsRef<Path>) -> String {
+pub fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("it is there")
 }
 
-/// The rows of the table under a heading of operations.md, without the header.
-fn table(heading: &str) -> Vec<Vec<String>> {
-    let text = read("docs/operations.md");
+/// The rows of the table under a heading of a page, without the header.
+pub fn table_of(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let text = read(page);
     let below =
         text.lines().skip_while(|line| line.trim_start_matches('#') != format!(" {heading}"));
     let rows = below.skip(1).take_while(|line| !line.starts_with('#'));
@@ -28,8 +28,12 @@ fn table(heading: &str) -> Vec<Vec<String>> {
     rows
 }
 
+fn table(heading: &str) -> Vec<Vec<String>> {
+    table_of("docs/operations.md", heading)
+}
+
 /// Everything between backticks.
-fn quoted(cell: &str) -> Names {
+pub fn quoted(cell: &str) -> Names {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

@@ -20,7 +20,7 @@ fn shipped(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn compare(path: &str, generated: &[u8]) {
+pub fn compare(path: &str, generated: &[u8]) {
     if std::env::var_os("UPDATE").is_some() {
         fs::create_dir_all(shipped(path).parent().expect("a folder")).unwrap();
         fs::write(shipped(path), generated).unwrap();
@@ -28,7 +28,7 @@ fn compare(path: &str, generated: &[u8]) {
     let committed = fs::read(shipped(path)).unwrap_or_default();
     assert!(
         committed == generated,
-        "{path} is out of date: run `UPDATE=1 cargo test --test suite shipped_files`"
+        "{path} is out of date: run `UPDATE=1 cargo test --test suite`"
     );
 }
 

@@ -1,0 +1,142 @@
+//! A report for programs: one line of JSON, in the form of docs/probe.schema.json.
+//!
+//! Owns the names in it. They do not change; more may come. Each figure has its unit in its name, and
+//! what is not known is `null`, not absent.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    Answer, Attempt, Certificate, Closed, Ending, Family, Outcome, Redirect, Report, RoundTrip,
+    Step, Tls,
+};
+use crate::probe::failure::Failed;
+
+/// Prints reports.
+#[must_use]
+pub fn print(reports: &[Report]) -> String {
+    let probes: Vec<_> = reports.iter().map(probe).collect();
+    let healthy = reports.iter().all(Report::is_healthy);
+    format!("{}\n", json!({ "healthy": healthy, "probes": probes }))
+}
+
+fn probe(report: &Report) -> Value {
+    json!({
+        "url": report.asked(),
+        "healthy": report.is_healthy(),
+        "begun_unix_seconds": report.begun_unix_seconds,
+        "duration_seconds": seconds(report.took),
+        "timeout_seconds": seconds(report.timeout),
+        "insecure": report.insecure,
+        "redirects": all(&report.redirects, redirect),
+        "stages": all(&report.steps, stage),
+        "addresses": report.addresses,
+        "attempts": all(&report.attempts, attempt),
+        "tunnel": report.tunnel,
+        "tls": report.tls.as_ref().map(tls),
+        "answer": report.answer.as_ref().map(answer),
+        "heads": report.heads.as_ref().map(|it| {
+            json!({ "request": it.request, "answer": it.answer })
+        }),
+        "agreed": report.agreed.as_ref().map(|it| {
+            json!({ "subprotocol": it.subprotocol, "extensions": it.extensions })
+        }),
+        "greeting": report.greeting,
+        "prefix": report.prefix,
+        "round_trips": all(&report.round_trips, round_trip),
+        "round_trip_seconds": report.round_trip().map(seconds),
+        "ping_seconds": report.ping.map(seconds),
+        "close": report.closed.as_ref().map(close),
+        "warnings": report.warnings,
+        "failure": report.failed.as_ref().map(failure),
+    })
+}
+
+fn all<T>(items: &[T], of: impl Fn(&T) -> Value) -> Vec<Value> {
+    items.iter().map(of).collect()
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+fn redirect(it: &Redirect) -> Value {
+    json!({ "url": it.url, "status": it.status, "location": it.location })
+}
+
+fn stage(it: &Step) -> Value {
+    let (outcome, reason) = match it.outcome {
+        Outcome::Passed => ("passed", None),
+        Outcome::Failed => ("failed", None),
+        Outcome::Omitted(why) => ("omitted", Some(why)),
+    };
+    json!({
+        "stage": it.stage.label(),
+        "outcome": outcome,
+        "reason": reason,
+        "duration_seconds": it.took.map(seconds),
+    })
+}
+
+fn attempt(it: &Attempt) -> Value {
+    json!({
+        "to": it.to,
+        "family": it.family.map(Family::name),
+        "duration_seconds": seconds(it.took),
+        "error": it.error.as_ref().map(ToString::to_string),
+    })
+}
+
+fn tls(it: &Tls) -> Value {
+    json!({
+        "version": it.version,
+        "cipher": it.cipher,
+        "alpn": it.alpn,
+        "verified": it.verified,
+        "client_certificate_asked": it.client_certificate_asked,
+        "chain": all(&it.chain, certificate),
+    })
+}
+
+fn certificate(it: &Certificate) -> Value {
+    json!({
+        "subject": it.subject,
+        "issuer": it.issuer,
+        "names": it.names,
+        "not_before_unix_seconds": it.not_before_unix_seconds,
+        "not_after_unix_seconds": it.not_after_unix_seconds,
+        "days_left": it.days_left,
+        "serial": it.serial,
+        "sha256": it.sha256,
+    })
+}
+
+fn answer(it: &Answer) -> Value {
+    let from = all(&it.from, |(name, value)| json!({ "name": name, "value": value }));
+    json!({ "status": it.status, "reason": it.reason, "from": from, "location": it.location })
+}
+
+fn round_trip(it: &RoundTrip) -> Value {
+    json!({ "message": it.message, "bytes": it.bytes, "duration_seconds": seconds(it.took) })
+}
+
+fn close(it: &Closed) -> Value {
+    let end = match it.end {
+        Ending::Fin => "fin",
+        Ending::Reset => "reset",
+        Ending::LeftOpen => "left_open",
+    };
+    json!({ "sent": it.sent, "answered": it.answered, "end": end })
+}
+
+fn failure(it: &Failed) -> Value {
+    json!({
+        "label": it.failure.label(),
+        "stage": it.stage.label(),
+        "seen": it.seen,
+        "quote": it.quote,
+        "meaning": it.failure.meaning(),
+        "remedy": it.failure.remedy(),
+    })
+}
