@@ -75,6 +75,13 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l subprotocol -d '
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l host -d 'Send this Host instead of the URL\'s' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l send -d 'Send this text, to a server that is no echo' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l expect -d 'Wait for a message that matches this regular expression instead of echoes' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l format -d 'The form of the report' -r -f -a "terminal\t'For people'
+nagios\t'For Nagios and Icinga: a line with figures; exits with 0, 1, 2 or 3'
+json\t'For programs'
+prometheus\t'For Prometheus'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l output -d 'Replace this file at once instead of printing: for the textfile collector of node_exporter' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l warn -d 'With nagios: a warning beyond this limit, such as rtt=200ms, time=2s or days=21' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l crit -d 'With nagios: critical beyond this limit' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'

@@ -33,7 +33,8 @@ pub const AFTER_HELP: &str = "\
 Stages: resolve, tcp, tls, http, upgrade, echo, ping, close. The first that fails is explained.
 Example: wsecho probe wss://echo.example.com/socket
 
-Exit codes: 0 WebSockets work on every path, 1 they do not, 2 usage. More: man wsecho-probe";
+Exit codes: 0 WebSockets work on every path, 1 they do not, 2 usage; with --format nagios those of a
+plugin: 0 OK, 1 warning, 2 critical, 3 unknown. More: man wsecho-probe";
 
 /// The arguments of `wsecho probe`.
 #[derive(Debug, clap::Args)]

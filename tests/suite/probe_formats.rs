@@ -17,7 +17,8 @@ use wsecho::probe::report::{
 };
 
 use crate::operations::{Names, quoted, read, table_of};
-use crate::service::{Outcome as Ran, Service, wsecho};
+use crate::probe::probe;
+use crate::service::{Outcome as Ran, Service};
 use crate::shipped_files::compare;
 
 fn ms(count: u64) -> Duration {
@@ -99,7 +100,7 @@ fn healthy() -> Report {
         prefix: Some("server: ".to_owned()),
         round_trips: vec![RoundTrip { message: "text", bytes: 12, took: ms(9) }],
         ping: Some(ms(8)),
-        closed: Some(Closed { sent: 1000, answered: Some(1000), end: Ending::Fin }),
+        closed: Some(Closed { sent: 1000, answered: Some(1000), took: ms(8), end: Ending::Fin }),
         warnings: vec!["IPv6 does not work.".to_owned()],
         ..Report::default()
     }
@@ -402,14 +403,6 @@ fn a_file_for_prometheus_is_replaced_at_once_or_left_alone() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
-fn probe(args: &[&str]) -> Ran {
-    let mut command = wsecho();
-    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
-        command.env_remove(name);
-    }
-    Ran::of(command.arg("probe").args(args))
-}
-
 /// A port that is taken, but on which nobody listens.
 fn closed_port() -> (Socket, String) {
     let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -446,7 +439,7 @@ fn exit_codes_follow_the_form_of_the_report() {
         (vec!["--format", "prometheus", &good, &good], 2, ""),
         (vec!["--format", "prometheus", "--output", "/nonexistent/x.prom", &good], 2, ""),
     ] {
-        let ran = probe(&args);
+        let ran = Ran::of(&mut probe(&args));
         assert_eq!(ran.code(), code, "{args:?}: {}{}", ran.stdout, ran.stderr);
         assert!(ran.stdout.starts_with(says), "{args:?}: {}", ran.stdout);
         assert_eq!(ran.stdout.is_empty(), says.is_empty(), "{args:?}: {}", ran.stdout);
@@ -463,7 +456,7 @@ fn a_probe_for_the_textfile_collector_prints_nothing_and_leaves_a_whole_file() {
     let file = dir.path().join("echo.prom");
     let to = ["--format", "prometheus", "--output", file.to_str().unwrap()];
     for (url, code) in [(&good, 0), (&bad, 1)] {
-        let ran = probe(&[&to[..], &[url]].concat());
+        let ran = Ran::of(&mut probe(&[&to[..], &[url]].concat()));
         assert_eq!((ran.code(), ran.stdout.as_str()), (code, ""), "{}", ran.stderr);
         let text = fs::read_to_string(&file).unwrap();
         let success = format!("probe_success{{url=\"{url}\"}} {}", 1 - code);

@@ -127,7 +127,12 @@ fn close(it: &Closed) -> Value {
         Ending::Reset => "reset",
         Ending::LeftOpen => "left_open",
     };
-    json!({ "sent": it.sent, "answered": it.answered, "end": end })
+    json!({
+        "sent": it.sent,
+        "answered": it.answered,
+        "duration_seconds": seconds(it.took),
+        "end": end,
+    })
 }
 
 fn failure(it: &Failed) -> Value {
