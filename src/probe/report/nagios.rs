@@ -114,7 +114,7 @@ impl FromStr for Limit {
             return Err(format!("write NAME=LIMIT, with one of these names: {names}"));
         };
         let at = if figure == Figure::Days {
-            let days = at.parse::<u16>().map_err(|_| "write whole days, such as days=14")?;
+            let days = at.parse::<u32>().map_err(|_| "write whole days, such as days=14")?;
             f64::from(days)
         } else {
             duration(at)?.as_secs_f64()
@@ -174,13 +174,12 @@ pub fn print(reports: &[Report], limits: &Limits) -> (String, State) {
     let judged: Vec<_> = reports.iter().map(|report| judge(report, limits)).collect();
     let worst = judged.iter().map(|(state, _)| *state).max().unwrap_or(State::Unknown);
     let count = |state| judged.iter().filter(|(found, _)| *found == state).count();
-    let (text, below) = match &judged[..] {
-        [(_, line)] => (line.clone(), String::new()),
-        _ => {
-            let [critical, warning, ok] = [State::Critical, State::Warning, State::Ok].map(count);
-            let below = judged.iter().map(|(state, line)| format!("{}: {line}\n", state.name()));
-            (format!("{critical} critical, {warning} warning, {ok} ok"), below.collect())
-        }
+    let (text, below) = if let [(_, line)] = &judged[..] {
+        (line.clone(), String::new())
+    } else {
+        let [critical, warning, ok] = [State::Critical, State::Warning, State::Ok].map(count);
+        let below = judged.iter().map(|(state, line)| format!("{}: {line}\n", state.name()));
+        (format!("{critical} critical, {warning} warning, {ok} ok"), below.collect())
     };
     let mut figures = String::new();
     for (index, report) in reports.iter().enumerate() {

@@ -19,8 +19,10 @@ use crate::probe::failure::Failure;
 /// What a report has for a metric: the labels beside `url`, and the value.
 type Samples = Vec<(Vec<(&'static str, String)>, String)>;
 
-/// Name, description, and samples of each metric; all are gauges.
-const METRICS: &[(&str, &str, fn(&Report) -> Samples)] = &[
+/// A gauge: its name, what it is, and what a report has for it.
+type Gauge = (&'static str, &'static str, fn(&Report) -> Samples);
+
+const METRICS: &[Gauge] = &[
     ("probe_success", "1 if WebSockets work on the path", |report| {
         always(flag(report.is_healthy()))
     }),
@@ -198,7 +200,7 @@ fn certificate(it: &Certificate) -> (Vec<(&'static str, String)>, String) {
         ("subject", it.subject.clone()),
         ("issuer", it.issuer.clone()),
         ("subjectalternative", it.names.join(",")),
-        ("serialnumber", it.serial.clone()),
+        ("serialnumber", it.serial.trim_start_matches('0').to_owned()),
     ];
     (labels, flag(true))
 }
