@@ -30,6 +30,7 @@ use self::read::{Document, Table};
 use self::shown::Setting;
 pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, Source};
 pub use self::value::quantity::{duration as read_duration, show_duration};
+pub(crate) use self::value::quantity::{show_size, size as read_size};
 use crate::net::addr::ListenAddr;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};

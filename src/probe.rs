@@ -10,6 +10,7 @@ mod certificate;
 mod connect;
 mod exchange;
 pub mod failure;
+pub mod measure;
 pub mod report;
 mod socket;
 mod talk;
@@ -70,6 +71,8 @@ pub struct Options {
     pub asked: Asked,
     /// What is said once the WebSocket is open.
     pub dialogue: Dialogue,
+    /// What is measured on a path that works.
+    pub measure: measure::Plan,
 }
 
 /// A stage that ran.
@@ -98,7 +101,10 @@ pub async fn run(target: &Target, options: &Options) -> Report {
         let ran = stages(&target, options, &clock, &mut report).await;
         report.took = clock.begun.elapsed();
         match ran {
-            Ok(None) => return report,
+            Ok(None) => {
+                report.failed = measure::run(&target, options, &mut report).await.err();
+                return report;
+            }
             Ok(Some(redirected)) => {
                 redirects.extend(report.redirects.pop());
                 target = redirected;
@@ -219,7 +225,9 @@ async fn connect(
         report.addresses = report.finish(Stage::Resolve, begun, resolved)?;
     }
     let begun = Instant::now();
-    let mut connected = connect::tcp(&report.addresses, port, deadline, &mut report.attempts).await;
+    let attempts = &mut report.attempts;
+    let patience = options.measure.unacknowledged();
+    let mut connected = connect::tcp(&report.addresses, port, deadline, patience, attempts).await;
     if let Some(via) = via {
         report.tunnel = Some(format!("{}:{}", via.host, via.port));
         connected = match connected {

@@ -3,6 +3,7 @@
 //! Owns its options, and the files and variables that they name.
 
 use std::fmt::Display;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::Options;
+use super::measure::Plan;
 use super::report::Family;
 use super::report::nagios::{Limit, Limits};
 use super::talk::Dialogue;
@@ -21,12 +23,15 @@ use super::target::{Pinned, Target};
 use super::tls::{Trust, provider};
 use super::tunnel::Proxies;
 use super::upgrade::Asked;
-use crate::config::read_duration;
+use crate::config::{read_duration, read_size};
 use crate::net::field::is_token;
 use crate::proxy::protocol::Version;
 
 /// The longest `--timeout`.
 const MAX_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// The largest `--max-size`, in bytes.
+const MAX_SIZE: usize = 64 << 20;
 
 /// What follows the options in the help.
 pub const AFTER_HELP: &str = "\
@@ -103,6 +108,18 @@ pub struct Args {
     /// How the reports are shown.
     #[command(flatten)]
     pub show: Show,
+    /// Then send this many messages and show their round trips, 1 to 100000; pings unless it is an echo
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: Option<u32>,
+    /// The time from one message of --count to the next
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "count", value_parser = time)]
+    interval: Duration,
+    /// Then find the largest message that comes back, up to this size
+    #[arg(long, value_name = "LIMIT", num_args = 0..=1, default_missing_value = "16MiB", value_parser = message_size, conflicts_with_all = ["expect", "connect_only"])]
+    max_size: Option<usize>,
+    /// Then find out how long a silent connection lives, up to this time
+    #[arg(long, value_name = "MAX", num_args = 0..=1, default_missing_value = "6m", value_parser = silence)]
+    idle: Option<Duration>,
     /// Show both heads of the handshake, without their secrets
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -172,6 +189,31 @@ impl Show {
 fn time(text: &str) -> Result<Duration, String> {
     let time = read_duration(text)?;
     if time.is_zero() || time > MAX_TIMEOUT { Err("write 1ms to 1h".to_owned()) } else { Ok(time) }
+}
+
+/// The value of an option that may have none, in front of a URL.
+fn no_url(text: &str, example: &str) -> Result<(), String> {
+    if text.contains("://") {
+        Err(format!("write the URL first, or \"{example}\""))
+    } else {
+        Ok(())
+    }
+}
+
+fn silence(text: &str) -> Result<Duration, String> {
+    no_url(text, "--idle 6m")?;
+    // wsecho ends a session that asked for silence after an hour.
+    let range = Duration::from_secs(1)..=Duration::from_secs(55 * 60);
+    let time = read_duration(text)?;
+    if range.contains(&time) { Ok(time) } else { Err("write 1s to 55m".to_owned()) }
+}
+
+fn message_size(text: &str) -> Result<usize, String> {
+    no_url(text, "--max-size 16MiB")?;
+    match usize::try_from(read_size(text)?) {
+        Ok(size @ 1..=MAX_SIZE) => Ok(size),
+        _ => Err("write \"1 B\" to \"64 MiB\"".to_owned()),
+    }
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -250,6 +292,13 @@ impl Args {
                 host: self.host,
             },
             dialogue,
+            measure: Plan {
+                count: self.count.map(|count| (count, self.interval)),
+                idle: self.idle,
+                max_size: self.max_size,
+                // Several at once would overwrite each other's line.
+                live: self.urls.len() == 1 && !self.quiet && io::stderr().is_terminal(),
+            },
         };
         Ok((self.urls, options))
     }

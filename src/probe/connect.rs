@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
@@ -82,11 +83,12 @@ pub(super) struct Connected {
 }
 
 /// Connects to a port by each family of addresses; that which clients would try first is used if it
-/// works.
+/// works. It is given up once something was `unacknowledged` for so long.
 pub(super) async fn tcp(
     addresses: &[IpAddr],
     port: u16,
     deadline: Instant,
+    unacknowledged: Option<Duration>,
     attempts: &mut Vec<Attempt>,
 ) -> Result<Connected, Failed> {
     let first = addresses.first().copied().map(Family::of);
@@ -105,6 +107,8 @@ pub(super) async fn tcp(
     attempts.extend(before);
     attempts.extend(last);
     let Some(stream) = stream.or(spare) else { return Err(unconnected(attempts)) };
+    // Without it, a connection is given up later.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(unacknowledged);
     // A probe measures round trips: nothing may wait for more to send.
     let ends =
         stream.set_nodelay(true).and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));

@@ -5,6 +5,7 @@
 //! found.
 
 pub mod json;
+pub mod measured;
 pub mod nagios;
 pub mod prometheus;
 pub mod terminal;
@@ -14,6 +15,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use self::measured::Measured;
 use super::failure::Failed;
 use crate::ops::logging::needs_escape;
 
@@ -108,6 +110,8 @@ pub struct Report {
     pub ping: Option<Duration>,
     /// How the WebSocket ended.
     pub closed: Option<Closed>,
+    /// The measurements that were asked for.
+    pub measured: Measured,
     /// What works, but should be known.
     pub warnings: Vec<String>,
     /// What failed; `None` is a healthy path.

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use zlib_rs::{Inflate, InflateFlush, Status};
 
 use super::wire::{End, Stream};
+use crate::ws::deflate::stored;
 use crate::ws::frame::{FrameHeader, write_masked};
 
 /// The longest message that is taken, in bytes: far more than is ever asked for.
@@ -66,7 +67,7 @@ impl Socket {
     pub(super) fn send(&mut self, message: &Message) {
         let out = &mut self.writer.pending;
         let kind = if message.is_text { Data::Text } else { Data::Binary };
-        let stored = message.compressed.then(|| stored(&message.payload));
+        let stored = message.compressed.then(|| uncompressed(&message.payload));
         let payload = stored.as_deref().unwrap_or(&message.payload);
         let frames = message.frames.max(1);
         let size = payload.len().div_ceil(frames).max(1);
@@ -92,27 +93,36 @@ impl Socket {
     /// Sends what is queued and waits for what comes next.
     pub(super) async fn next(&mut self) -> Incoming {
         loop {
-            let Self { reader, writer } = self;
-            let read = {
-                let mut reading = pin!(reader.next());
-                let mut writing = pin!(writer.drain());
-                tokio::select! {
-                    read = &mut reading => read,
-                    // Whether that failed shows in what is read, after what the peer still sent.
-                    () = &mut writing => reading.await,
-                }
-            };
-            match read {
-                Read::Ping(payload) if writer.pending.len() < MAX_PENDING => {
+            if let Some(incoming) = self.next_or_ping().await {
+                return incoming;
+            }
+        }
+    }
+
+    /// The same, but also returns once a ping has come: `None`. Its pong is queued.
+    pub(super) async fn next_or_ping(&mut self) -> Option<Incoming> {
+        let Self { reader, writer } = self;
+        let read = {
+            let mut reading = pin!(reader.next());
+            let mut writing = pin!(writer.drain());
+            tokio::select! {
+                read = &mut reading => read,
+                // Whether that failed shows in what is read, after what the peer still sent.
+                () = &mut writing => reading.await,
+            }
+        };
+        match read {
+            Read::Ping(payload) => {
+                if writer.pending.len() < MAX_PENDING {
                     writer.control(Control::Pong, &payload);
                 }
-                Read::Ping(_) => {}
-                Read::Incoming(Incoming::Ended(end)) => {
-                    // A reset may have been told to the writer only.
-                    return Incoming::Ended(writer.broken.take().unwrap_or(end));
-                }
-                Read::Incoming(incoming) => return incoming,
+                None
             }
+            Read::Incoming(Incoming::Ended(end)) => {
+                // A reset may have been told to the writer only.
+                Some(Incoming::Ended(writer.broken.take().unwrap_or(end)))
+            }
+            Read::Incoming(incoming) => Some(incoming),
         }
     }
 
@@ -127,19 +137,10 @@ fn mask() -> [u8; 4] {
     fastrand::u32(..).to_ne_bytes()
 }
 
-/// A payload as one stored block and an empty one without its last four bytes (RFC 7692, sections
-/// 7.2.1 and 7.2.3.3): any receiver can inflate it, and no compressor is needed.
-fn stored(payload: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(payload.len() + 16);
-    for block in payload.chunks(usize::from(u16::MAX)) {
-        let length = u16::try_from(block.len()).unwrap_or(u16::MAX);
-        out.push(0);
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&(!length).to_le_bytes());
-        out.extend_from_slice(block);
-    }
-    out.push(0);
-    out
+/// A payload as stored blocks and an empty one without its last four bytes (RFC 7692, sections 7.2.1
+/// and 7.2.3.3): any receiver can inflate it, and no compressor is needed.
+fn uncompressed(payload: &[u8]) -> Vec<u8> {
+    [&*stored(payload), &[0]].concat()
 }
 
 struct Writer {

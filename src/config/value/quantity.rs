@@ -57,7 +57,7 @@ fn no_duration(text: &str) -> String {
 }
 
 /// Reads a size such as `64 KiB`.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let no_size = |remedy: String| format!("{text:?} is not a size; write {remedy}");
     let [(number, unit)] = quantities(text)[..] else {
         return Err(no_size(example()));
@@ -100,7 +100,7 @@ pub fn show_duration(duration: Duration) -> String {
 }
 
 /// Writes a size, as [`size`] reads it, in the largest unit of powers of 1024 that is exact.
-pub(in crate::config) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     let is_exact = |(_, unit): &&(&str, u64)| unit.is_power_of_two() && bytes % unit == 0;
     match SIZES.iter().rev().find(is_exact) {
         Some((name, unit)) if bytes > 0 => format!("{} {name}", bytes / unit),

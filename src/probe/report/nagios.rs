@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::terminal::{self, Style};
 use super::{Report, Stage};
-use crate::config::duration;
+use crate::config::read_duration;
 
 /// The most characters of a line before its figures: old versions of NRPE cut all of it at 1 KB.
 const MAX_TEXT: usize = 400;
@@ -117,7 +117,7 @@ impl FromStr for Limit {
             let days = at.parse::<u32>().map_err(|_| "write whole days, such as days=14")?;
             f64::from(days)
         } else {
-            duration(at)?.as_secs_f64()
+            read_duration(at)?.as_secs_f64()
         };
         Ok(Self { figure, at })
     }

@@ -2,9 +2,12 @@
 //!
 //! Owns the layout: at most 100 columns, what is seen before what it means.
 
+mod measured;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
+pub use self::measured::sparkline;
 use super::{Agreed, Answer, Attempt, Closed, Ending, Outcome, Report, Stage, Tls};
 use crate::probe::failure::Failed;
 
@@ -31,7 +34,7 @@ pub fn print(report: &Report, style: Style) -> String {
     let mut out = String::new();
     if style.quiet {
         let verdict = match &report.failed {
-            None => healthy(report),
+            None => healthy(report).join(" "),
             Some(failed) => short(failed),
         };
         return format!("{}: {verdict}\n", report.url);
@@ -58,12 +61,16 @@ pub fn print(report: &Report, style: Style) -> String {
         let facts = wrapped(&facts, WIDTH - FACTS).join(&format!("\n{:FACTS$}", ""));
         line(&mut out, (stage + &facts).trim_end());
     }
+    for (name, figure, facts) in measured::lines(&report.measured) {
+        let facts = wrapped(&facts, WIDTH - FACTS).join(&format!("\n{:FACTS$}", ""));
+        line(&mut out, &format!("    {name:8} {figure:>10}  {facts}"));
+    }
     if style.verbose {
         heads(&mut out, report);
     }
     out.push('\n');
     match &report.failed {
-        None => paragraph(&mut out, &healthy(report)),
+        None => healthy(report).iter().for_each(|text| paragraph(&mut out, text)),
         Some(failed) => unhealthy(&mut out, failed),
     }
     for warning in &report.warnings {
@@ -185,11 +192,12 @@ fn closed(closed: &Closed) -> String {
     format!("{} answered with {answered}{end}", closed.sent)
 }
 
-/// The verdict on a healthy path.
-fn healthy(report: &Report) -> String {
+/// The verdict on a healthy path, and what was measured on it.
+fn healthy(report: &Report) -> Vec<String> {
     let trip = report.round_trip().map(milliseconds).unwrap_or_default();
     let insecure = if report.insecure { ", but the certificate was not verified" } else { "" };
-    format!("WebSockets work on this path: {trip} round trip{insecure}.")
+    let works = format!("WebSockets work on this path: {trip} round trip{insecure}.");
+    [works].into_iter().chain(measured::verdicts(&report.measured)).collect()
 }
 
 /// The verdict on one that is not, on one line.
