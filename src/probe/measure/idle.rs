@@ -31,17 +31,33 @@ const ROUNDS: usize = 8;
 
 /// Tries silence of up to this long.
 pub(super) async fn run(path: &Path<'_>, max: Duration) -> Result<Idle, Failed> {
-    let mut idle =
-        Idle { max, lived: Duration::ZERO, limit: Limit::None, accidents: 0, connections: 0 };
     let quiet = quiet_target(path).await;
     let quiet = Path { target: quiet.as_ref().unwrap_or(path.target), ..*path };
+    let show = |silent: usize, since: Duration, idle: &Idle| {
+        let [since, max, lived] = [since, idle.max, idle.lived].map(|it| it.as_secs());
+        path.progress(&format!(
+            "idle: {silent} connections silent for {since} s of {max} s, {lived} s is safe so far"
+        ));
+    };
+    search(max, async |count| open(&quiet, count).await, &show).await
+}
+
+/// Round after round, on connections from `open`, which may be fewer than it is asked for.
+async fn search(
+    max: Duration,
+    open: impl AsyncFn(usize) -> Result<Vec<Socket>, Failed>,
+    show: &dyn Fn(usize, Duration, &Idle),
+) -> Result<Idle, Failed> {
+    let mut idle =
+        Idle { max, lived: Duration::ZERO, limit: Limit::None, accidents: 0, connections: 0 };
     for round in 0..ROUNDS {
         let dead = match &idle.limit {
             Limit::Dropped { by, .. } => Some(*by),
             _ => None,
         };
-        let rungs = |count| ladder(idle.lived, dead, max, count);
-        let sockets = match open(&quiet, rungs(CONNECTIONS).len()).await {
+        let lived = idle.lived;
+        let rungs = |count| ladder(lived, dead, max, count);
+        let sockets = match open(rungs(CONNECTIONS).len()).await {
             Ok(sockets) => sockets,
             Err(failed) if round == 0 => return Err(failed),
             // Sessions that were dropped on the way may still fill the server's limit.
@@ -49,17 +65,16 @@ pub(super) async fn run(path: &Path<'_>, max: Duration) -> Result<Idle, Failed> 
         };
         idle.connections = idle.connections.max(sockets.len());
         let rungs = rungs(sockets.len());
-        if rungs.is_empty() {
-            break;
-        }
-        match climb(&quiet, sockets, &rungs, &mut idle).await {
-            // Narrowed down further, unless that is exact enough.
+        match climb(sockets, &rungs, &mut idle, show).await {
+            // To be narrowed down further.
             Some(limit @ Limit::Dropped { .. }) => idle.limit = limit,
             Some(limit) => {
                 idle.limit = limit;
                 break;
             }
-            None => break,
+            // All lived, or there was nothing left to try.
+            None if dead.is_none() || rungs.is_empty() => break,
+            None => {}
         }
     }
     if let Limit::Dropped { by, probably, .. } = &mut idle.limit {
@@ -120,17 +135,15 @@ fn ladder(lived: Duration, dead: Option<Duration>, max: Duration, count: usize) 
         rungs = (0..room).map(|index| rungs[index * rungs.len() / room]).collect();
     }
     // Proportions do not help near zero.
-    let floor = lived.max(EXACT / 2);
+    let seconds = |time: Duration| time.max(EXACT / 4).as_secs_f64();
     while rungs.len() < room {
-        let mut edges = vec![floor];
-        edges.extend(rungs.iter().copied().filter(|rung| *rung > floor));
-        edges.push(end);
+        let edges = [&[lived], &rungs[..], &[end]].concat();
         let gaps = edges.windows(2).filter(|gap| gap[1].saturating_sub(gap[0]) > EXACT);
-        let ratio = |gap: &[Duration]| gap[1].as_secs_f64() / gap[0].as_secs_f64();
+        let ratio = |gap: &[Duration]| seconds(gap[1]) / seconds(gap[0]);
         let Some(widest) = gaps.max_by(|one, other| ratio(one).total_cmp(&ratio(other))) else {
             break;
         };
-        let middle = (widest[0].as_secs_f64() * widest[1].as_secs_f64()).sqrt();
+        let middle = (seconds(widest[0]) * seconds(widest[1])).sqrt();
         rungs.push(Duration::from_secs_f64(middle));
         rungs.sort_unstable();
     }
@@ -160,10 +173,10 @@ enum End {
 
 /// One round: each connection is silent for one of these times. Returns what limits them.
 async fn climb(
-    path: &Path<'_>,
     sockets: Vec<Socket>,
     rungs: &[Duration],
     idle: &mut Idle,
+    show: &dyn Fn(usize, Duration, &Idle),
 ) -> Option<Limit> {
     let hurry = Notify::new();
     let begun = Instant::now();
@@ -186,7 +199,7 @@ async fn climb(
                 continue;
             }
             _ = second.tick() => {
-                show(path, silent.len(), begun.elapsed(), idle);
+                show(silent.len(), begun.elapsed(), idle);
                 continue;
             }
         };
@@ -254,12 +267,13 @@ async fn silence(mut socket: Socket, rung: Duration, hurry: &Notify) -> Silence 
         }
     }
     let lasted = begun.elapsed();
-    socket.ping(b"wsecho probe");
+    let payload = format!("wsecho probe {:08x}", fastrand::u32(..)).into_bytes();
+    socket.ping(&payload);
     let until = Instant::now() + ANSWER;
     let end = loop {
         match timeout_at(until, socket.next()).await {
-            Ok(Incoming::Pong(_)) => break End::Lived,
-            Ok(Incoming::Message(_)) => {}
+            Ok(Incoming::Pong(answer)) if answer == payload => break End::Lived,
+            Ok(Incoming::Message(_) | Incoming::Pong(_)) => {}
             Ok(end) => break End::Dead(cut(end)),
             Err(_) => break End::Dead(Cut::Unanswered),
         }
@@ -277,9 +291,193 @@ async fn bye(socket: &mut Socket) {
     let _ = timeout_at(Instant::now() + ANSWER, socket.next()).await;
 }
 
-fn show(path: &Path<'_>, silent: usize, since: Duration, idle: &Idle) {
-    let [since, max, lived] = [since, idle.max, idle.lived].map(|it| it.as_secs());
-    path.progress(&format!(
-        "idle: {silent} connections silent for {since} s of {max} s at most, {lived} s is safe so far"
-    ));
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// What becomes of a connection that was silent for so long.
+    #[derive(Clone, Copy)]
+    enum Fate {
+        /// It is ended without a Close frame.
+        Fin(u64),
+        /// It is ended with one.
+        Close(u64),
+        /// Nothing passes any more.
+        Dropped(u64),
+        /// The server pings.
+        Pinged(u64),
+        /// Nothing ever happens to it.
+        Open,
+    }
+
+    /// A path and a server behind it.
+    async fn serve(mut client: DuplexStream, fate: Fate) {
+        let (Fate::Fin(millis)
+        | Fate::Close(millis)
+        | Fate::Dropped(millis)
+        | Fate::Pinged(millis)) = fate
+        else {
+            return answer(client, None).await;
+        };
+        let silent = Duration::from_millis(millis);
+        match tokio::time::timeout(silent, client.read_u8()).await {
+            Ok(Ok(first)) => return answer(client, Some(first)).await,
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        match fate {
+            Fate::Fin(_) | Fate::Open => {}
+            Fate::Close(_) => client.write_all(b"\x88\x06\x03\xe8idle").await.unwrap_or_default(),
+            Fate::Dropped(_) => while client.read_u8().await.is_ok() {},
+            Fate::Pinged(_) => {
+                client.write_all(b"\x89\0").await.unwrap_or_default();
+                answer(client, None).await;
+            }
+        }
+    }
+
+    /// Answers pings and Close frames, the first byte of which may have come already.
+    async fn answer(mut client: DuplexStream, mut begun: Option<u8>) {
+        loop {
+            let first = match begun.take() {
+                Some(first) => first,
+                None => match client.read_u8().await {
+                    Ok(first) => first,
+                    Err(_) => return,
+                },
+            };
+            let Ok(length) = client.read_u8().await else { return };
+            let mut rest = vec![0; 4 + usize::from(length & 0x7f)];
+            if client.read_exact(&mut rest).await.is_err() {
+                return;
+            }
+            let opcode = match first {
+                0x8a => continue,
+                0x89 => 0x8a,
+                close => close,
+            };
+            let (mask, payload) = rest.split_at(4);
+            let mut frame = vec![opcode, length & 0x7f];
+            frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+            client.write_all(&frame).await.unwrap_or_default();
+        }
+    }
+
+    /// What is found on a path with this fate for each connection, by number, and in what time.
+    #[expect(clippy::disallowed_methods, reason = "no drain waits for a test")]
+    async fn found(max: u64, admitted: usize, fate: impl Fn(usize) -> Fate) -> (Idle, Duration) {
+        let begun = Instant::now();
+        let numbers = std::cell::Cell::new(0);
+        let open = async |count: usize| {
+            let sockets = (0..count.min(admitted)).map(|_| {
+                let (client, server) = duplex(1024);
+                tokio::spawn(serve(server, fate(numbers.replace(numbers.get() + 1))));
+                Socket::new(Box::new(client), false)
+            });
+            Ok(sockets.collect())
+        };
+        let idle = search(Duration::from_secs(max), open, &|_, _, _| {}).await;
+        (idle.expect("it opens"), begun.elapsed())
+    }
+
+    fn secs(limit: &Limit) -> u64 {
+        match limit {
+            Limit::None => 0,
+            Limit::Cut { after, .. } | Limit::Spoken { after } => after.as_secs(),
+            Limit::Dropped { by, .. } => by.as_secs(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_visible_end_is_timed_exactly_at_once() {
+        for admitted in [1, 2, CONNECTIONS] {
+            let (idle, took) = found(300, admitted, |_| Fate::Fin(60_000)).await;
+            let probably = known::timeouts(Duration::from_secs(60), Duration::from_secs(60));
+            assert!(probably.contains(&"nginx (proxy_read_timeout)"));
+            let after = Duration::from_secs(60);
+            assert_eq!(idle.limit, Limit::Cut { after, how: Cut::Fin, probably }, "{admitted}");
+            assert!(took < Duration::from_secs(70), "{admitted}: {took:?}");
+            assert_eq!(idle.connections, admitted);
+        }
+        let (idle, _) = found(300, CONNECTIONS, |_| Fate::Close(45_000)).await;
+        let after = Duration::from_secs(45);
+        let how = Cut::Close { code: Some(1000), reason: "idle".to_owned() };
+        assert_eq!(idle.limit, Limit::Cut { after, how, probably: Vec::new() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_drop_is_narrowed_down_to_a_second() {
+        for millis in [700, 4_000, 31_700, 60_000, 123_456, 240_000, 299_000] {
+            for admitted in [3, CONNECTIONS] {
+                let (idle, took) = found(300, admitted, |_| Fate::Dropped(millis)).await;
+                let Limit::Dropped { by, how: Cut::Unanswered, probably } = &idle.limit else {
+                    panic!("{millis}: {idle:?}");
+                };
+                let drop = Duration::from_millis(millis);
+                assert!(idle.lived <= drop && drop <= *by, "{millis}: {idle:?}");
+                assert!(*by - idle.lived <= EXACT, "{millis} by {admitted}: {idle:?}");
+                let is_known = [60_000, 240_000].contains(&millis);
+                assert_eq!(!probably.is_empty(), is_known, "{millis}: {idle:?}");
+                // At a known timeout the first round is enough.
+                let at_once = drop + Duration::from_secs(15);
+                assert!(!is_known || admitted < CONNECTIONS || took < at_once, "{took:?}");
+                assert!(took < drop * 8 + Duration::from_secs(60), "{millis}: {took:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_without_a_limit_takes_as_long_as_the_longest_silence() {
+        let (idle, took) = found(300, CONNECTIONS, |_| Fate::Open).await;
+        assert_eq!((&idle.limit, idle.lived.as_secs()), (&Limit::None, 300));
+        assert!(took < Duration::from_secs(301), "{took:?}");
+        assert_eq!(found(1, CONNECTIONS, |_| Fate::Open).await.0.lived.as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_dead_among_the_living_is_an_accident() {
+        for fate in [Fate::Fin(2_000), Fate::Dropped(2_000)] {
+            for unlucky in [0, 7, 13] {
+                let (idle, _) =
+                    found(300, CONNECTIONS, |it| if it == unlucky { fate } else { Fate::Open })
+                        .await;
+                // A drop is only noticed by a connection whose silence outlasts it.
+                assert!(idle.accidents == 1 || unlucky == 0, "{unlucky}: {idle:?}");
+                assert_eq!((&idle.limit, idle.lived.as_secs()), (&Limit::None, 300));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_a_ping_of_the_server_nothing_is_claimed() {
+        let (idle, took) = found(300, CONNECTIONS, |_| Fate::Pinged(20_000)).await;
+        assert_eq!((idle.limit, idle.accidents), (Limit::Spoken { after: took }, 0));
+        assert_eq!(took.as_secs(), 20);
+        // As a greeting it is taken for none.
+        let (idle, _) = found(10, CONNECTIONS, |_| Fate::Pinged(500)).await;
+        assert_eq!(secs(&idle.limit), 0, "{idle:?}");
+    }
+
+    #[test]
+    fn the_ladder_has_no_more_rungs_than_connections_and_ends_at_its_end() {
+        let seconds = |count| {
+            let rungs = ladder(Duration::ZERO, None, Duration::from_secs(300), count);
+            rungs.iter().map(|it| it.as_secs_f64()).collect::<Vec<_>>()
+        };
+        for count in 1..=CONNECTIONS {
+            let rungs = seconds(count);
+            assert!(rungs.len() <= count && rungs.is_sorted() && rungs.ends_with(&[300.0]));
+        }
+        let full = seconds(CONNECTIONS);
+        assert!([29.5, 30.5, 59.5, 60.5, 99.5, 100.5].iter().all(|it| full.contains(it)));
+        let narrow = ladder(
+            Duration::from_secs(40),
+            Some(Duration::from_secs(41)),
+            Duration::from_secs(300),
+            CONNECTIONS,
+        );
+        assert!(narrow.is_empty());
+    }
 }

@@ -2,6 +2,7 @@
 
 mod failures;
 mod healthy;
+mod measured;
 mod network;
 mod peer;
 mod tls;

@@ -124,12 +124,17 @@ impl Peer {
     /// Accepts a WebSocket, with more headers in the answer. Returns the request.
     pub fn accept(&mut self, more: &str) -> String {
         let head = self.head();
-        let accept = derive_accept_key(value(&head, "Sec-WebSocket-Key").as_bytes());
+        self.accept_head(&head, more);
+        head
+    }
+
+    /// The same for a request that was read.
+    pub fn accept_head(&mut self, head: &str, more: &str) {
+        let accept = derive_accept_key(value(head, "Sec-WebSocket-Key").as_bytes());
         self.say(format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n{more}\r\n"
         ));
-        head
     }
 
     /// The next frame: its first byte, and its payload without the mask.
@@ -179,6 +184,29 @@ impl Peer {
                 }
             }
             count += 1;
+        }
+    }
+
+    /// Echoes until the probe has been silent for so long, then does this.
+    pub fn echo_until_silent(&mut self, silence: Duration, then: fn(&mut Self)) {
+        loop {
+            self.tcp.set_read_timeout(Some(silence)).expect("a timeout");
+            let came = self.tcp.peek(&mut [0]);
+            self.tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            match came.map_err(|error| error.kind()) {
+                Err(ErrorKind::WouldBlock) => break,
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let Some((first, payload)) = self.frame() else { return };
+            self.send(if first == PING { PONG } else { first }, &payload);
+            if first == CLOSE {
+                return self.linger();
+            }
+        }
+        then(self);
+        if !self.reset {
+            self.wait();
         }
     }
 }
