@@ -345,7 +345,7 @@ pub const KEYS: &[Key] = &[
             dropped.",
         details: r"
             A client that may have much to read first has longer: 1 s for each 1,000 bytes sent since
-            it last answered a ping, up to 262 s. If `timeouts.write` is below 30 s, that time is
+            it last answered a ping, up to 458 s. If `timeouts.write` is below 30 s, that time is
             shorter in proportion.",
         field: field!(Seconds<1> => policy.timeouts.write),
     },

@@ -166,7 +166,7 @@ impl Read for Steady<'_> {
 }
 
 /// A large message of which a session holds some, and the kernels of both ends the rest.
-const LEN: usize = 400_000;
+const LEN: usize = 440_000;
 
 /// Sends a message, reads its echo at this many bytes a second, and answers pings as they come, until
 /// nothing is left to read.
@@ -195,9 +195,9 @@ fn read_steadily(mut client: Client, rate: u32) -> Client {
     client
 }
 
-/// Six clients send a large message and read its echo at 1, 5 and 50 KB/s, with a small receive
-/// buffer and the default one, all `faster` than that, as the timeouts are shorter. Each answers
-/// pings as they come, until nothing is left to read.
+/// Nine clients send a large message and read its echo at 1, 5 and 50 KB/s, with a small receive
+/// buffer, the default one and one of 256 KiB, which is 128 doubled by the kernel, all `faster` than
+/// that, as the timeouts are shorter. Each answers pings as they come, until nothing is left to read.
 fn steady_readers_live(faster: u32) {
     let millis = |secs: u32| format!("\"{}ms\"", secs * 1000 / faster);
     let mut service = Service::start(&format!(
@@ -206,7 +206,8 @@ fn steady_readers_live(faster: u32) {
         millis(20),
         millis(30)
     ));
-    let kinds = [1000, 5000, 50_000].map(|rate| [(rate, Some(2 * KIB)), (rate, None)]);
+    let kinds = [1000, 5000, 50_000]
+        .map(|rate| [Some(2 * KIB), None, Some(128 * KIB)].map(|it| (rate, it)));
     let open = |(rate, buffer): (u32, Option<usize>)| {
         let client = match buffer {
             Some(size) => Client::open_with_receive_buffer(&service, "/echo", size),
