@@ -434,6 +434,7 @@ async fn a_client_that_was_sent_much_has_longer_to_answer_a_ping_until_it_has_an
     let script = async {
         // As in the kernel's buffers: taken by the socket, and not read yet.
         send(&mut client, &frame(FIN | BINARY, &noise(100_000))).await;
+        // A ping that is sent after 22.5 s, the earliest, may be answered for 120 s.
         sleep(Duration::from_secs(22 + 20 + 95)).await;
         send(&mut client, &frame(FIN | PONG, b"")).await;
         for pings in 0..2 {
