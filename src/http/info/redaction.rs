@@ -155,9 +155,15 @@ fn without_jwts(text: &str) -> String {
     let part = |letter: char| letter.is_ascii_alphanumeric() || "-_.=".contains(letter);
     let mut pieces = text.split("eyJ");
     let mut shown = pieces.next().unwrap_or_default().to_owned();
+    // The parts of one token begin alike.
+    let mut within = false;
     for token in pieces {
-        shown += REDACTED;
-        shown += token.trim_start_matches(part);
+        let rest = token.trim_start_matches(part);
+        if !within {
+            shown += REDACTED;
+        }
+        shown += rest;
+        within = rest.is_empty();
     }
     shown
 }
