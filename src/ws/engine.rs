@@ -9,6 +9,7 @@
 //! a control frame may always follow.
 
 mod close;
+mod compression;
 mod out;
 mod reader;
 mod reply;
@@ -24,7 +25,8 @@ use crate::ws::deflate::inflate::{Inflaters, Volume};
 use crate::ws::deflate::stored;
 use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control, write_header};
 use close::{Discard, Ending};
-use reader::{Event, Incoming, Reader, Terms};
+use compression::Terms;
+use reader::{Event, Incoming, Reader};
 use reply::{Composer, Outgoing};
 
 /// How an endpoint echoes; shared by its connections.

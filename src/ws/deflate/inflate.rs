@@ -43,7 +43,7 @@ pub enum Fault {
 impl Fault {
     /// The stable label in metrics and access logs.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::Corrupt => "compression_corrupt",
             Self::ContextKept => "compression_context",

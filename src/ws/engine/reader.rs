@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 
 use super::Echo;
 use super::close::{Discard, End, Ending, MAX_EMPTY_FRAGMENTS};
-use crate::ws::deflate::inflate::{INFLATER, Inflaters, Inflation, Refused};
+use super::compression::{Compression, Terms};
+use crate::ws::deflate::inflate::{Inflaters, Refused};
 use crate::ws::deflate::max_compressed_size;
 use crate::ws::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, Mask, PartialHeader, Violation};
 use crate::ws::utf8::Utf8;
@@ -49,14 +50,6 @@ struct Message {
     empty_fragments: u16,
     text: Utf8,
     compression: Option<Compression>,
-}
-
-/// A compressed message.
-#[derive(Debug)]
-struct Compression {
-    inflation: Inflation,
-    /// Whether it waits for memory: for an inflater that it may keep beyond this turn.
-    awaits_memory: bool,
 }
 
 /// What the reader found next in the window.
@@ -96,16 +89,6 @@ pub(super) struct Reader<'a> {
     compression: Terms<'a>,
 }
 
-/// On what terms compressed messages are read.
-pub(super) struct Terms<'a> {
-    /// Whether the client may send any.
-    pub(super) agreed: bool,
-    /// What inflates them.
-    pub(super) inflaters: &'a mut Inflaters,
-    /// No inflater may be kept beyond this turn, unless it has been kept before.
-    pub(super) memory_spent: bool,
-}
-
 impl Incoming {
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
@@ -125,13 +108,13 @@ impl Incoming {
     /// The bytes of memory it takes beyond its own.
     pub(super) fn held_capacity(&self) -> usize {
         let compression = self.message.as_ref().and_then(|message| message.compression.as_ref());
-        if compression.is_some_and(|it| it.inflation.has_inflater()) { INFLATER } else { 0 }
+        compression.map_or(0, Compression::held_capacity)
     }
 
     /// Whether it goes on only when there is memory again.
     pub(super) fn awaits_memory(&self) -> bool {
         let compression = self.message.as_ref().and_then(|message| message.compression.as_ref());
-        compression.is_some_and(|it| it.awaits_memory)
+        compression.is_some_and(Compression::awaits_memory)
     }
 
     /// Where among the client's frames to look for its Close once nothing more is echoed.
@@ -146,10 +129,8 @@ impl Incoming {
 impl Message {
     fn new(kind: Data, compressed: bool, echo: &Echo) -> Self {
         let prefix = echo.prefix_of(kind).len() as u64;
-        let compression = compressed.then(|| Compression {
-            inflation: Inflation::new(echo.max_message_size.saturating_sub(prefix)),
-            awaits_memory: false,
-        });
+        let room = echo.max_message_size.saturating_sub(prefix);
+        let compression = compressed.then(|| Compression::new(room));
         let size = if compressed { 0 } else { prefix };
         Self { kind, size, empty_fragments: 0, text: Utf8::default(), compression }
     }
@@ -167,8 +148,8 @@ impl Message {
 
     /// Ends a compressed message.
     fn finish(self, inflaters: &mut Inflaters) -> Result<(), Refused> {
-        if let Some(Compression { inflation, .. }) = self.compression {
-            inflation.finish(inflaters)?;
+        if let Some(compression) = self.compression {
+            compression.finish(inflaters)?;
         }
         if self.text.unfinished() > 0 { Err(Refused::NotText) } else { Ok(()) }
     }
@@ -238,7 +219,7 @@ impl<'a> Reader<'a> {
         Some((kind, payload))
     }
 
-    /// The next thing to act on; `None` if more input or memory is needed.
+    /// The next thing to act on; `None` if more input is needed.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Event<'_>>, Ending> {
         let mut frame = match self.incoming.frame.take() {
@@ -254,7 +235,7 @@ impl<'a> Reader<'a> {
         self.taken += here;
         frame.remaining -= here as u64;
         match frame.opcode {
-            OpCode::Data(_) => self.data(frame, payload).map(|part| part.map(Event::Data)),
+            OpCode::Data(_) => self.data(frame, payload).map(|part| Some(Event::Data(part))),
             OpCode::Control(kind) => {
                 Ok(self.control(frame, payload).map(|payload| Event::Control(kind, payload)))
             }
@@ -302,9 +283,9 @@ impl<'a> Reader<'a> {
         Ok(Frame { fin, opcode, mask, remaining: len })
     }
 
-    /// Unmasks and validates payload of a data frame; `None` if memory is needed.
+    /// Unmasks and validates payload of a data frame.
     #[inline]
-    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<Option<Part>, Ending> {
+    fn data(&mut self, mut frame: Frame, payload: Range<usize>) -> Result<Part, Ending> {
         let message = self.incoming.message.as_mut().expect("a data frame belongs to a message");
         if message.compression.is_some() {
             return self.compressed(frame, payload);
@@ -332,52 +313,25 @@ impl<'a> Reader<'a> {
             }
             self.incoming.message = None;
         }
-        Ok(Some(Part { kind, compressed: false, fin, remaining, unfinished, payload }))
+        Ok(Part { kind, compressed: false, fin, remaining, unfinished, payload })
     }
 
-    /// Unmasks and inflates payload of a compressed message, as much of it as this turn has work
-    /// left for; `None` if memory is needed.
-    fn compressed(
-        &mut self,
-        mut frame: Frame,
-        mut payload: Range<usize>,
-    ) -> Result<Option<Part>, Ending> {
-        let Terms { inflaters, memory_spent, .. } = &mut self.compression;
+    /// Unmasks and inflates payload of a compressed message, as much of it as this turn may.
+    fn compressed(&mut self, mut frame: Frame, mut payload: Range<usize>) -> Result<Part, Ending> {
         let message = self.incoming.message.as_mut().expect("a data frame belongs to a message");
         let Message { kind, text, compression, .. } = message;
-        let Compression { inflation, awaits_memory } = compression.as_mut().expect("it is");
-        // If the end of the message is here, an inflater need not be kept.
+        let compression = compression.as_mut().expect("it is");
+        let end = payload.end;
         let ends = frame.fin && frame.remaining == 0;
-        *awaits_memory = *memory_spent && !ends && !inflation.has_inflater() && !payload.is_empty();
-        if *awaits_memory {
-            self.taken = payload.start;
-            frame.remaining += payload.len() as u64;
-            self.incoming.frame = Some(frame);
-            return Ok(None);
-        }
-        let unbounded = *memory_spent && ends;
+        let text = (*kind == Data::Text).then_some(text);
+        let bytes = &mut self.window[payload.clone()];
+        let read = compression.read(bytes, ends, &mut frame.mask, text, &mut self.compression);
         let limit = self.echo.max_message_size;
         let refused = |refused, frame: &Frame| Ending {
             end: End::refusing(refused, limit),
             awaited: Some(Discard::skipping(frame.remaining)),
         };
-        let end = payload.end;
-        payload.end = payload.start;
-        while payload.end < end {
-            let block = &mut self.window[payload.end..end.min(payload.end + TEXT_BLOCK)];
-            let mut mask = frame.mask;
-            mask.apply(block);
-            let text = (*kind == Data::Text).then_some(&mut *text);
-            let taken = inflation.push(block, text, unbounded, inflaters);
-            let taken = taken.map_err(|it| refused(it, &frame))?;
-            payload.end += taken;
-            frame.mask.skip(taken);
-            if taken < block.len() {
-                // The rest is read again.
-                { frame.mask }.apply(&mut block[taken..]);
-                break;
-            }
-        }
+        payload.end = payload.start + read.map_err(|it| refused(it, &frame))?;
         *self.bytes_in += payload.len() as u64;
         self.taken = payload.end;
         frame.remaining += (end - payload.end) as u64;
@@ -386,9 +340,9 @@ impl<'a> Reader<'a> {
             self.incoming.frame = Some(frame);
         } else if fin {
             let message = self.incoming.message.take().expect("it was there");
-            message.finish(inflaters).map_err(|it| refused(it, &frame))?;
+            message.finish(self.compression.inflaters).map_err(|it| refused(it, &frame))?;
         }
-        Ok(Some(Part { kind, compressed: true, fin, remaining, unfinished: 0, payload }))
+        Ok(Part { kind, compressed: true, fin, remaining, unfinished: 0, payload })
     }
 
     /// Unmasks payload of a control frame; `None` until all of it has come.

@@ -90,7 +90,8 @@ fn two_hundred_unfinished_compressed_messages_stay_within_the_budget_and_end_wel
         wait_for("everything is read", || unread(&service) == 0);
         other.echo(RSV1 | TEXT, &compress(b"unharmed"));
         let grown = peak.growth();
-        assert!(grown > most / 2, "only {grown} bytes were held: this proves nothing");
+        // Most of a window is not written to.
+        assert!(grown > most / 4, "only {grown} bytes were held: this proves nothing");
         // What each session may hold beyond the budget, what its inflater takes unasked, holes.
         assert!(grown < most + CLIENTS * 6 * KIB + MIB, "{grown} bytes of {most}");
         for client in &clients {
