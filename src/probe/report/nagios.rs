@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::terminal::{self, Style};
 use super::{Report, Stage};
@@ -93,7 +94,11 @@ impl Figure {
 
     /// A value as people read it.
     fn shown(self, value: f64) -> String {
-        if self == Self::Days { format!("{value}") } else { format!("{:.1} ms", value * 1000.0) }
+        if self == Self::Days {
+            value.to_string()
+        } else {
+            terminal::milliseconds(Duration::from_secs_f64(value))
+        }
     }
 }
 
