@@ -46,7 +46,7 @@ fn limited(peer: &mut Peer, limit: usize, refuse: fn(&mut Peer)) {
 
 #[test]
 fn the_largest_message_of_wsecho_is_its_limit_and_the_reason_is_quoted() {
-    let service = Service::start("limits.max_message_size = \"100000 B\"");
+    let service = Service::start("");
     let addr = &service.addrs[0];
     let port = addr.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let url = format!("ws://{addr}/socket");
@@ -54,11 +54,11 @@ fn the_largest_message_of_wsecho_is_its_limit_and_the_reason_is_quoted() {
     assert_eq!((outcome.code(), outcome.stderr.as_str()), (0, ""));
     assert_eq!(
         behind_the_stages(&shown(&outcome, port)),
-        "    max-size   100000 B  came back; of 100,001 bytes: Close 1009, \"wsecho: message over 100000 B
+        "    max-size      1 MiB  comes back; 1,048,577 bytes: Close 1009, \"wsecho: message over 1 MiB
                          (limits.max_message_size)\"
 
-The largest message that makes the round trip has 100,000 bytes. wsecho itself refuses larger ones:
-`limits.max_message_size` there.
+The largest message that makes the round trip has 1,048,576 bytes. wsecho itself refuses larger
+ones: `limits.max_message_size` there.
 "
     );
 }
@@ -68,27 +68,27 @@ fn who_refuses_larger_messages_is_told_as_far_as_it_shows() {
     let cases: [(fn(&mut Peer), &str, &str); 5] = [
         (
             |peer| limited(peer, (4 << 20) - 1, |peer| peer.send(CLOSE, b"\x03\xf1")),
-            "of 4,194,304 bytes: Close 1009",
+            "4,194,304 bytes: Close 1009",
             "refuses larger ones (1009). That is the default of aiohttp (max_msg_size). Raise its limit",
         ),
         (
             |peer| limited(peer, 70_000, |peer| peer.send(CLOSE, b"\x03\xf1too big")),
-            "of 70,001 bytes: Close 1009, \"too big\"",
+            "70,001 bytes: Close 1009, \"too big\"",
             "The server, or a proxy that reads messages, refuses larger ones (1009). Raise its limit",
         ),
         (
             |peer| limited(peer, 1 << 17, |peer| peer.send(CLOSE, b"\x03\xf3")),
-            "of 131,073 bytes: Close 1011",
+            "131,073 bytes: Close 1011",
             "The server fails at larger ones (1011): its log says why.",
         ),
         (
             |peer| limited(peer, 80_000, Peer::linger),
-            "of 80,001 bytes: FIN, without a Close frame",
+            "80,001 bytes: FIN, without a Close frame",
             "Larger ones end the connection without a Close frame: probably a proxy or firewall",
         ),
         (
             |peer| limited(peer, 80_000, Peer::reset),
-            "of 80,001 bytes: RST, without a Close frame",
+            "80,001 bytes: RST, without a Close frame",
             "Larger ones end the connection without a Close frame: probably a proxy or firewall",
         ),
     ];
@@ -109,20 +109,20 @@ fn messages_that_get_stuck_or_come_back_changed_are_too_large_as_well() {
         limited(peer, 99_998, |_| {});
     });
     assert!(
-        stuck.contains("    max-size    99998 B  came back; of 99,999 bytes: no answer in time\n"),
+        stuck.contains("    max-size    99998 B  comes back; 99,999 bytes: no answer in time\n"),
         "{stuck}"
     );
     let changed = measured(&["--max-size=100kB"], |peer| {
         limited(peer, 99_998, |peer| peer.send(BINARY, b"cut short"));
     });
-    assert!(changed.contains("of 99,999 bytes: something else came back\n"), "{changed}");
+    assert!(changed.contains("99,999 bytes: something else came back\n"), "{changed}");
 }
 
 #[test]
 fn up_to_the_limit_of_the_search_nothing_is_claimed_to_be_too_large() {
     assert_eq!(
         measured(&["--max-size", "200 kB"], echo),
-        "    max-size   200000 B  came back; no larger one was tried
+        "    max-size   200000 B  comes back; no larger one was tried
 
 Messages of up to 200,000 bytes make the round trip.
 "
@@ -144,7 +144,7 @@ fn what_a_connection_carries_in_total_is_no_limit_of_a_message() {
             is_over
         });
     });
-    assert!(text.starts_with("    max-size   300000 B  came back;"), "{text}");
+    assert!(text.starts_with("    max-size   300000 B  comes back;"), "{text}");
 }
 
 #[test]
@@ -221,10 +221,10 @@ fn a_silent_session_of_wsecho_is_not_pinged_and_lives() {
     assert_eq!((outcome.code(), outcome.stderr.as_str()), (0, ""));
     assert_eq!(
         behind_the_stages(&shown(&outcome, port)),
-        "    idle            2.0 s  and still open
+        "    idle          2.0 s  and still open
 
 A silent connection lives for at least 2.0 s.
-Send something at least every 1300 ms; with wsecho, `timeouts.ping_interval = \"1100ms\"` does.
+Send something at least every 1.3 s; with wsecho, `timeouts.ping_interval = \"1s 100ms\"` does.
 "
     );
 }

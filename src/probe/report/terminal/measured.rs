@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::milliseconds;
-use crate::config::show_size;
+use crate::config::{show_duration, show_size};
 use crate::probe::report::measured::{Count, Cut, Idle, Limit, Measured, Size};
 
 /// The marks of a sparkline, from the shortest to the longest; a lost one has its own.
@@ -33,9 +33,9 @@ pub(super) fn lines(measured: &Measured) -> Vec<(&'static str, String, String)> 
     }
     if let Some(size) = &measured.size {
         let seen = match &size.refused {
-            None => "came back; no larger one was tried".to_owned(),
+            None => "comes back; no larger one was tried".to_owned(),
             Some(refused) => {
-                format!("came back; of {} bytes: {}", grouped(refused.bytes), cut(&refused.how))
+                format!("comes back; {} bytes: {}", grouped(refused.bytes), cut(&refused.how))
             }
         };
         lines.push(("max-size", show_size(size.largest_bytes as u64), seen));
@@ -188,16 +188,16 @@ fn idle(idle: &Idle) -> Vec<String> {
     let mut sentences = vec![seen];
     if let Some(probably) = probably.filter(|probably| !probably.is_empty()) {
         sentences.push(format!(
-            "Probably {}, as that is the default there: change it and probe again; if the time moves, \
-             that was it.",
+            "Probably {}: that is the default there. Change it and probe again; if the time moves, that \
+             was it.",
             either(probably)
         ));
     }
     if let (Some(pause), Some(ping)) = (idle.safe_pause(), idle.ping_interval()) {
         sentences.push(format!(
-            "Send something at least every {}; with wsecho, `timeouts.ping_interval = \"{}\"` does.",
-            unit(pause),
-            unit(ping).replace(' ', "")
+            "Send something at least every {} s; with wsecho, `timeouts.ping_interval = \"{}\"` does.",
+            pause.as_secs_f64(),
+            show_duration(ping)
         ));
     }
     if idle.accidents > 0 {
@@ -210,20 +210,14 @@ fn idle(idle: &Idle) -> Vec<String> {
 }
 
 fn either(products: &[&str]) -> String {
-    products.join(" or ")
+    match products {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        all => all.concat(),
+    }
 }
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
-}
-
-/// A time as wsecho's configuration takes it, with a space before the unit.
-fn unit(time: Duration) -> String {
-    if time.subsec_millis() == 0 {
-        format!("{} s", time.as_secs())
-    } else {
-        format!("{} ms", time.as_millis())
-    }
 }
 
 /// A number with a comma before each three digits.
