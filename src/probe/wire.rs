@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -71,16 +71,20 @@ impl Recorder {
     }
 }
 
-/// A stream that is recorded.
+/// A stream that is recorded, on which the client speaks first: what comes sooner is read only then.
+/// hyper would not take it for an answer, and it may be one, such as the refusal of a PROXY header.
 pub(super) struct Recorded {
     stream: Stream,
     recorder: Recorder,
+    has_spoken: bool,
+    reader: Option<Waker>,
 }
 
 impl Recorded {
     pub(super) fn new(stream: Stream) -> (Self, Recorder) {
         let recorder = Recorder::default();
-        (Self { stream, recorder: recorder.clone() }, recorder)
+        let recorded = Self { stream, recorder: recorder.clone(), has_spoken: false, reader: None };
+        (recorded, recorder)
     }
 
     /// The stream itself, with `unread` in front of what it will yield.
@@ -100,6 +104,10 @@ impl AsyncRead for Recorded {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.has_spoken {
+            self.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         let mut recording = self.recorder.get();
@@ -125,6 +133,10 @@ impl AsyncWrite for Recorded {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        self.has_spoken = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
         let mut recording = self.recorder.get();
         match &written {
             Ok(written) => keep(&mut recording.sent, &bytes[..*written]),

@@ -120,6 +120,15 @@ const HTTP: &[Case] = &[
         |peer| peer.answer("HTTP/1.1 400 \r\n\r\n"),
         "The server answered the handshake with 400 Bad Request.",
     ),
+    // As by a server that refuses what a load balancer sent before the request.
+    case(
+        "http_400",
+        |peer| {
+            peer.say("HTTP/1.1 400 Early\r\nContent-Length: 0\r\n\r\n");
+            peer.linger();
+        },
+        "The handshake is answered with 400 Early.",
+    ),
     case(
         "http_401",
         |peer| peer.answer("HTTP/1.1 401 No\r\n\r\n"),

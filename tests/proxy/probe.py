@@ -1,0 +1,266 @@
+"""What `wsecho probe` says about real proxies and servers, and what it measures through them.
+
+Through each proxy of the verdicts' table the probe must name the verdict that the service itself
+gives; servers that nobody here wrote must be healthy.
+"""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import service
+from aiohttp import WSMsgType, web
+from proxies import BACKEND, HANDSHAKE, PLAIN, changed, expect, running, snippet, wsecho
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+from verdicts import ROWS, Row
+from websockets.asyncio.server import serve
+
+# For a probe that measures; one without is done in milliseconds.
+PATIENCE = 90.0
+HERE = Path(__file__).parent
+# The path of a WebSocket that the proxy of an administrator's host does not lead to.
+DROPPED = 4.0
+
+
+async def probe(*arguments: str) -> tuple[int, str]:
+    """The exit code of a probe, and what it prints, without line breaks."""
+    process = await asyncio.create_subprocess_exec(
+        service.binary(), "probe", "--proxy", "none", *arguments, stdout=subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return process.returncode or 0, " ".join(out.decode().split())
+
+
+def label(row: Row) -> str:
+    """What the probe calls the failure: the service's own verdict, where it carries a label."""
+    if row.status not in (403, 404, 426):
+        return f"(http_{row.status})"
+    return f"({row.reason}, as wsecho itself says)"
+
+
+async def check_verdict(row: Row) -> None:
+    assert row.proxy
+    with wsecho(*row.settings), running(*row.proxy):
+        origin = [f"--origin={row.headers['Origin']}"] if "Origin" in row.headers else []
+        host = f"--host={row.headers['Host']}"
+        code, text = await probe(host, *origin, f"ws://127.0.0.1:{PLAIN}{row.path}")
+        expect("exit code", code, 1)
+        expect(f"{label(row)} at the end of {text}", text.endswith(label(row)), True)
+        if row.status < 500:
+            expect(f"{row.sentence!r} in {text}", row.sentence in text.replace("| ", ""), True)
+
+
+def seconds(text: str, name: str) -> float:
+    """The time on the line of a measurement."""
+    found = re.search(rf" {name} ([0-9.]+) s ", text)
+    expect(f"{name} in {text}", bool(found), True)
+    return float(found[1]) if found else 0.0
+
+
+async def check_idle(product: str, change: tuple[str, str], cut: float) -> None:
+    with wsecho() as started:
+        text = changed(snippet(product, started.config), change)
+        with running(product, text):
+            code, told = await probe(f"ws://127.0.0.1:{PLAIN}/socket", "--idle", "10s")
+    expect("exit code", code, 0)
+    found = seconds(told, "idle")
+    expect(f"{found} s is about {cut} s", abs(found - cut) < 0.5, True)
+    expect(f"FIN in {told}", "then FIN, without a Close frame" in told, True)
+
+
+def firewall() -> None:
+    """Lets nothing pass to the service that belongs to a connection silent for DROPPED seconds."""
+    for name, value in [("tcp_loose", 0), ("tcp_timeout_established", int(DROPPED))]:
+        Path(f"/proc/sys/net/netfilter/nf_conntrack_{name}").write_text(str(value))
+    rules = """
+table ip firewall {
+    chain input {
+        type filter hook input priority 0;
+        tcp dport 8888 ct state invalid drop
+        tcp sport 8888 ct state invalid drop
+        tcp dport 8888 tcp flags & (syn | ack) != syn ct state new drop
+    }
+}
+"""
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+
+
+async def check_drop() -> None:
+    with wsecho('timeouts.pong = "1s"'):
+        code, told = await probe(f"ws://{BACKEND}/echo", "--idle", "12s")
+    expect("exit code", code, 0)
+    lived = seconds(told, "idle")
+    expect(f"{lived} s lives, {DROPPED} s does not", DROPPED - 1.5 < lived <= DROPPED, True)
+    expect(f"the firewall in {told}", "a ping is not even acknowledged" in told, True)
+
+
+@asynccontextmanager
+async def cutting(most: int):  # type: ignore[no-untyped-def]
+    """A proxy that ends each connection once a client has sent more than this."""
+
+    async def relay(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        server, out = await asyncio.open_connection(*BACKEND.split(":"))
+
+        async def forward(
+            source: asyncio.StreamReader, to: asyncio.StreamWriter, room: float
+        ) -> None:
+            while room > 0 and (data := await source.read(1 << 16)):
+                room -= len(data)
+                if room >= 0:
+                    to.write(data)
+                    await to.drain()
+            back.close()
+            out.close()
+
+        await asyncio.gather(
+            forward(client, out, most), forward(server, back, float("inf")), return_exceptions=True
+        )
+
+    listener = await asyncio.start_server(relay, "127.0.0.1", 0)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
+
+
+async def check_size() -> None:
+    with wsecho() as started:
+        with running("nginx", snippet("nginx", started.config)):
+            code, told = await probe(f"ws://127.0.0.1:{PLAIN}/socket", "--max-size")
+            expect("exit code", code, 0)
+            reason = 'max-size 1 MiB comes back; 1,048,577 bytes: Close 1009, "wsecho: message over'
+            expect(f"{reason!r} in {told}", reason in told, True)
+        async with cutting(200_000) as port:
+            code, told = await probe(f"ws://127.0.0.1:{port}/echo", "--max-size")
+            expect("exit code", code, 0)
+            found = re.search(r"max-size ([0-9]+) B comes back; [0-9,]+ bytes: (FIN|RST), ", told)
+            expect(f"the cut in {told}", bool(found), True)
+            # The handshake and the header of the frame count, too.
+            expect(f"{told}", bool(found) and 199_000 < int(found[1]) < 200_000, True)
+
+
+# Servers that nobody here wrote, each on a port of its own.
+
+
+async def with_websockets(check: Callable[[int], Awaitable[None]]) -> None:
+    async def echo(client: Any) -> None:
+        async for message in client:
+            await client.send(message)
+
+    async with serve(echo, "127.0.0.1", 0) as server:
+        await check(server.sockets[0].getsockname()[1])
+
+
+async def with_aiohttp(check: Callable[[int], Awaitable[None]]) -> None:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        client = web.WebSocketResponse()
+        await client.prepare(request)
+        async for message in client:
+            if message.type == WSMsgType.TEXT:
+                await client.send_str(message.data)
+            elif message.type == WSMsgType.BINARY:
+                await client.send_bytes(message.data)
+        return client
+
+    application = web.Application()
+    application.router.add_get("/", echo)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        await check(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+async def with_tornado(check: Callable[[int], Awaitable[None]]) -> None:
+    class Echo(WebSocketHandler):
+        def on_message(self, message: str | bytes) -> None:
+            self.write_message(message, binary=isinstance(message, bytes))
+
+    server = HTTPServer(Application([("/", Echo)], websocket_ping_interval=0))
+    server.listen(0, "127.0.0.1")
+    try:
+        sockets = server._sockets.values()  # noqa: SLF001  # tornado tells the port nowhere else
+        await check(next(iter(sockets)).getsockname()[1])
+    finally:
+        server.stop()
+
+
+NODE = """
+const server = new (require("ws").WebSocketServer)({ host: "127.0.0.1", port: 0 });
+server.on("connection", (client) =>
+    client.on("message", (data, binary) => client.send(data, { binary })));
+server.on("listening", () => console.log(server.address().port));
+"""
+
+
+async def with_ws(check: Callable[[int], Awaitable[None]]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "node", "-e", NODE, stdout=subprocess.PIPE, cwd=sys.argv[1]
+    )
+    try:
+        assert process.stdout
+        await check(int(await process.stdout.readline()))
+    finally:
+        process.kill()
+        await process.wait()
+
+
+# Each server, and the largest message that it takes by default.
+SERVERS = [
+    (with_websockets, 1 << 20),
+    (with_aiohttp, (4 << 20) - 1),
+    (with_tornado, 10 << 20),
+    (with_ws, None),
+]
+
+
+async def check_servers() -> None:
+    for server, most in SERVERS:
+
+        async def check(port: int, most: int | None = most) -> None:
+            url = f"ws://127.0.0.1:{port}/"
+            size = ["--max-size"] if most else []
+            code, told = await probe(url, "--count=20", "--interval=5ms", *size)
+            expect(f"exit code after {told}", code, 0)
+            if most:
+                largest = f"makes the round trip has {most:,} bytes. The server,"
+                expect(f"{largest!r} in {told}", largest in told, True)
+            print("healthy:", server.__name__, told[-200:], flush=True)
+
+        await server(check)
+
+
+async def main() -> None:
+    for row in ROWS:
+        if row.proxy and "Upgrade" in row.headers:
+            print(label(row), row.name(), flush=True)
+            await check_verdict(row)
+    print("idle", flush=True)
+    await check_idle("nginx", ("proxy_read_timeout 1h;", "proxy_read_timeout 3s;"), 3.0)
+    await check_idle("haproxy", ("    timeout tunnel 1h\n", "    timeout tunnel 4s\n"), 4.0)
+    print("max-size", flush=True)
+    await check_size()
+    print("servers", flush=True)
+    await check_servers()
+    print("a silent drop", flush=True)
+    firewall()
+    await check_drop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
