@@ -68,8 +68,9 @@ pub(super) async fn run(
     let lost = counted.lost();
     let failed = match end {
         Some(end) => {
-            let seen = format!("after {} of {count} {what}", counted.round_trips.len());
-            Some(ended(end, &seen))
+            let first = pending.front().map_or(counted.round_trips.len(), |first| first.index);
+            let one = what.trim_end_matches('s');
+            Some(ended(end, &format!("the answer to {one} {} of {count}", first + 1)))
         }
         None if lost > 0 => {
             let seen = format!("{lost} of {count} {what} did not come back.");
