@@ -82,6 +82,10 @@ prometheus\t'For Prometheus'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l output -d 'Replace this file at once instead of printing: for the textfile collector of node_exporter' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l warn -d 'With nagios: a warning beyond this limit, such as rtt=200ms, time=2s or days=21' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l crit -d 'With nagios: critical beyond this limit' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l count -d 'Then send this many messages and show their round trips, 1 to 100000; pings unless it is an echo' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l interval -d 'The time from one message of --count to the next' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l max-size -d 'Then find the largest message that comes back, up to this size' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l idle -d 'Then find out how long a silent connection lives, up to this time' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 # How long the faults that wait, wait.
-CUT_AFTER = 2.0
+CUT_AFTER = 3.0
 SLOW = 0.15
 
 

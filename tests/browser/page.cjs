@@ -169,7 +169,7 @@ const CHECKS = {
   /** Silence can be ended by a message. */
   async alive(page) {
     await page.click('#check');
-    await until(page, '#quiet-note', 'Alive after 0:0');
+    await until(page, '#quiet-note', 'Alive after 0:');
     await until(page, '#step-silence', 'survived');
   },
 
@@ -193,18 +193,21 @@ async function visit(context, { url, expected, lines, detail, steps = {}, checks
   const said = [];
   const asked = [];
   page.on('console', (message) => said.push(message.text()));
-  page.on('pageerror', (error) => said.push(`${error.message}`));
+  page.on('pageerror', (error) => said.push(error.message));
   page.on('request', (request) => asked.push(request.url()));
-  await page.evaluateOnNewDocument(() => {
+  const listen = () => {
     window.reports = [];
     addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => window.reports.push(`${violatedDirective} ${blockedURI}`));
-  });
+  };
+  // In Firefox, the driver's way of running something so early fails now and then.
+  if (name === 'chrome') await page.evaluateOnNewDocument(listen);
   try {
     if (name === 'chrome') {
       await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: context.scheme }]);
       await page.setViewport({ width: 1280, height: 900 });
     }
     await page.goto(url);
+    if (name !== 'chrome') await page.evaluate(listen);
     for (const check of checks.filter((check) => check === 'check')) await CHECKS[check](page, context);
     await until(page, '#sentence', new RegExp(expected));
     if (detail) await until(page, '#detail', detail);
@@ -246,7 +249,11 @@ async function main(name, executablePath, scheme) {
     args: [...FLAGS[name], ...(name === 'firefox' ? ['--width=1280', '--height=900'] : ['--ignore-certificate-errors'])],
     acceptInsecureCerts: true,
     defaultViewport: null,
-    extraPrefsFirefox: { 'ui.systemUsesDarkTheme': scheme === 'dark' ? 1 : 0, 'ui.prefersReducedMotion': 1 },
+    extraPrefsFirefox: {
+      'ui.systemUsesDarkTheme': scheme === 'dark' ? 1 : 0,
+      // After a failed attempt it waits longer and longer before the next one to the same port.
+      'network.websocket.delay-failed-reconnects': false,
+    },
   });
   try {
     for await (const line of readline.createInterface({ input: process.stdin })) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use data_encoding::BASE64;
 use sha2::{Digest, Sha256};
 
-use crate::inside::Inside;
+use crate::inside::{Inside, handshake};
 
 /// What a browser sends with the address that is typed into it.
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -144,6 +144,24 @@ async fn the_page_is_told_of_the_endpoints_and_no_prefix_can_leave_its_attribute
     assert_eq!(told["ping"], 7);
     let endpoint = serde_json::json!({ "path": "/a%22", "prefix": "\"><script>&amp;<!--" });
     assert_eq!(told["endpoints"], serde_json::json!([endpoint]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_option_that_the_page_offers_is_one_that_the_service_takes() {
+    let inside = Inside::new("");
+    let (_, page) = root(&inside, "GET", BROWSER).await;
+    let offers = between(&page, "const OFFERS = {", "};");
+    let offers: Vec<_> = offers.lines().filter_map(|line| line.split('\'').nth(1)).collect();
+    assert!(offers.len() > 3, "{offers:?}");
+    for offer in offers {
+        inside.open(&format!("/socket?{offer}")).await;
+        // Any text is a greeting; an option that is not known would be ignored.
+        if !offer.starts_with("greeting=") {
+            let wrong = handshake(&format!("/socket?{}", offer.replace('=', "=?")));
+            let refused = inside.exchange(&wrong).await;
+            assert!(refused.starts_with("HTTP/1.1 400 "), "{offer}: {refused}");
+        }
+    }
 }
 
 /// The parts of the script are put together by name: one that is forgotten would be missing.

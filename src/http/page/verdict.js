@@ -66,7 +66,7 @@ function showVerdict() {
   const remedy = found.remedy;
   byId('remedy').hidden = !remedy;
   if (!remedy) return;
-  byId('place').textContent = `${capital(remedy.place)}:`;
+  byId('place').textContent = `${remedy.place}:`;
   byId('lines').textContent = remedy.lines.join('\n');
   byId('elsewhere').textContent = `${capital(quoted(remedy.elsewhere))}. Then reload the proxy and press “Test again”.`;
 }
