@@ -21,6 +21,8 @@ const test = {
     find('page', ok(pageNote()));
     showAgreed(null);
     const line = await this.shake(facts.endpoints[0]);
+    // Not earlier: it would count against the client's quota.
+    showSeen();
     if (!line || !(await this.echo(line))) return;
     this.pulse = new Pulse(line);
     this.silence = new Silence(line);
@@ -145,6 +147,5 @@ byId('check').onclick = () => {
   else test.silence = new Silence(test.line);
 };
 prepareTrial();
-showSeen();
 setInterval(() => test.beat(), 1000);
 test.run();
