@@ -15,7 +15,7 @@ pub const INFLATER: usize = 48 * 1024;
 /// What may be done in one turn, in units of about what it costs to inflate a byte.
 const TURN: usize = 512 * 1024;
 /// What a byte of input costs, whatever it inflates to: a dozen bytes can define two tables.
-const INPUT_BYTE: usize = 16;
+const INPUT_BYTE: usize = 4;
 /// What a message costs, however short.
 const MESSAGE: usize = 256;
 
