@@ -90,6 +90,17 @@ install_clients() { # FOLDER
     python3 -m venv "$1" && "$1/bin/pip" install --quiet --requirement "$clients"
 }
 
+# need_ws: provides Node with `ws`: $kept/node_modules.
+need_ws() {
+    need node nodejs
+    need npm npm
+    keep "node-$(key "$root"/tests/peers/package*.json)" install_ws
+}
+
+install_ws() { # FOLDER
+    cp "$root"/tests/peers/package*.json "$1" && (cd "$1" && npm ci --no-audit --no-fund)
+}
+
 # need_proxies: makes sure that nginx, HAProxy, Apache and network namespaces are available.
 need_proxies() {
     # Debian installs them here, which is not in every PATH.

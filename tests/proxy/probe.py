@@ -5,29 +5,28 @@ gives; servers that nobody here wrote must be healthy.
 """
 
 import asyncio
-import json
 import re
-import shutil
 import subprocess
-import sys
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import service
 from aiohttp import WSMsgType, web
-from proxies import BACKEND, HANDSHAKE, PLAIN, changed, expect, running, snippet, wsecho
+from proxies import BACKEND, PLAIN, SITE, changed, expect, running, snippet, wsecho
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 from verdicts import ROWS, Row
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 
 # For a probe that measures; one without is done in milliseconds.
 PATIENCE = 90.0
-HERE = Path(__file__).parent
-# The path of a WebSocket that the proxy of an administrator's host does not lead to.
+# The site of the snippets, on this host.
+HERE = (f"--resolve={SITE}:127.0.0.1", f"ws://{SITE}/echo")
+# After how much silence the firewall forgets a connection.
 DROPPED = 4.0
 
 
@@ -46,10 +45,10 @@ async def probe(*arguments: str) -> tuple[int, str]:
 
 
 def label(row: Row) -> str:
-    """What the probe calls the failure: the service's own verdict, where it carries a label."""
-    if row.status not in (403, 404, 426):
-        return f"(http_{row.status})"
-    return f"({row.reason}, as wsecho itself says)"
+    """What the probe calls the failure: the service's own verdict, if that has lines to add."""
+    if row.lines:
+        return f"({row.reason}, as wsecho itself says)"
+    return f"(http_{row.status})"
 
 
 async def check_verdict(row: Row) -> None:
@@ -75,8 +74,8 @@ async def check_idle(product: str, change: tuple[str, str], cut: float) -> None:
     with wsecho() as started:
         text = changed(snippet(product, started.config), change)
         with running(product, text):
-            code, told = await probe(f"ws://127.0.0.1:{PLAIN}/socket", "--idle", "10s")
-    expect("exit code", code, 0)
+            code, told = await probe(*HERE, "--idle", "10s")
+    expect(f"exit code after {told}", code, 0)
     found = seconds(told, "idle")
     expect(f"{found} s is about {cut} s", abs(found - cut) < 0.5, True)
     expect(f"FIN in {told}", "then FIN, without a Close frame" in told, True)
@@ -102,14 +101,15 @@ table ip firewall {
 async def check_drop() -> None:
     with wsecho('timeouts.pong = "1s"'):
         code, told = await probe(f"ws://{BACKEND}/echo", "--idle", "12s")
-    expect("exit code", code, 0)
+    expect(f"exit code after {told}", code, 0)
     lived = seconds(told, "idle")
     expect(f"{lived} s lives, {DROPPED} s does not", DROPPED - 1.5 < lived <= DROPPED, True)
     expect(f"the firewall in {told}", "a ping is not even acknowledged" in told, True)
+    print(told[told.index("idle") :], flush=True)
 
 
 @asynccontextmanager
-async def cutting(most: int):  # type: ignore[no-untyped-def]
+async def cutting(most: int) -> AsyncIterator[int]:
     """A proxy that ends each connection once a client has sent more than this."""
 
     async def relay(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
@@ -138,17 +138,17 @@ async def cutting(most: int):  # type: ignore[no-untyped-def]
 async def check_size() -> None:
     with wsecho() as started:
         with running("nginx", snippet("nginx", started.config)):
-            code, told = await probe(f"ws://127.0.0.1:{PLAIN}/socket", "--max-size")
-            expect("exit code", code, 0)
+            code, told = await probe(*HERE, "--max-size")
+            expect(f"exit code after {told}", code, 0)
             reason = 'max-size 1 MiB comes back; 1,048,577 bytes: Close 1009, "wsecho: message over'
             expect(f"{reason!r} in {told}", reason in told, True)
         async with cutting(200_000) as port:
             code, told = await probe(f"ws://127.0.0.1:{port}/echo", "--max-size")
-            expect("exit code", code, 0)
+            expect(f"exit code after {told}", code, 0)
             found = re.search(r"max-size ([0-9]+) B comes back; [0-9,]+ bytes: (FIN|RST), ", told)
             expect(f"the cut in {told}", bool(found), True)
             # The handshake and the header of the frame count, too.
-            expect(f"{told}", bool(found) and 199_000 < int(found[1]) < 200_000, True)
+            expect(f"199 kB in {told}", found and 199_000 < int(found[1]) < 200_000, True)
 
 
 # Servers that nobody here wrote, each on a port of its own.
@@ -156,8 +156,9 @@ async def check_size() -> None:
 
 async def with_websockets(check: Callable[[int], Awaitable[None]]) -> None:
     async def echo(client: Any) -> None:
-        async for message in client:
-            await client.send(message)
+        with suppress(ConnectionClosed):
+            async for message in client:
+                await client.send(message)
 
     async with serve(echo, "127.0.0.1", 0) as server:
         await check(server.sockets[0].getsockname()[1])
@@ -209,9 +210,7 @@ server.on("listening", () => console.log(server.address().port));
 
 
 async def with_ws(check: Callable[[int], Awaitable[None]]) -> None:
-    process = await asyncio.create_subprocess_exec(
-        "node", "-e", NODE, stdout=subprocess.PIPE, cwd=sys.argv[1]
-    )
+    process = await asyncio.create_subprocess_exec("node", "-e", NODE, stdout=subprocess.PIPE)
     try:
         assert process.stdout
         await check(int(await process.stdout.readline()))
@@ -240,7 +239,7 @@ async def check_servers() -> None:
             if most:
                 largest = f"makes the round trip has {most:,} bytes. The server,"
                 expect(f"{largest!r} in {told}", largest in told, True)
-            print("healthy:", server.__name__, told[-200:], flush=True)
+            print("healthy:", server.__name__, flush=True)
 
         await server(check)
 

@@ -20,7 +20,7 @@ pub(super) const TIMEOUTS: [(u64, &str); 10] = [
 
 /// Limits of one message, in bytes.
 const SIZES: [(usize, &[&str]); 4] = [
-    (1 << 20, &["wsecho (limits.max_message_size)", "Python's websockets (max_size)"]),
+    (1 << 20, &["Python's websockets (max_size)"]),
     ((4 << 20) - 1, &["aiohttp (max_msg_size)"]),
     (10 << 20, &["Tornado (websocket_max_message_size)"]),
     (100 << 20, &["Node's ws (maxPayload)"]),

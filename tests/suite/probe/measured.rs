@@ -69,7 +69,7 @@ fn who_refuses_larger_messages_is_told_as_far_as_it_shows() {
         (
             |peer| limited(peer, (4 << 20) - 1, |peer| peer.send(CLOSE, b"\x03\xf1")),
             "4,194,304 bytes: Close 1009",
-            "refuses larger ones (1009). That is the default of aiohttp (max_msg_size). Raise its limit",
+            "refuses larger ones (1009). Probably aiohttp (max_msg_size): that is the default there. Raise its limit",
         ),
         (
             |peer| limited(peer, 70_000, |peer| peer.send(CLOSE, b"\x03\xf1too big")),

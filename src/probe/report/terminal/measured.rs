@@ -113,7 +113,7 @@ fn size(size: &Size) -> String {
             let who = if refused.probably.is_empty() {
                 String::new()
             } else {
-                format!(" That is the default of {}.", either(refused.probably))
+                format!(" Probably {}: that is the default there.", either(refused.probably))
             };
             format!(
                 "The server, or a proxy that reads messages, refuses larger ones (1009).{who} \
