@@ -425,7 +425,7 @@ mod tests {
                 // At a known timeout the first round is enough.
                 let at_once = drop + Duration::from_secs(15);
                 assert!(!is_known || admitted < CONNECTIONS || took < at_once, "{took:?}");
-                let (rounds, extra) = if admitted < CONNECTIONS { (9, 60) } else { (3, 30) };
+                let (rounds, extra) = if admitted < CONNECTIONS { (9, 60) } else { (4, 40) };
                 let most = drop * rounds + Duration::from_secs(extra);
                 assert!(took < most, "{millis} by {admitted}: {took:?}");
             }
