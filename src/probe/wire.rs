@@ -83,8 +83,8 @@ pub(super) struct Recorded {
 impl Recorded {
     pub(super) fn new(stream: Stream) -> (Self, Recorder) {
         let recorder = Recorder::default();
-        let recorded = Self { stream, recorder: recorder.clone(), has_spoken: false, reader: None };
-        (recorded, recorder)
+        let copy = recorder.clone();
+        (Self { stream, recorder, has_spoken: false, reader: None }, copy)
     }
 
     /// The stream itself, with `unread` in front of what it will yield.

@@ -125,7 +125,7 @@ fn ladder(lived: Duration, dead: Option<Duration>, max: Duration, count: usize) 
     let mut rungs: Vec<Duration> = known::TIMEOUTS
         .iter()
         .map(|(seconds, _)| Duration::from_secs(*seconds))
-        .flat_map(|known| [known - half, known + half])
+        .flat_map(|known| [known.saturating_sub(half), known + half])
         .filter(|rung| *rung > lived && *rung < end)
         .collect();
     rungs.sort_unstable();

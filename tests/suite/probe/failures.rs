@@ -127,7 +127,7 @@ const HTTP: &[Case] = &[
             peer.say("HTTP/1.1 400 Early\r\nContent-Length: 0\r\n\r\n");
             peer.linger();
         },
-        "The handshake is answered with 400 Early.",
+        "The server answered the handshake with 400 Early.",
     ),
     case(
         "http_401",

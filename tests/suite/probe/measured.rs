@@ -12,6 +12,9 @@ use crate::service::{Outcome, Service};
 /// Failures that need `--count`.
 pub const LABELS: &[&str] = &["messages_lost"];
 
+/// A server, what is seen of it, and what that means.
+type Case = (fn(&mut Peer), &'static str, &'static str);
+
 /// The lines behind the stages and what follows them, of a healthy probe of this server.
 fn measured(args: &[&str], server: fn(&mut Peer)) -> String {
     let port = serve(server);
@@ -65,7 +68,7 @@ ones: `limits.max_message_size` there.
 
 #[test]
 fn who_refuses_larger_messages_is_told_as_far_as_it_shows() {
-    let cases: [(fn(&mut Peer), &str, &str); 5] = [
+    let cases: [Case; 5] = [
         (
             |peer| limited(peer, (4 << 20) - 1, |peer| peer.send(CLOSE, b"\x03\xf1")),
             "4,194,304 bytes: Close 1009",
@@ -229,7 +232,7 @@ Send something at least every 1.3 s; with wsecho, `timeouts.ping_interval = \"1s
 
 #[test]
 fn silent_connections_that_are_cut_or_spoken_to_are_told_apart() {
-    let cases: [(fn(&mut Peer), &str, &str); 4] = [
+    let cases: [Case; 4] = [
         (
             |peer| fall_silent(peer, Peer::linger),
             "then FIN, without a Close frame",
