@@ -292,7 +292,7 @@ failures! {
         "Probably a firewall reset the connection, or the server crashed."
         "Read the logs of the server and of every proxy on the path."
     MessagesLost "messages_lost" Echo:
-        "Messages are lost, or held back for longer than --timeout: probably the server drops them under load, or the path stalls."
+        "Probably the server drops messages under load, or the path stalls for longer than --timeout."
         "Try a longer --interval and --timeout, and probe the backend directly."
     PongLate "pong_late" Ping:
         "Pings or pongs are lost, so keep-alive by ping fails on this path."

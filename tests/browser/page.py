@@ -168,10 +168,11 @@ def behind_proxies(browser: Browser, shot: Any) -> None:
         with running(*locations("location / { proxy_pass http://%s; }" % BACKEND)):
             expected = r"^The handshake fails, while plain requests get through\.$"
             browser.visit("without /info", FRONT, expected, detail="/info is switched off")
-    with wsecho("limits.max_connections_per_client = 1", 'proxy.trusted = ["192.0.2.9"]') as started:
+    plain = ["[[endpoint]]", 'path = "/socket"', 'prefix = "server: "', "options = false"]
+    with wsecho(*plain) as started:
         url = started.url.replace("ws", "http", 1) + "/"
         steps = {"silence": "not measured: refused"}
-        browser.visit("with one connection per client", url, WORKS, steps=steps)
+        browser.visit("without options of the URL", url, WORKS, steps=steps)
 
 
 def behind_mistakes(browser: Browser, shot: Any) -> None:

@@ -204,7 +204,7 @@ fn a_path_that_stalls_under_unsent_echoes_is_noticed_by_the_write_timeout() {
     }
     scene.assert_ended("write_timeout");
     let took = begun.elapsed();
-    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]

@@ -102,7 +102,8 @@ fn unfinished_heads_cost_their_bytes_are_charged_and_given_back() {
         let charged = HEADS * (HEAD - FREE);
         let used = || service.metric("wsecho_buffer_used_bytes");
         wait_for("all bytes are charged", || used() as usize >= charged);
-        let most = HEADS * (HEAD + 2 * KIB);
+        // What the workers allocate once is not the heads'.
+        let most = HEADS * (HEAD + 2 * KIB) + 256 * KIB;
         let cost = memory(&service).saturating_sub(before);
         assert!(cost <= most, "{cost} bytes for {HEADS} heads");
         drop(clients);

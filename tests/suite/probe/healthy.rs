@@ -29,9 +29,9 @@ ws://127.0.0.1:PORT/socket
   ✓ tcp T ms  127.0.0.1:PORT
   - tls                  not used: ws://
   ✓ http T ms  101 Switching Protocols
-  ✓ upgrade              accept value correct
-  ✓ echo T ms  text, binary, empty, non-ASCII, fragmented, 70 KB, text prefixed with
-                         \"server: \"
+  ✓ upgrade              accept value correct, permessage-deflate agreed
+  ✓ echo T ms  text, binary, empty, non-ASCII, fragmented, 70 KB, compressed, text
+                         prefixed with \"server: \"
   ✓ ping T ms
   ✓ close T ms  1000 answered with 1000
 
