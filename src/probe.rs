@@ -10,6 +10,7 @@ mod certificate;
 mod connect;
 mod exchange;
 pub mod failure;
+pub mod http2;
 pub mod measure;
 pub mod report;
 mod socket;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 use self::connect::Connected;
 use self::exchange::Exchange;
 use self::failure::{Failed, Failure};
+use self::http2::Policy;
 use self::report::{Agreed, Ending, Family, Outcome, Redirect, Report, Stage, Step, printable};
 use self::socket::Socket;
 use self::talk::{Dialogue, Talk};
@@ -69,6 +71,8 @@ pub struct Options {
     pub follow: bool,
     /// What the handshake asks for.
     pub asked: Asked,
+    /// Whether HTTP/2 is tried.
+    pub http2: Policy,
     /// What is said once the WebSocket is open.
     pub dialogue: Dialogue,
     /// What is measured on a path that works.
@@ -137,6 +141,9 @@ async fn stages(
     report: &mut Report,
 ) -> Result<Option<Target>, Failed> {
     let deadline = clock.deadline;
+    if options.http2 == Policy::Only {
+        return http2::only(target, options, deadline, report).await.map(|()| None);
+    }
     let open = match open(target, options, deadline, report).await? {
         Led::Open(open) => open,
         Led::Elsewhere(target) => return Ok(Some(target)),
@@ -162,6 +169,7 @@ async fn stages(
         report.warnings.push(text.to_owned());
     }
     report.closed = Some(closed);
+    http2::also(target, options, deadline, report).await?;
     Ok(None)
 }
 
@@ -172,26 +180,31 @@ async fn open(
     deadline: Instant,
     report: &mut Report,
 ) -> Result<Led, Failed> {
-    let mut stream = connect(target, options, deadline, report).await?;
-    if target.secure {
-        let begun = Instant::now();
-        let mut facts = None;
-        let shaken = tls::handshake(
-            stream,
-            &target.host,
-            &[b"http/1.1"],
-            &options.trust,
-            deadline,
-            &mut facts,
-        )
-        .await;
-        report.tls = facts;
-        stream = report.finish(Stage::Tls, begun, shaken)?;
-        report.warn_of_expiry();
-    } else {
-        report.omit(Stage::Tls, "not used: ws://");
-    }
+    let stream = reach(target, options, &[b"http/1.1"], deadline, report).await?;
     request(stream, target, options, deadline, report).await
+}
+
+/// The stages up to a stream that HTTP can be spoken on.
+async fn reach(
+    target: &Target,
+    options: &Options,
+    alpn: &[&[u8]],
+    deadline: Instant,
+    report: &mut Report,
+) -> Result<Stream, Failed> {
+    let stream = connect(target, options, deadline, report).await?;
+    if !target.secure {
+        report.omit(Stage::Tls, "not used: ws://");
+        return Ok(stream);
+    }
+    let begun = Instant::now();
+    let mut facts = None;
+    let shaken =
+        tls::handshake(stream, &target.host, alpn, &options.trust, deadline, &mut facts).await;
+    report.tls = facts;
+    let stream = report.finish(Stage::Tls, begun, shaken)?;
+    report.warn_of_expiry();
+    Ok(stream)
 }
 
 /// Resolves and connects, through a tunnel and behind a PROXY header if there are to be any.

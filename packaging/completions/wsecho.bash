@@ -209,7 +209,7 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__probe)
-            opts="-t -4 -6 -k -L -H -v -q -c -b -h --timeout --resolve --ipv4 --ipv6 --unix --proxy --proxy-protocol --ca --insecure --cert --key --follow --header --origin --subprotocol --host --send --expect --connect-only --format --output --warn --crit --count --interval --max-size --idle --verbose --quiet --config --bind --log-level --help"
+            opts="-t -4 -6 -k -L -H -v -q -c -b -h --timeout --resolve --ipv4 --ipv6 --unix --proxy --proxy-protocol --ca --insecure --cert --key --follow --header --origin --subprotocol --host --http2 --send --expect --connect-only --format --output --warn --crit --count --interval --max-size --idle --verbose --quiet --config --bind --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -269,6 +269,10 @@ _wsecho() {
                     ;;
                 --host)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --http2)
+                    COMPREPLY=($(compgen -W "only off" -- "${cur}"))
                     return 0
                     ;;
                 --send)

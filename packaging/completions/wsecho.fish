@@ -73,6 +73,8 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s H -l header -d '
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l origin -d 'Send this Origin, as a browser does for a page of https://SITE' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l subprotocol -d 'Offer this subprotocol; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l host -d 'Send this Host instead of the URL\'s' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l http2 -d 'Try WebSockets over HTTP/2 alone, or not at all; wss:// only' -r -f -a "only\t''
+off\t''"
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l send -d 'Send this text, to a server that is no echo' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l expect -d 'Wait for a message that matches this regular expression instead of echoes' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l format -d 'The form of the report' -r -f -a "terminal\t'For people'

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::Options;
+use super::http2::Policy;
 use super::measure::Plan;
 use super::report::Family;
 use super::report::nagios::{Limit, Limits};
@@ -35,7 +36,7 @@ const MAX_SIZE: usize = 64 << 20;
 
 /// What follows the options in the help.
 pub const AFTER_HELP: &str = "\
-Stages: resolve, tcp, tls, http, upgrade, echo, ping, close. The first that fails is explained.
+Stages: resolve, tcp, tls, http, upgrade, echo, ping, close, http2. The first that fails is explained.
 Example: wsecho probe wss://echo.example.com/socket
 
 Exit codes: 0 WebSockets work on every path, 1 they do not, 2 usage; with --format nagios those of a
@@ -96,6 +97,9 @@ pub struct Args {
     /// Send this Host instead of the URL's
     #[arg(long, value_name = "HOST")]
     host: Option<HeaderValue>,
+    /// Try WebSockets over HTTP/2 alone, or not at all; wss:// only
+    #[arg(long, value_name = "HOW", value_parser = ["only", "off"])]
+    http2: Option<String>,
     /// Send this text, to a server that is no echo
     #[arg(long, value_name = "TEXT", requires = "expect")]
     send: Option<String>,
@@ -248,6 +252,19 @@ impl Args {
     /// A file that cannot be used, a proxy that is none, or options that do not go together.
     pub fn plan(self) -> Result<(Vec<Target>, Options), UnusableOption> {
         self.show.check(&self.urls)?;
+        let http2 = match self.http2.as_deref() {
+            Some("only") => Policy::Only,
+            Some(_) => Policy::Off,
+            None => Policy::Also,
+        };
+        if let (Policy::Only, Some(plain)) = (http2, self.urls.iter().find(|url| !url.secure)) {
+            return Err(UnusableOption(format!("--http2 only {plain}: write a wss:// URL")));
+        }
+        let measures = self.count.is_some() || self.idle.is_some() || self.max_size.is_some();
+        if measures && matches!(http2, Policy::Only) {
+            let message = "--count, --idle and --max-size measure over HTTP/1.1: leave out --http2";
+            return Err(UnusableOption(message.to_owned()));
+        }
         let proxies = match self.proxy.as_deref() {
             None => Proxies::from_environment(),
             Some("none") => Proxies::none(),
@@ -291,6 +308,7 @@ impl Args {
                 subprotocols: self.subprotocol,
                 host: self.host,
             },
+            http2,
             dialogue,
             measure: Plan {
                 count: self.count.map(|count| (count, self.interval)),

@@ -309,4 +309,25 @@ failures! {
     CloseCut "close_cut" Close:
         "Applications see close code 1006 although the session ended normally."
         "Probe the backend directly."
+    Http2NotOffered "http2_not_offered" Http2:
+        "The server speaks only HTTP/1.1 here, and browsers use that for WebSockets, too."
+        "There is nothing to fix; to offer HTTP/2, enable it on the server (HAProxy: `alpn h2,http/1.1`)."
+    Http2NotAnnounced "http2_not_announced" Http2:
+        "The server does not support WebSockets over HTTP/2 (RFC 8441), and browsers open them over HTTP/1.1."
+        "There is nothing to fix unless you need them: HAProxy and Envoy support them."
+    Http2Failed "http2_failed" Http2:
+        "Browsers that hold an HTTP/2 connection to this host fail, even where curl succeeds over HTTP/1.1."
+        "Read the proxy's error log. Until this works, disable h2 there, or extended CONNECT (HAProxy: h2-workaround-bogus-websocket-clients)."
+    Http2Timeout "http2_timeout" Http2:
+        "Browsers that hold an HTTP/2 connection to this host wait in vain, even where curl succeeds over HTTP/1.1."
+        "Read the proxy's error log. Until this works, disable h2 there, or extended CONNECT (HAProxy: h2-workaround-bogus-websocket-clients)."
+    Http2Refused "http2_refused" Http2:
+        "Browsers that hold an HTTP/2 connection to this host fail, even where curl succeeds over HTTP/1.1. Probably the proxy routes CONNECT elsewhere than GET, or its backend does not support it."
+        "Route CONNECT as GET is routed. Until this works, disable h2 on the proxy, or extended CONNECT (HAProxy: h2-workaround-bogus-websocket-clients)."
+    Http2Key "http2_key" Http2:
+        "The proxy forwards the CONNECT to an HTTP/1.1 backend but adds no key, as Envoy does. Browsers that hold an HTTP/2 connection to this host fail, even where curl succeeds over HTTP/1.1."
+        "Remove allow_connect from http2_protocol_options of Envoy's listener; browsers then use HTTP/1.1."
+    Http2Session "http2_session" Http2:
+        "Browsers that hold an HTTP/2 connection to this host fail, even where curl succeeds over HTTP/1.1."
+        "Read the proxy's error log. Until this works, disable h2 there, or extended CONNECT (HAProxy: h2-workaround-bogus-websocket-clients)."
 }

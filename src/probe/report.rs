@@ -5,6 +5,7 @@
 //! found.
 
 pub mod json;
+mod lines;
 pub mod measured;
 pub mod nagios;
 pub mod prometheus;
@@ -15,9 +16,9 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub(super) use self::lines::{printable, printable_lines};
 use self::measured::Measured;
 use super::failure::Failed;
-use crate::ops::logging::needs_escape;
 
 /// The stages of a probe, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,11 +39,13 @@ pub enum Stage {
     Ping,
     /// The closing handshake.
     Close,
+    /// The same WebSocket over HTTP/2 (RFC 8441); for wss only.
+    Http2,
 }
 
 impl Stage {
     /// All stages, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Resolve,
         Self::Tcp,
         Self::Tls,
@@ -51,6 +54,7 @@ impl Stage {
         Self::Echo,
         Self::Ping,
         Self::Close,
+        Self::Http2,
     ];
 
     /// The stable name in reports and metrics.
@@ -65,6 +69,7 @@ impl Stage {
             Self::Echo => "echo",
             Self::Ping => "ping",
             Self::Close => "close",
+            Self::Http2 => "http2",
         }
     }
 }
@@ -112,6 +117,8 @@ pub struct Report {
     pub closed: Option<Closed>,
     /// The measurements that were asked for.
     pub measured: Measured,
+    /// What the server offers over HTTP/2, if that was asked.
+    pub http2: Option<Http2>,
     /// What works, but should be known.
     pub warnings: Vec<String>,
     /// What failed; `None` is a healthy path.
@@ -313,6 +320,19 @@ pub struct RoundTrip {
     pub took: Duration,
 }
 
+/// WebSockets over HTTP/2, as far as the server offers them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http2 {
+    /// What ALPN chose of `h2` and `http/1.1`.
+    pub alpn: Option<String>,
+    /// Whether the server announces extended CONNECT.
+    pub announced: bool,
+    /// The status that it was answered with.
+    pub status: Option<u16>,
+    /// The round trip over HTTP/2, as [`Report::round_trip`] defines it.
+    pub round_trip: Option<Duration>,
+}
+
 /// How the WebSocket ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
@@ -364,38 +384,4 @@ impl Report {
         times.sort_unstable();
         times.get(times.len() / 2).copied().or(self.ping)
     }
-}
-
-/// The longest line of text from the network in a report, in characters.
-const MAX_LINE: usize = 256;
-/// The most lines of a body in a report.
-const MAX_LINES: usize = 24;
-
-/// A line of text from the network, which cannot break the line or garble a terminal.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let mut line = String::new();
-    for (count, character) in String::from_utf8_lossy(bytes).trim().chars().enumerate() {
-        if count == MAX_LINE {
-            line.push('…');
-            break;
-        }
-        if needs_escape(character) {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
-
-/// Text of several lines from the network, each of them [`printable`].
-pub(super) fn printable_lines(bytes: &[u8]) -> String {
-    let lines = bytes.split(|byte| *byte == b'\n').take(MAX_LINES);
-    let lines: Vec<_> = lines
-        .map(|line| {
-            let indent = line.iter().take_while(|byte| **byte == b' ').count().min(8);
-            " ".repeat(indent) + &printable(line)
-        })
-        .collect();
-    lines.join("\n").trim_end().to_owned()
 }

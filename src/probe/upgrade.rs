@@ -8,10 +8,10 @@ use http_body_util::Empty;
 use hyper::header::{
     AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
     SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    SEC_WEBSOCKET_VERSION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::response;
-use hyper::{Request, Version};
+use hyper::{Method, Request, Uri, Version};
 use percent_encoding::percent_decode_str;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -81,6 +81,27 @@ impl Handshake {
         Self { request, accept: derive_accept_key(key.as_bytes()) }
     }
 
+    /// The same as an extended CONNECT (RFC 8441, section 5). That has no use for a key, which only a
+    /// faulty proxy needs. `None` if `Host` is no authority.
+    pub(super) fn over_http2(&self, with_key: bool) -> Option<Request<()>> {
+        let mut headers = self.request.headers().clone();
+        let authority = headers.get(HOST)?.to_str().ok()?.to_owned();
+        // What belongs to a connection is malformed in HTTP/2 (RFC 9113, section 8.2.2).
+        for name in [HOST, CONNECTION, UPGRADE, TE, TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        if !with_key {
+            headers.remove(SEC_WEBSOCKET_KEY);
+        }
+        let path = self.request.uri().path_and_query()?.clone();
+        let uri = Uri::builder().scheme("https").authority(authority).path_and_query(path);
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = uri.build().ok()?;
+        *request.headers_mut() = headers;
+        Some(request)
+    }
+
     /// Checks a 101 as every client has to (section 4.1, items 2 to 6 of the answer).
     pub(super) fn check(&self, head: &response::Parts, asked: &Asked) -> Result<Agreed, Failed> {
         check(&self.accept, head, &asked.subprotocols)
@@ -111,21 +132,31 @@ fn check(accept: &str, head: &response::Parts, offered: &[String]) -> Result<Agr
         }
         Some(_) => {}
     }
+    terms(headers, offered, "The 101")
+}
+
+/// What an answer agrees to, which must have been offered; `answer` is what a failure calls it.
+pub(super) fn terms(
+    headers: &HeaderMap,
+    offered: &[String],
+    answer: &str,
+) -> Result<Agreed, Failed> {
+    let failed = |failure, seen: String| Err(Failed::new(failure, seen));
     let extensions = list_of(headers, &SEC_WEBSOCKET_EXTENSIONS);
     if let Some(extensions) = extensions.as_deref().filter(|it| !was_offered(it)) {
-        let seen = format!("The 101 accepts `{extensions}`, but `{OFFER}` was offered.");
+        let seen = format!("{answer} accepts `{extensions}`, but `{OFFER}` was offered.");
         return failed(Failure::ExtensionUnasked, seen);
     }
     let subprotocol = list_of(headers, &SEC_WEBSOCKET_PROTOCOL);
     match &subprotocol {
         Some(chosen) if !offered.contains(chosen) => {
             let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
-            let seen = format!("The 101 selects the subprotocol {chosen}; offered: {offered}.");
+            let seen = format!("{answer} selects the subprotocol {chosen}; offered: {offered}.");
             failed(Failure::SubprotocolUnasked, seen)
         }
         None if !offered.is_empty() => {
             let offered = offered.join(", ");
-            let seen = format!("The 101 selects no subprotocol; offered: {offered}.");
+            let seen = format!("{answer} selects no subprotocol; offered: {offered}.");
             failed(Failure::SubprotocolIgnored, seen)
         }
         _ => Ok(Agreed { subprotocol, extensions }),

@@ -142,7 +142,7 @@ fn nagios_gets_one_line_with_its_figures() {
         "WEBSOCKET OK: wss://echo.example.com/socket: WebSockets work on this path: 9.0 ms round \
          trip. But: IPv6 does not work. | rtt=0.009000s;0.2;1;0 time=0.080000s;;;0;10 \
          resolve=0.001000s;;;0 tcp=0.008000s;;;0 tls=0.021000s;;;0 http=0.009000s;;;0 \
-         echo=0.025000s;;;0 ping=0.008000s;;;0 close=0.008000s;;;0 days=63;14:;7:\n"
+         echo=0.025000s;;;0 ping=0.008000s;;;0 close=0.008000s;;;0 http2=U;;;0 days=63;14:;7:\n"
     );
     let (text, state) = nagios::print(&[refused()], &limits);
     assert_eq!(state, State::Critical);
@@ -150,7 +150,7 @@ fn nagios_gets_one_line_with_its_figures() {
         text,
         "WEBSOCKET CRITICAL: ws://127.0.0.1:1/echo: Nobody listens ¦ rtt=1s; on \"this\" port\\. \
          (tcp_refused) | rtt=U;0.2;1;0 time=0.001000s;;;0;10 resolve=U;;;0 tcp=0.001000s;;;0 \
-         tls=U;;;0 http=U;;;0 echo=U;;;0 ping=U;;;0 close=U;;;0 days=U;14:;7:\n"
+         tls=U;;;0 http=U;;;0 echo=U;;;0 ping=U;;;0 close=U;;;0 http2=U;;;0 days=U;14:;7:\n"
     );
 }
 
@@ -202,7 +202,7 @@ fn nagios_can_take_apart_what_is_printed_for_several_urls() {
     begins(2, "CRITICAL: ws://127.0.0.1:1/echo: ¦'=;  ¦");
     assert_eq!(below.len(), 4);
     let labels: Names = figures.iter().map(|figure| label(figure).to_owned()).collect();
-    assert_eq!((figures.len(), labels.len()), (40, 40), "{figures:?}");
+    assert_eq!((figures.len(), labels.len()), (44, 44), "{figures:?}");
     assert!(labels.contains("1_rtt") && labels.contains("4_days"), "{labels:?}");
     assert!(output.len() < 4096, "more than NRPE passes on: {}", output.len());
     let (output, _) = nagios::print(&reports[2..3], &Limits::default());
@@ -237,7 +237,7 @@ fn a_limit_that_means_nothing_is_refused() {
         assert!(text.parse::<Limit>().is_err(), "{text}");
     }
     let error = "upgrade=1s".parse::<Limit>().unwrap_err();
-    assert!(error.ends_with("rtt, time, resolve, tcp, tls, http, echo, ping, close, days"));
+    assert!(error.ends_with("rtt, time, resolve, tcp, tls, http, echo, ping, close, http2, days"));
 }
 
 /// Whether a value is what a schema says: those keywords of JSON Schema that ours uses. Stricter in

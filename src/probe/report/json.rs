@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Attempt, Certificate, Closed, Ending, Family, Outcome, Redirect, Report, RoundTrip,
-    Step, Tls,
+    Answer, Attempt, Certificate, Closed, Ending, Family, Http2, Outcome, Redirect, Report,
+    RoundTrip, Step, Tls,
 };
 use crate::probe::failure::Failed;
 
@@ -48,6 +48,7 @@ fn probe(report: &Report) -> Value {
         "round_trip_seconds": report.round_trip().map(seconds),
         "ping_seconds": report.ping.map(seconds),
         "close": report.closed.as_ref().map(close),
+        "http2": report.http2.as_ref().map(http2),
         "warnings": report.warnings,
         "failure": report.failed.as_ref().map(failure),
     })
@@ -59,6 +60,15 @@ fn all<T>(items: &[T], of: impl Fn(&T) -> Value) -> Vec<Value> {
 
 fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
+}
+
+fn http2(it: &Http2) -> Value {
+    json!({
+        "alpn": it.alpn,
+        "announced": it.announced,
+        "status": it.status,
+        "round_trip_seconds": it.round_trip.map(seconds),
+    })
 }
 
 fn redirect(it: &Redirect) -> Value {

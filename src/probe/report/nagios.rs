@@ -56,7 +56,7 @@ enum Figure {
 }
 
 impl Figure {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::RoundTrip,
         Self::Time,
         Self::Stage(Stage::Resolve),
@@ -66,6 +66,7 @@ impl Figure {
         Self::Stage(Stage::Echo),
         Self::Stage(Stage::Ping),
         Self::Stage(Stage::Close),
+        Self::Stage(Stage::Http2),
         Self::Days,
     ];
 

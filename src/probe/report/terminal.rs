@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 pub use self::measured::sparkline;
-use super::{Agreed, Answer, Attempt, Closed, Ending, Outcome, Report, Stage, Tls};
+use super::{Agreed, Answer, Attempt, Closed, Ending, Http2, Outcome, Report, Stage, Tls};
 use crate::probe::failure::Failed;
 
 /// The widest line that is wrapped.
@@ -54,6 +54,9 @@ pub fn print(report: &Report, style: Style) -> String {
         let shown = match (step.stage, step.outcome) {
             (Stage::Echo, Outcome::Passed) => report.round_trip(),
             (Stage::Close, Outcome::Passed) => report.closed.as_ref().map(|closed| closed.took),
+            (Stage::Http2, Outcome::Passed) => {
+                report.http2.as_ref().and_then(|http2| http2.round_trip)
+            }
             _ => step.took,
         };
         let time = shown.map(milliseconds).unwrap_or_default();
@@ -112,6 +115,7 @@ fn facts(report: &Report, stage: Stage) -> String {
         Stage::Echo => echo(report),
         Stage::Ping => String::new(),
         Stage::Close => report.closed.as_ref().map(closed).unwrap_or_default(),
+        Stage::Http2 => report.http2.as_ref().map(http2).unwrap_or_default(),
     }
 }
 
@@ -190,6 +194,13 @@ fn closed(closed: &Closed) -> String {
         Ending::LeftOpen => ", connection left open",
     };
     format!("{} answered with {answered}{end}", closed.sent)
+}
+
+fn http2(http2: &Http2) -> String {
+    match http2.status {
+        Some(status) => format!("extended CONNECT: {status}"),
+        None => String::new(),
+    }
 }
 
 /// The verdict on a healthy path, and what was measured on it.

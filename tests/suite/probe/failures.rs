@@ -4,7 +4,7 @@ use wsecho::probe::failure::Failure;
 use wsecho::probe::report::Stage;
 
 use super::peer::{BINARY, CLOSE, PING, PONG, Peer, TEXT, serve};
-use super::{measured, network, probe, shown, tls, verdict};
+use super::{http2, measured, network, probe, shown, tls, verdict};
 use crate::service::Outcome;
 
 /// A server, and what is said of it: the label, and what was seen.
@@ -555,14 +555,14 @@ Read the server's log.
 #[test]
 fn every_failure_has_a_test() {
     let here = [HTTP, UPGRADE, ECHO].concat_labels();
-    let tested =
-        [&here[..], network::LABELS, tls::LABELS, measured::LABELS, &["accept_wrong"]].concat();
+    let others = [network::LABELS, tls::LABELS, http2::LABELS, measured::LABELS].concat();
+    let tested = [&here[..], &others, &["accept_wrong"]].concat();
     let missing: Vec<_> =
         Failure::ALL.iter().map(|it| it.label()).filter(|label| !tested.contains(label)).collect();
     assert_eq!(missing, [""; 0]);
     let stages: Vec<_> = Failure::ALL.iter().map(|it| it.stage()).collect();
     assert!(stages.is_sorted(), "the table is in the order of the stages");
-    assert_eq!(stages.last(), Some(&Stage::Close));
+    assert_eq!(stages.last(), Some(&Stage::Http2));
 }
 
 trait Labels {

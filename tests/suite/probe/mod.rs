@@ -2,6 +2,7 @@
 
 mod failures;
 mod healthy;
+mod http2;
 mod measured;
 mod network;
 mod peer;

@@ -124,7 +124,10 @@ impl Peer {
     /// Accepts a WebSocket, with more headers in the answer. Returns the request.
     pub fn accept(&mut self, more: &str) -> String {
         let head = self.head();
-        self.accept_head(&head, more);
+        if !head.is_empty() {
+            self.accept_head(&head, more);
+        }
+        // Otherwise a second connection, which only asked for HTTP/2.
         head
     }
 

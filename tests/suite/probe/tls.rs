@@ -93,7 +93,7 @@ for name in good expired early other nameless both client; do cat inter.pem >> $
 "#;
 
 /// The folder with the certificates, if openssl is there.
-fn certificates() -> Option<&'static Path> {
+pub fn certificates() -> Option<&'static Path> {
     static MADE: OnceLock<Option<TempDir>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         if Command::new("openssl").arg("version").output().is_err() {
@@ -112,8 +112,8 @@ fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(path).expect("a file").collect::<Result<_, _>>().expect("PEM")
 }
 
-/// Serves TLS with this certificate, and an echo or nothing behind it.
-fn serve_tls(dir: &'static Path, name: &str, clients: bool, script: fn(&mut Peer)) -> u16 {
+/// TLS with this certificate, with or without one of the client.
+pub fn config(dir: &Path, name: &str, clients: bool, alpn: &[&[u8]]) -> ServerConfig {
     let key = PrivateKeyDer::from_pem_file(dir.join(name).with_extension("key")).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -130,8 +130,13 @@ fn serve_tls(dir: &'static Path, name: &str, clients: bool, script: fn(&mut Peer
     let mut config = builder
         .with_single_cert(chain(&dir.join(name).with_extension("pem")), key)
         .expect("they fit");
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let config = Arc::new(config);
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config
+}
+
+/// Serves TLS with this certificate, and an echo or nothing behind it.
+fn serve_tls(dir: &Path, name: &str, clients: bool, script: fn(&mut Peer)) -> u16 {
+    let config = Arc::new(config(dir, name, clients, &[b"http/1.1"]));
     serve_through(
         move |tcp| {
             let tls = ServerConnection::new(Arc::clone(&config)).expect("it is valid");
