@@ -67,7 +67,11 @@ async fn others_have_their_turn_while_a_bomb_is_inflated() {
     assert!(metrics.contains("\nwsecho_inflated_bytes_total 62914560\n"), "{metrics}");
     // What was read at once, the inflater, and replies that were not sent at once.
     let read = begun.len() * BOMBS;
-    assert!((read - 8192..3 * read + INFLATER).contains(&most.get()), "{} bytes charged", most.get());
+    assert!(
+        (read - 8192..3 * read + INFLATER).contains(&most.get()),
+        "{} bytes charged",
+        most.get()
+    );
     assert_eq!(server.shared.budget.used(), 0);
 }
 
