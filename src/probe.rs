@@ -369,10 +369,10 @@ pub fn run_all(targets: &[Target], options: &Options) -> io::Result<Vec<Report>>
     let mut reports: Vec<Option<Report>> = targets.iter().map(|_| None).collect();
     runtime.block_on(poll_fn(|cx| {
         for (running, report) in running.iter_mut().zip(&mut reports) {
-            if report.is_none() {
-                if let Poll::Ready(ready) = running.as_mut().poll(cx) {
-                    *report = Some(ready);
-                }
+            if report.is_none()
+                && let Poll::Ready(ready) = running.as_mut().poll(cx)
+            {
+                *report = Some(ready);
             }
         }
         if reports.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }

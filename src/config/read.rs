@@ -69,10 +69,10 @@ impl<'a> Document<'a> {
         let given = self.given.borrow();
         let find = |key| given.iter().find(|given| (given.path, given.table) == key);
         let mut found = keys.iter().filter_map(|key| find(*key));
-        if found.clone().all(|given| given.is_valid) {
-            if let Some(given) = found.next() {
-                self.find(given.at, format!("{}: {message}", given.path));
-            }
+        if found.clone().all(|given| given.is_valid)
+            && let Some(given) = found.next()
+        {
+            self.find(given.at, format!("{}: {message}", given.path));
         }
     }
 

@@ -135,10 +135,10 @@ impl Service {
     /// Counts the refusal of a request that this peer forwarded, if it is certain that the peer is at
     /// fault and not the client.
     pub(super) fn blame(&self, peer: PeerAddr, client: &Client, refusal: &Refusal) {
-        if let Some(fault) = refusal.fault.filter(|_| client.is_forwarded()) {
-            if self.blame.counts(peer, client.addr, fault) {
-                self.metrics().fault(refusal);
-            }
+        if let Some(fault) = refusal.fault.filter(|_| client.is_forwarded())
+            && self.blame.counts(peer, client.addr, fault)
+        {
+            self.metrics().fault(refusal);
         }
     }
 

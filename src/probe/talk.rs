@@ -376,11 +376,11 @@ fn judge(
     let found = got.payload.strip_suffix(&*message.payload).filter(|_| {
         prefix.is_none() && got.is_text && message.is_text && !message.payload.is_empty()
     });
-    if let (Some(found), "text") = (found, *name) {
-        if let Ok(found) = std::str::from_utf8(found) {
-            *prefix = Some(found.to_owned());
-            return Ok(());
-        }
+    if let (Some(found), "text") = (found, *name)
+        && let Ok(found) = std::str::from_utf8(found)
+    {
+        *prefix = Some(found.to_owned());
+        return Ok(());
     }
     let (was, is) = (message.payload.len(), payload.len());
     if was == is {

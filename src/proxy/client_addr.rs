@@ -272,10 +272,10 @@ pub fn resolve(
     }
 
     let walks = walks(headers, near, trusted);
-    if let [(one, walk), (other, second)] = &walks[..] {
-        if walk.client.ip() != second.client.ip() {
-            return stays(Because::Disagree(*one, *other));
-        }
+    if let [(one, walk), (other, second)] = &walks[..]
+        && walk.client.ip() != second.client.ip()
+    {
+        return stays(Because::Disagree(*one, *other));
     }
     let mut lines = list(headers, &X_REAL_IP);
     let real = lines.next().map(|line| node(line).filter(|_| lines.next().is_none()));

@@ -231,12 +231,12 @@ impl Engine {
     ///
     /// Call it when everything has been sent and no input is at hand.
     pub fn release_pong(&mut self, out: &mut Out) {
-        if let State::Open { unfinished: kept, .. } = &mut self.state {
-            if let Some(unfinished) = kept {
-                unfinished.outgoing.release_pong(out);
-                if unfinished.is_idle() {
-                    *kept = None;
-                }
+        if let State::Open { unfinished: kept, .. } = &mut self.state
+            && let Some(unfinished) = kept
+        {
+            unfinished.outgoing.release_pong(out);
+            if unfinished.is_idle() {
+                *kept = None;
             }
         }
     }

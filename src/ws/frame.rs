@@ -206,10 +206,10 @@ impl PartialHeader {
     /// `None` means that all of `bytes` were kept and more are needed.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8]) -> Option<(FrameHeader, usize)> {
-        if self.is_empty() {
-            if let Some(parsed) = FrameHeader::parse(bytes) {
-                return Some(parsed);
-            }
+        if self.is_empty()
+            && let Some(parsed) = FrameHeader::parse(bytes)
+        {
+            return Some(parsed);
         }
         self.complete(bytes)
     }

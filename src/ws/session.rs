@@ -205,13 +205,13 @@ impl<'a, S: Transport> Session<'a, S> {
     ) -> Poll<Ended> {
         // Polled once to be woken when the drain begins, and not again before that: it takes a lock
         // that all sessions share.
-        if let Stage::Open { registered } = self.stage {
-            if !registered || self.shared.drain.is_draining() {
-                self.stage = match slot.poll(cx) {
-                    Poll::Ready(slot) => Stage::Draining { slot, fed: Instant::now() },
-                    Poll::Pending => Stage::Open { registered: true },
-                };
-            }
+        if let Stage::Open { registered } = self.stage
+            && (!registered || self.shared.drain.is_draining())
+        {
+            self.stage = match slot.poll(cx) {
+                Poll::Ready(slot) => Stage::Draining { slot, fed: Instant::now() },
+                Poll::Pending => Stage::Open { registered: true },
+            };
         }
         let before = self.counts();
         let polled = SCRATCH.with_borrow_mut(|scratch| {

@@ -101,7 +101,7 @@ pub fn show_duration(duration: Duration) -> String {
 
 /// Writes a size, as [`size`] reads it, in the largest unit of powers of 1024 that is exact.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let is_exact = |(_, unit): &&(&str, u64)| unit.is_power_of_two() && bytes % unit == 0;
+    let is_exact = |(_, unit): &&(&str, u64)| unit.is_power_of_two() && bytes.is_multiple_of(*unit);
     match SIZES.iter().rev().find(is_exact) {
         Some((name, unit)) if bytes > 0 => format!("{} {name}", bytes / unit),
         _ => format!("{bytes} B"),

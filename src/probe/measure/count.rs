@@ -109,10 +109,10 @@ fn settle(
         end => return Some(end),
     };
     // A server may put a prefix before a text.
-    if let Some(at) = pending.iter().position(|sent| payload.ends_with(&sent.payload)) {
-        if let Some(Pending { index, sent, .. }) = pending.remove(at) {
-            counted.round_trips[index] = Some(sent.elapsed());
-        }
+    if let Some(at) = pending.iter().position(|sent| payload.ends_with(&sent.payload))
+        && let Some(Pending { index, sent, .. }) = pending.remove(at)
+    {
+        counted.round_trips[index] = Some(sent.elapsed());
     }
     None
 }

@@ -356,10 +356,10 @@ pub fn cut(data: &[u8]) {
     let Ok(mut case) = Case::arbitrary(&mut u) else {
         return;
     };
-    if let (Ok(at), Ok(byte)) = (u32::arbitrary(&mut u), u8::arbitrary(&mut u)) {
-        if let Some(altered) = case.bytes.get_mut(at as usize % 4096) {
-            *altered ^= byte;
-        }
+    if let (Ok(at), Ok(byte)) = (u32::arbitrary(&mut u), u8::arbitrary(&mut u))
+        && let Some(altered) = case.bytes.get_mut(at as usize % 4096)
+    {
+        *altered ^= byte;
     }
     case.reads.iter_mut().for_each(|(_, pressure)| pressure.unsent = false);
     let pieces = case.echo();
