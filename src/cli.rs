@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{self, Config, Loaded, Overrides, Source, UserError};
+use crate::config::{self, Config, Environment, Loaded, Overrides, Source, UserError};
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
 use crate::ops::machine::Machine;
@@ -120,7 +120,8 @@ pub fn run() -> ExitCode {
         Err(answer) => return usage(answer),
     };
     let Options { config, bind, log_level } = cli.options;
-    let source = |path| Source { path, overrides: Overrides { bind, log_level } };
+    let environment = Environment::new(std::env::vars_os());
+    let source = |path| Source { path, overrides: Overrides { environment, bind, log_level } };
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => serve(&source(config)),
         Command::Check(Check { file, print, user }) => {
@@ -196,7 +197,7 @@ fn check(source: &Source, print: bool, user: Option<&str>) -> ExitCode {
     }
     let Loaded { config, .. } = &loaded;
     let machine = Machine::here();
-    let warnings = config.warnings(machine).into_iter().map(|it| format!("warning: {it}"));
+    let warnings = loaded.warnings(machine).into_iter().map(|it| format!("warning: {it}"));
     let obstacles = config.obstacles(machine).into_iter();
     notes.extend(warnings.chain(obstacles.map(|it| format!("warning: it would not start: {it}"))));
     for note in notes {

@@ -7,6 +7,7 @@
 //! Source: TOML 1.1.
 
 mod advice;
+mod environment;
 mod field;
 mod host;
 pub mod keys;
@@ -23,17 +24,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::environment::Environment;
 use self::field::{Applies, Draft};
 pub use self::host::{UserError, become_user};
 use self::keys::{ENDPOINT, KEYS, Key};
-use self::read::{Document, Table};
-use self::shown::Setting;
+use self::read::{Document, Table, find_relation};
+use self::shown::{Origin, Setting};
 pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, Source};
 pub use self::value::quantity::{duration as read_duration, show_duration};
 pub(crate) use self::value::quantity::{show_size, size as read_size};
 use crate::net::addr::ListenAddr;
 use crate::ops::drain;
 use crate::ops::logging::{Format, Level};
+use crate::ops::machine::Machine;
 use crate::proxy::client_addr::Trusted;
 use crate::proxy::protocol::Expect;
 use crate::ws::engine::Echo;
@@ -212,10 +215,12 @@ impl Default for Policy {
     }
 }
 
-/// One thing that is wrong with a file.
+/// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// From 1.
+    /// The environment variable that is wrong; `None` means the file.
+    pub variable: Option<String>,
+    /// Of the file, from 1.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
@@ -229,9 +234,21 @@ pub struct Loaded {
     /// All settings.
     pub config: Config,
     settings: Vec<Setting>,
+    /// Environment variables that look like ours and mean nothing.
+    unknown: Vec<String>,
 }
 
 impl Loaded {
+    /// What is valid and may still surprise on this machine.
+    #[must_use]
+    pub fn warnings(&self, machine: Machine) -> Vec<String> {
+        let mut warnings: Vec<String> = self.unknown.iter().map(|name| {
+            format!("{name} in the environment sets nothing; wsecho.toml(5) has the names of the variables")
+        }).collect();
+        warnings.extend(self.config.warnings(machine));
+        warnings
+    }
+
     /// The settings as a file that means the same, with the origin of each; `file` is what they were
     /// read from.
     #[must_use]
@@ -248,16 +265,28 @@ pub fn parse(text: &str) -> Result<Config, Vec<Finding>> {
     read(text.as_bytes(), &Overrides::default()).map(|loaded| loaded.config)
 }
 
-/// Reads the bytes of a file, which is empty if there is none, under what the command line says.
+/// Reads the bytes of a file, which is empty if there is none, under what holds over it.
 ///
 /// # Errors
-/// All findings, in the order of the file.
+/// All findings, in the order of the file; then those of the environment.
 pub fn read(file: &[u8], overrides: &Overrides) -> Result<Loaded, Vec<Finding>> {
     let text = lines::utf8(file).map_err(|finding| vec![finding])?;
-    let document = Document::new(text);
-    let mut draft = examine(&document);
-    let given = document.given();
-    if !given.iter().any(|given| given.path == "shutdown.drain_spread") {
+    let Environment { variables, unknown, findings: ill_formed } = &overrides.environment;
+    // Each variable on its own: what is wrong with one must not reach another.
+    let variables = variables.iter().map(|it| (Some(it.name.as_str()), it.line.as_str()));
+    let layers: Vec<(Option<&str>, Document<'_>)> = std::iter::once((None, text))
+        .chain(variables)
+        .map(|(name, text)| (name, Document::new(text)))
+        .collect();
+    let mut draft = Draft::default();
+    let mut given = Vec::new();
+    for (name, document) in &layers {
+        examine(document, &mut draft);
+        let origin =
+            |line| name.map_or(Origin::Line(line), |name| Origin::Variable(name.to_owned()));
+        given.extend(document.given().into_iter().map(|it| (origin(it.line), it)));
+    }
+    if !given.iter().any(|(_, given)| given.path == "shutdown.drain_spread") {
         let shutdown = &mut draft.policy.shutdown;
         shutdown.spread = shutdown.spread.min(shutdown.timeout / 2);
     }
@@ -266,42 +295,49 @@ pub fn read(file: &[u8], overrides: &Overrides) -> Result<Loaded, Vec<Finding>> 
     }
     draft.policy.log_level = overrides.log_level.unwrap_or(draft.policy.log_level);
     let config = Config { boot: draft.boot, policy: Arc::new(draft.policy) };
-    relations::check(&config, |keys, message| document.find_relation(keys, &message));
-    let findings = document.into_findings(slips::remedy);
+    let documents = layers.iter().rev().map(|(_, document)| document);
+    relations::check(&config, |keys, message| find_relation(&documents, keys, &message));
+    let mut findings = Vec::new();
+    for (name, document) in layers {
+        let variable = name.map(str::to_owned);
+        let remedy =
+            |line: &str, above: &str| name.is_none().then(|| slips::remedy(line, above))?;
+        let found = document.into_findings(remedy).into_iter();
+        findings.extend(found.map(|it| Finding { variable: variable.clone(), ..it }));
+    }
+    findings.extend_from_slice(ill_formed);
     if !findings.is_empty() {
         return Err(findings);
     }
     let settings = shown::settings(&config, &given, overrides);
-    Ok(Loaded { config, settings })
+    Ok(Loaded { config, settings, unknown: unknown.clone() })
 }
 
-/// Reads every key of a document.
-fn examine(document: &Document<'_>) -> Draft {
+/// Reads every key of a document, over what has been read before.
+fn examine(document: &Document<'_>, draft: &mut Draft) {
     let mut top = document.parse();
-    let mut draft = Draft::default();
     for keys in KEYS.chunk_by(|one, next| one.section() == next.section()) {
         match keys[0].section() {
-            "" => read_keys(keys, &mut top, &mut draft),
+            "" => read_keys(keys, &mut top, draft),
             ENDPOINT => {
                 let tables = top.tables(ENDPOINT);
                 if !tables.is_empty() {
                     draft.policy.endpoints.clear();
                 }
                 for mut table in tables {
-                    read_keys(keys, &mut table, &mut draft);
+                    read_keys(keys, &mut table, draft);
                     table.finish(home);
                     draft.policy.endpoints.push(mem::take(&mut draft.endpoint));
                 }
             }
             section => {
                 let mut table = top.table(section);
-                read_keys(keys, &mut table, &mut draft);
+                read_keys(keys, &mut table, draft);
                 table.finish(home);
             }
         }
     }
     top.finish(home);
-    draft
 }
 
 /// The header of the section that a key of this name belongs to; empty for the top of the file.

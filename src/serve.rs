@@ -77,15 +77,17 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     });
     drop(boot);
     let Some(loaded) = loaded else { return Ok(()) };
-    let (Loaded { config, .. }, missing) = loaded.map_err(ServeError::config)?;
+    let (loaded, missing) = loaded.map_err(ServeError::config)?;
     Machine::raise_limit();
     let machine = Machine::here();
+    let warnings = loaded.warnings(machine);
+    let config = loaded.config;
     let logging = Arc::new(Logging::start(config.boot.log_format, config.policy.log_level));
     let lost = logging.lost();
     if let Some(path) = missing {
         tracing::info!("{} does not exist: using the defaults", path.display());
     }
-    for warning in config.warnings(machine) {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime(config.boot.workers)

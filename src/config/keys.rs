@@ -42,6 +42,13 @@ impl Key {
         self.path.split_once('.').map_or(self.path, |(_, name)| name)
     }
 
+    /// The environment variable that sets it, over the file; `None` for the keys of an endpoint.
+    #[must_use]
+    pub fn variable(&self) -> Option<String> {
+        let name = self.path.replace('.', "_").to_uppercase();
+        (self.section() != ENDPOINT).then(|| format!("WSECHO_{name}"))
+    }
+
     /// The type and range of the value.
     #[must_use]
     pub fn kind(&self) -> String {

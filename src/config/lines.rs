@@ -13,7 +13,7 @@ pub(super) type Position = usize;
 pub(super) fn utf8(file: &[u8]) -> Result<&str, Finding> {
     if file.starts_with(b"\xff\xfe") || file.starts_with(b"\xfe\xff") {
         let message = "the file is UTF-16; save it as UTF-8".to_owned();
-        return Err(Finding { line: 1, column: 1, message });
+        return Err(Finding { variable: None, line: 1, column: 1, message });
     }
     std::str::from_utf8(file).map_err(|error| {
         let (before, rest) = file.split_at(error.valid_up_to());
@@ -67,7 +67,7 @@ impl<'a> Lines<'a> {
     pub(super) fn locate(&self, at: Position, message: String) -> Finding {
         let line = self.number(at);
         let before = self.text.get(self.starts[line - 1]..at).unwrap_or_default();
-        Finding { line, column: before.chars().count() + 1, message }
+        Finding { variable: None, line, column: before.chars().count() + 1, message }
     }
 
     /// The lines that define something again, each with the line that did so before, or 0 if that

@@ -63,17 +63,10 @@ impl<'a> Document<'a> {
         self.findings.borrow_mut().push((at, message));
     }
 
-    /// Reports that values do not fit together: at the first of these keys that is given, unless
-    /// one of them is wrong by itself. Each key comes with its table.
-    pub(super) fn find_relation(&self, keys: &[(&'static str, usize)], message: &str) {
+    /// The value that is given to a key in a table.
+    fn value_of(&self, (path, table): (&'static str, usize)) -> Option<Given<'a>> {
         let given = self.given.borrow();
-        let find = |key| given.iter().find(|given| (given.path, given.table) == key);
-        let mut found = keys.iter().filter_map(|key| find(*key));
-        if found.clone().all(|given| given.is_valid)
-            && let Some(given) = found.next()
-        {
-            self.find(given.at, format!("{}: {message}", given.path));
-        }
+        given.iter().find(|given| given.path == path && given.table == table).cloned()
     }
 
     /// Every key that is given, in the order of reading.
@@ -123,6 +116,22 @@ impl<'a> Document<'a> {
         all.append(&mut syntax);
         all.sort_by_key(|finding| (finding.line, finding.column));
         all
+    }
+}
+
+/// Reports that values do not fit together: at the first of these keys that is given, unless one of
+/// them is wrong by itself. Each key comes with its table; the first document that has it counts.
+pub(super) fn find_relation<'d, 'a: 'd>(
+    documents: &(impl Iterator<Item = &'d Document<'a>> + Clone),
+    keys: &[(&'static str, usize)],
+    message: &str,
+) {
+    let find = |key| documents.clone().find_map(|it| it.value_of(key).map(|given| (it, given)));
+    let found: Vec<_> = keys.iter().filter_map(|key| find(*key)).collect();
+    if found.iter().all(|(_, given)| given.is_valid)
+        && let Some((document, given)) = found.first()
+    {
+        document.find(given.at, format!("{}: {message}", given.path));
     }
 }
 

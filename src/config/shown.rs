@@ -21,9 +21,10 @@ pub(super) struct Setting {
 }
 
 /// Where a value comes from.
-#[derive(Clone, Copy, Debug)]
-enum Origin {
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
     Line(usize),
+    Variable(String),
     CommandLine(&'static str),
     Default,
     /// A default that follows from another key.
@@ -33,7 +34,7 @@ enum Origin {
 /// Every key with its value, endpoint by endpoint where they belong to one.
 pub(super) fn settings(
     config: &Config,
-    given: &[Given<'_>],
+    given: &[(Origin, Given<'_>)],
     overrides: &Overrides,
 ) -> Vec<Setting> {
     let mut settings = Vec::new();
@@ -41,9 +42,10 @@ pub(super) fn settings(
         let times = if keys[0].section() == ENDPOINT { config.policy.endpoints.len() } else { 1 };
         for endpoint in 0..times {
             settings.extend(keys.iter().map(|key| {
-                let written = given.iter().find(|it| it.path == key.path && it.table == endpoint);
+                let written =
+                    given.iter().rfind(|(_, it)| it.path == key.path && it.table == endpoint);
                 let (value, origin) = overridden(key, overrides)
-                    .or_else(|| written.map(|it| (it.value.to_owned(), Origin::Line(it.line))))
+                    .or_else(|| written.map(|(origin, it)| (it.value.to_owned(), origin.clone())))
                     .unwrap_or_else(|| default(key, endpoint, config));
                 Setting { key, endpoint, value, origin }
             }));
@@ -83,9 +85,10 @@ fn default(key: &Key, endpoint: usize, config: &Config) -> (String, Origin) {
 
 /// A file with these settings; `file` is the one that they were read from.
 pub(super) fn show(settings: &[Setting], file: &Path) -> String {
-    let origin = |setting: &Setting| match setting.origin {
+    let origin = |setting: &Setting| match &setting.origin {
         Origin::Line(line) => format!("{}:{line}", file.display()),
-        Origin::CommandLine(option) => option.to_owned(),
+        Origin::Variable(name) => name.clone(),
+        Origin::CommandLine(option) => (*option).to_owned(),
         Origin::Default => "default".to_owned(),
         Origin::Follows(key) => format!("default, follows {key}"),
     };

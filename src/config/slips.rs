@@ -3,6 +3,7 @@
 //! Owns the guesses. Each is tried before it is suggested, so a suggestion that is followed works.
 //! It knows the sections, and leaves the keys to who judges a guess.
 
+use super::field::Draft;
 use super::keys::KEYS;
 use super::read::Document;
 use super::{examine, header};
@@ -41,7 +42,7 @@ fn judge(line: &str, above: &str) -> Outcome {
     let is_header = line.starts_with('[');
     let text = if is_header { line.to_owned() } else { format!("{above}\n{line}") };
     let document = Document::new(&text);
-    examine(&document);
+    examine(&document, &mut Draft::default());
     if document.is_broken() {
         return Outcome::Broken;
     }

@@ -1,4 +1,4 @@
-//! Where the configuration comes from: a file, under what the command line says instead.
+//! Where the configuration comes from: a file, and what holds over it.
 //!
 //! Owns the choice of the file, what a missing one means, and which files are refused unread. It does
 //! not know the keys, nor when the file is read again.
@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::environment::Environment;
 use super::{Finding, Loaded, read};
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::Level;
@@ -20,9 +21,11 @@ pub const PATH_VARIABLE: &str = "WSECHO_CONFIG";
 /// The largest file that is read, in bytes: no configuration is nearly as long.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// What the command line sets, over the file.
+/// What holds over the file: the environment, and over that the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
+    /// The variables that set keys.
+    pub environment: Environment,
     /// `--bind`: unless empty, replaces the whole of `bind`.
     pub bind: Vec<ListenAddr>,
     /// `--log-level`.
@@ -35,7 +38,7 @@ pub struct Source {
     /// `--config`. Without it, the file that `WSECHO_CONFIG` names is read; without that, the one
     /// at [`DEFAULT_PATH`], which may be missing.
     pub path: Option<PathBuf>,
-    /// Settings that hold whatever the file says.
+    /// What holds whatever the file says.
     pub overrides: Overrides,
 }
 
@@ -54,7 +57,7 @@ pub enum ConfigError {
     /// Longer than any configuration.
     #[error("cannot read {0}: it is over 1 MiB; is it the right file?")]
     TooLarge(PathBuf),
-    /// The file has been read and is wrong.
+    /// What the file or the environment says is wrong.
     #[error("{}", Listed(.0, .1))]
     Invalid(PathBuf, Vec<Finding>),
 }
@@ -64,9 +67,12 @@ struct Listed<'a>(&'a Path, &'a [Finding]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Finding { line, column, message }) in self.1.iter().enumerate() {
+        for (index, Finding { variable, line, column, message }) in self.1.iter().enumerate() {
             let newline = if index > 0 { "\n" } else { "" };
-            write!(f, "{newline}{}:{line}:{column}: {message}", self.0.display())?;
+            match variable {
+                Some(name) => write!(f, "{newline}{name}: {message}")?,
+                None => write!(f, "{newline}{}:{line}:{column}: {message}", self.0.display())?,
+            }
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The configuration file: all findings at once, each with its position and its remedy.
 
 mod check;
+mod environment;
 
 use std::time::Duration;
 

@@ -25,7 +25,11 @@ pub fn wsecho() -> Command {
     // As the unit does.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_ARENA_MAX", "1");
     // Each test names its own configuration.
-    command.env_remove("WSECHO_CONFIG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WSECHO_") {
+            command.env_remove(name);
+        }
+    }
     command.stdin(Stdio::null());
     command
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use arbitrary::{Result, Unstructured};
-use wsecho::config::{Config, Overrides, parse, read};
+use wsecho::config::{Config, Environment, Overrides, parse, read};
 
 /// The pieces such files are made of, so that some turn out valid by chance.
 const PIECES: [&str; 40] = [
@@ -65,6 +65,12 @@ fn try_any_text(u: &mut Unstructured<'_>) -> Result<()> {
             piece if piece < PIECES.len() => text.push_str(PIECES[piece]),
             _ => text.push(u.arbitrary()?),
         }
+    }
+    let environment = Environment::new([("WSECHO_BIND".into(), text.clone().into())]);
+    let overrides = Overrides { environment, ..Overrides::default() };
+    if let Err(findings) = read(b"", &overrides) {
+        let all = findings.iter().all(|it| it.variable.as_deref() == Some("WSECHO_BIND"));
+        assert!(all && !findings.is_empty(), "{text:?}: {findings:?}");
     }
     match read(text.as_bytes(), &Overrides::default()) {
         Ok(loaded) => {

@@ -150,7 +150,7 @@ fn what_is_shown_says_the_same_and_where_it_comes_from() {
                 log.level = \"warn\"\n[[endpoint]]\npath = \"/a\"\n[[endpoint]]\nprefix = \"> \"\n\
                 path = \"/b\"\n[shutdown]\ndrain_timeout = \"9s\"\n";
     let overrides =
-        Overrides { log_level: Some(wsecho::ops::logging::Level::Debug), bind: Vec::new() };
+        Overrides { log_level: Some(wsecho::ops::logging::Level::Debug), ..Overrides::default() };
     let loaded = read(text.as_bytes(), &overrides).expect("it is valid");
     let shown = loaded.show(Path::new("/etc/w.toml"));
     for line in [
