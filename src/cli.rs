@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Environment, Loaded, Overrides, Source, UserError};
@@ -44,11 +44,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service until SIGTERM (the default)
-    Serve,
+    Serve(Options),
     /// Check the configuration: print "ok", or everything that is wrong with it
     Check(Check),
     /// Print a proxy configuration that passes WebSockets to this service
     Snippet {
+        #[command(flatten)]
+        options: Options,
         /// The proxy in front of the service
         proxy: Product,
     },
@@ -57,21 +59,35 @@ enum Command {
     Probe(Box<probe::args::Args>),
 }
 
-#[derive(Debug, clap::Args)]
+/// What the service itself takes, before or after the name of a command that reads its configuration.
+#[derive(Debug, Default, PartialEq, Eq, clap::Args)]
 struct Options {
     /// Read this configuration file instead of /etc/wsecho.toml; it must exist
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this address instead of those in the file; can be repeated
-    #[arg(short, long, global = true, value_name = "ADDR")]
+    #[arg(short, long, value_name = "ADDR")]
     bind: Vec<ListenAddr>,
     /// Log at this level instead of the one in the file
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL")]
     log_level: Option<Level>,
+}
+
+impl Options {
+    /// These, or else those in front of the command.
+    fn or(self, before: Self) -> Source {
+        let bind = if self.bind.is_empty() { before.bind } else { self.bind };
+        let environment = Environment::new(std::env::vars_os());
+        let log_level = self.log_level.or(before.log_level);
+        let overrides = Overrides { environment, bind, log_level };
+        Source { path: self.config.or(before.config), overrides }
+    }
 }
 
 #[derive(Debug, clap::Args)]
 struct Check {
+    #[command(flatten)]
+    options: Options,
     /// The same as --config
     #[arg(conflicts_with = "config")]
     file: Option<PathBuf>,
@@ -115,25 +131,28 @@ pub fn command() -> clap::Command {
 /// Runs what the command line asks for, and returns the exit code.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let Cli { options: before, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => return usage(answer),
     };
-    let Options { config, bind, log_level } = cli.options;
-    let environment = Environment::new(std::env::vars_os());
-    let source = |path| Source { path, overrides: Overrides { environment, bind, log_level } };
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(&source(config)),
-        Command::Check(Check { file, print, user }) => {
-            check(&source(config.or(file)), print, user.as_deref())
+    match command.unwrap_or(Command::Serve(Options::default())) {
+        Command::Serve(options) => serve(&options.or(before)),
+        Command::Check(Check { options, file, print, user }) => {
+            let options = Options { config: options.config.or(file), ..options };
+            check(&options.or(before), print, user.as_deref())
         }
-        Command::Snippet { proxy } => snippet(&source(config), proxy),
+        Command::Snippet { options, proxy } => snippet(&options.or(before), proxy),
+        Command::Probe(_) if before != Options::default() => {
+            let text = "a probe takes no --config, --bind or --log-level: they are the service's";
+            usage(Cli::command().error(ErrorKind::ArgumentConflict, text))
+        }
         Command::Probe(args) => probe(*args),
     }
 }
 
 /// Prints help or the version, or what is wrong with the command line.
 fn usage(mut answer: clap::Error) -> ExitCode {
+    mask(&mut answer);
     if let Some(tip) = tip(&answer) {
         answer.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
@@ -144,6 +163,23 @@ fn usage(mut answer: clap::Error) -> ExitCode {
     }
     let printed_answer = answer.print();
     if answer.use_stderr() { ExitCode::from(USAGE) } else { printed(printed_answer) }
+}
+
+/// Masks what may be a secret in what is shown of the command line: URLs have passwords, also those
+/// that are given to the wrong command.
+fn mask(answer: &mut clap::Error) {
+    let option = match answer.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) => option.clone(),
+        _ => String::new(),
+    };
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue, ContextKind::InvalidSubcommand]
+    {
+        if let Some(ContextValue::String(value)) = answer.get(kind) {
+            let of = if kind == ContextKind::InvalidArg { "" } else { &option };
+            let shown = probe::args::shown(of, value);
+            answer.insert(kind, ContextValue::String(shown));
+        }
+    }
 }
 
 /// What to write instead of what people write.

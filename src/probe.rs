@@ -13,6 +13,7 @@ pub mod failure;
 pub mod http2;
 pub mod measure;
 pub mod report;
+mod secrets;
 mod socket;
 mod talk;
 mod target;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper::header::LOCATION;
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
@@ -35,7 +37,10 @@ use self::connect::Connected;
 use self::exchange::Exchange;
 use self::failure::{Failed, Failure};
 use self::http2::Policy;
-use self::report::{Agreed, Ending, Family, Outcome, Redirect, Report, Stage, Step, printable};
+use self::report::{
+    Agreed, Attempt, Ending, Family, Outcome, Redirect, Report, Stage, Step, Unconnected,
+};
+use self::secrets::Secrets;
 use self::socket::Socket;
 use self::talk::{Dialogue, Talk};
 pub use self::target::{ParseTargetError, Pinned, Target};
@@ -85,8 +90,15 @@ struct Clock {
     deadline: Instant,
 }
 
-/// Probes one target, and reports what was found.
+/// Probes one target, and reports what was found, without the secrets that it was given.
 pub async fn run(target: &Target, options: &Options) -> Report {
+    let mut report = found(target, options).await;
+    Secrets::of(target, options).hide(&mut report);
+    report
+}
+
+/// What is found of a target, redirects followed.
+async fn found(target: &Target, options: &Options) -> Report {
     let begun = Instant::now();
     let clock = Clock { begun, deadline: begun + options.timeout };
     let mut target = target.clone();
@@ -278,11 +290,15 @@ async fn request(
         }
     };
     let facts = answer::facts(&exchanged.head);
-    let location = facts.location.clone().filter(|_| exchanged.head.status.is_redirection());
+    let location = exchanged.head.headers.get(LOCATION).filter(|_| facts.status / 100 == 3);
+    let location = location.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
+    let shown = facts.location.clone().unwrap_or_default();
     report.answer = Some(facts);
     let Some(stream) = exchanged.stream else {
         if let (Some(location), true) = (location, options.follow) {
-            let led = redirect(target, &location, exchanged.head.status.as_u16(), report);
+            let status = exchanged.head.status.as_u16();
+            let seen = format!("The server redirects ({status}) to {shown}.");
+            let led = redirect(target, &location, status, seen, report);
             return report.finish(Stage::Http, begun, led);
         }
         let failed = answer::refused(&exchanged.head, &exchanged.body);
@@ -295,14 +311,14 @@ async fn request(
     Ok(Led::Open(Box::new(Open { stream, agreed })))
 }
 
-/// Where a redirect leads.
+/// Where a redirect leads that was `seen`.
 fn redirect(
     target: &Target,
     location: &str,
     status: u16,
+    seen: String,
     report: &mut Report,
 ) -> Result<Led, Failed> {
-    let seen = format!("The server redirects ({status}) to {}.", printable(location.as_bytes()));
     let Some(next) = target.join(location) else {
         return Err(Failed::new(Failure::BadRedirect, seen));
     };
@@ -334,10 +350,13 @@ impl Report {
         self.steps.push(Step { stage, took: None, outcome: Outcome::Omitted(why) });
     }
 
-    /// Clients prefer one family, and some wait long before they try the other.
+    /// Clients prefer one family, and some wait long before they try the other; they leave out one to
+    /// which they have no route themselves.
     fn warn_of_dead_family(&mut self) {
         for family in [Family::V4, Family::V6] {
-            let mut of = self.attempts.iter().filter(|attempt| attempt.family == Some(family));
+            let routed = |it: &&Attempt| !matches!(it.error, Some(Unconnected::NoRoute(_)));
+            let of = self.attempts.iter().filter(|attempt| attempt.family == Some(family));
+            let mut of = of.filter(routed);
             let dead = of.clone().next().is_some() && of.clone().all(|it| it.error.is_some());
             if let (true, Some(attempt)) = (dead, of.next()) {
                 let error = attempt.error.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -44,13 +44,13 @@ warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l print -d 'Print every key with its value and where that comes from'
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
@@ -88,12 +88,6 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l count -d 'Then s
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l interval -d 'The time from one message of --count to the next' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l max-size -d 'Then find the largest message that comes back, up to this size' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l idle -d 'Then find out how long a silent connection lives, up to this time' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
-warn\t'An administrator should look at this. A peer alone can never cause it'
-info\t'One line per session, and the life cycle of the service'
-debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 6 -l ipv6 -d 'Use IPv6 only'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s k -l insecure -d 'Accept any certificate; the verdict says so'

@@ -18,7 +18,7 @@ use crate::config::Endpoint;
 use crate::ops::metrics::Label;
 use crate::proxy::blame::Fault;
 use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy, misplaced};
-use crate::ws::handshake::{self, Rejection};
+use crate::ws::handshake::{self, Rejection, labelled};
 
 /// The most endpoints that are listed to a client that missed them.
 const LISTED: usize = 16;
@@ -109,10 +109,11 @@ impl Refusal {
     /// For a terminal, or the network tab of a browser.
     fn text(&self) -> String {
         let Some(Remedy { location, lines, elsewhere }) = &self.remedy else {
-            return format!("{}\n", self.message);
+            return labelled(&self.message, self.reason);
         };
         let lines: String = lines.iter().map(|line| ["    ", line, "\n"].concat()).collect();
-        format!("{}\n\n{location}:\n\n{lines}\n{elsewhere}\n\n({})\n", self.message, self.reason)
+        let text = format!("{}\n\n{location}:\n\n{lines}\n{elsewhere}", self.message);
+        labelled(&text, self.reason)
     }
 
     /// The answer to a request with these headers: JSON where they ask for it.

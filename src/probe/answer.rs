@@ -10,8 +10,9 @@ use hyper::http::response;
 use super::exchange::Unanswered;
 use super::failure::{Failed, Failure};
 use super::report::{Answer, Heads, printable, printable_lines};
-use super::target::{is_secret, masked_query};
+use super::target::{is_secret, masked, masked_query};
 use super::wire::{End, Recording};
+use crate::ws::handshake::split_label;
 
 /// The headers that tell who answered, beside `Server` and `Via`.
 const TELLING: [&str; 6] = [
@@ -38,7 +39,7 @@ pub(super) fn facts(head: &response::Parts) -> Answer {
             _ => head.status.canonical_reason().unwrap_or_default().to_owned(),
         },
         from: from.collect(),
-        location: head.headers.get(LOCATION).map(|value| printable(value.as_bytes())),
+        location: head.headers.get(LOCATION).map(|value| shown(value.as_bytes())),
     }
 }
 
@@ -46,6 +47,12 @@ pub(super) fn facts(head: &response::Parts) -> Answer {
 fn titled(name: &str) -> String {
     let part = |part: &str| part[..1].to_ascii_uppercase() + &part[1..];
     name.split('-').map(part).collect::<Vec<_>>().join("-")
+}
+
+/// A URL as it came, without its secrets: servers redirect to the same query.
+fn shown(url: &[u8]) -> String {
+    let url = printable(url);
+    if url.contains('@') { masked(&url) } else { masked_query(&url) }
 }
 
 /// What an answer other than 101 means.
@@ -60,7 +67,7 @@ pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
         _ => String::new(),
     };
     let seen = format!("The server answered the handshake with {status} {reason}{leads}.");
-    let failure = if is_diagnosis(&text) {
+    let failure = if split_label(&text).is_some() {
         Failure::RefusedByWsecho
     } else if speaks_tls(&text) {
         Failure::PlainToTls
@@ -91,17 +98,6 @@ fn by_status(status: StatusCode) -> Failure {
     }
 }
 
-/// Whether a body ends as those of wsecho do that name a remedy: with a label in parentheses.
-fn is_diagnosis(body: &str) -> bool {
-    let label = body.trim_end().rsplit("\n\n").next().unwrap_or_default();
-    label.strip_prefix('(').and_then(|label| label.strip_suffix(')')).is_some_and(|label| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
-    })
-}
-
 /// How nginx, Apache and Go answer plain HTTP on a TLS port.
 fn speaks_tls(body: &str) -> bool {
     [
@@ -125,6 +121,11 @@ pub(super) fn unanswered(unanswered: Unanswered, certificate: Failure) -> Failed
         Unanswered::NotHttp(bytes) => {
             let first = &bytes[..bytes.len().min(60)];
             Failed::new(Failure::NotHttp, "The answer is not HTTP.").quoting(printable(first))
+        }
+        Unanswered::HeadTooLarge(most) => {
+            let seen =
+                format!("The answer's head does not end within {most} bytes and 100 fields.");
+            Failed::new(Failure::NotHttp, seen)
         }
         Unanswered::Late(came) => {
             let seen = format!("There was no answer in time; {came} bytes were received.");
@@ -163,14 +164,19 @@ pub(super) fn heads(recording: &Recording) -> Heads {
 
 fn lines(bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
+    let mut is_hidden = false;
     for line in bytes.split(|byte| *byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             break;
         }
+        let is_folded = line.starts_with(b" ") || line.starts_with(b"\t");
         let line = printable(line);
-        lines.push(match line.split_once(": ") {
-            Some((name, _)) if is_secret(name) => format!("{name}: …"),
+        let name = line.split_once(':').map(|(name, _)| name.trim()).filter(|_| !lines.is_empty());
+        is_hidden = name.is_some_and(is_secret) || (is_folded && is_hidden);
+        lines.push(match name {
+            Some(name) if is_hidden && !is_folded => format!("{name}: …"),
+            _ if is_hidden => "…".to_owned(),
             // The request line, and Location.
             _ => line.split(' ').map(masked_query).collect::<Vec<_>>().join(" "),
         });

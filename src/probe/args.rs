@@ -20,7 +20,7 @@ use super::measure::Plan;
 use super::report::Family;
 use super::report::nagios::{Limit, Limits};
 use super::talk::Dialogue;
-use super::target::{Pinned, Target};
+use super::target::{Pinned, Target, masked};
 use super::tls::{Trust, provider};
 use super::tunnel::Proxies;
 use super::upgrade::Asked;
@@ -191,11 +191,12 @@ impl Show {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
+    no_url(text, "10s")?;
     let time = read_duration(text)?;
     if time.is_zero() || time > MAX_TIMEOUT { Err("write 1ms to 1h".to_owned()) } else { Ok(time) }
 }
 
-/// The value of an option that may have none, in front of a URL.
+/// The value of an option that was left out, or may be, in front of a URL, which may have a password.
 fn no_url(text: &str, example: &str) -> Result<(), String> {
     if text.contains("://") {
         Err(format!("write the URL first, or \"{example}\""))
@@ -236,6 +237,18 @@ fn subprotocol(text: &str) -> Result<String, String> {
     }
 }
 
+/// What may be shown of a value that `option` does not take, which may hold a secret.
+#[must_use]
+pub fn shown(option: &str, value: &str) -> String {
+    if option.starts_with("--header") {
+        value.split_once(':').map_or("…".to_owned(), |(name, _)| format!("{name}: …"))
+    } else if option.starts_with("<URL>") || value.contains("://") || value.contains('@') {
+        masked(value)
+    } else {
+        value.to_owned()
+    }
+}
+
 /// An option that cannot be used, such as one that names a file without a certificate.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -268,8 +281,9 @@ impl Args {
         let proxies = match self.proxy.as_deref() {
             None => Proxies::from_environment(),
             Some("none") => Proxies::none(),
-            Some(url) => Proxies::fixed(url)
-                .ok_or_else(|| UnusableOption(format!("--proxy {url}: write http://HOST:PORT")))?,
+            Some(url) => Proxies::fixed(url).ok_or_else(|| {
+                UnusableOption(format!("--proxy {}: write http://HOST:PORT", masked(url)))
+            })?,
         };
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Some(Family::V4),

@@ -22,6 +22,10 @@ use super::failure::{Failed, Failure};
 use super::report::{Certificate, printable};
 
 const DAY: i64 = 24 * 60 * 60;
+/// The most certificates of one chain that are looked at for paths to a root, and the most of them
+/// between the server's own and the root.
+const MAX_SENT: usize = 10;
+const MAX_PATH: usize = 4;
 /// The most names that are kept of one certificate.
 const MAX_NAMES: usize = 100;
 
@@ -42,6 +46,49 @@ pub(super) fn read(der: &[u8], now: UnixTime) -> Certificate {
         days_left: not_after.saturating_sub(seconds(now)).div_euclid(DAY),
         serial: HEXLOWER.encode(certificate.raw_serial()),
         sha256,
+    }
+}
+
+/// When a verified chain expires, its root included, in seconds of Unix time: where several paths lead
+/// from the server's certificate to a root, that which lasts longest counts.
+pub(super) fn last_expiry(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+) -> Option<i64> {
+    let read = |ders: &[CertificateDer<'static>]| -> Vec<Link> {
+        ders.iter().filter_map(|der| Link::read(der)).collect()
+    };
+    let sent = read(&chain[..chain.len().min(MAX_SENT)]);
+    let first = sent.first()?;
+    if roots.contains(chain.first()?) {
+        return Some(first.not_after);
+    }
+    first.last_expiry(&sent[1..], &read(roots), MAX_PATH)
+}
+
+/// A certificate as a part of a chain.
+struct Link {
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
+    not_after: i64,
+}
+
+impl Link {
+    fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(Self {
+            subject: certificate.subject().as_raw().to_vec(),
+            issuer: certificate.issuer().as_raw().to_vec(),
+            not_after: certificate.validity().not_after.timestamp(),
+        })
+    }
+
+    /// When the path to a root that lasts longest expires; `None` if none leads there.
+    fn last_expiry(&self, sent: &[Self], roots: &[Self], depth: usize) -> Option<i64> {
+        let rooted = roots.iter().filter(|it| it.subject == self.issuer).map(|it| it.not_after);
+        let between = sent.iter().filter(|it| depth > 0 && it.subject == self.issuer);
+        let longer = between.filter_map(|it| it.last_expiry(sent, roots, depth - 1));
+        rooted.chain(longer).max().map(|above| above.min(self.not_after))
     }
 }
 

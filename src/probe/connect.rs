@@ -5,7 +5,7 @@
 //! Source: getaddrinfo(3) and connect(2) for the errors.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::{Failed, Failure};
-use super::report::{Attempt, Family, Unconnected};
+use super::report::{Attempt, Family, Unconnected, plain};
 use super::target::Pinned;
 use super::wire::Stream;
 use crate::proxy::protocol::{self, Version};
@@ -129,6 +129,9 @@ async fn by_family(
         let took = begun.elapsed();
         let (stream, error) = match connected {
             Ok(Ok(stream)) => (Some(stream), None),
+            Ok(Err(error)) if !has_route(*addr) => {
+                (None, Some(Unconnected::NoRoute(plain(&error))))
+            }
             Ok(Err(error)) => (None, Some(Unconnected::of(&error))),
             Err(_) => (None, Some(Unconnected::Timeout)),
         };
@@ -141,6 +144,18 @@ async fn by_family(
     (None, attempts)
 }
 
+/// Whether this host has a route to an address. Connecting a datagram socket asks the kernel, and sends
+/// nothing.
+fn has_route(addr: SocketAddr) -> bool {
+    let any: IpAddr = match Family::of(addr.ip()) {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let asked = UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(addr));
+    // To a broadcast address there is a route, but no permission.
+    asked.map_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied, |()| true)
+}
+
 /// What nobody could connect to. The family that clients try first decides what it is called.
 fn unconnected(attempts: &[Attempt]) -> Failed {
     let errors = attempts.iter().filter_map(|Attempt { to, error, took, .. }| {
@@ -149,9 +164,9 @@ fn unconnected(attempts: &[Attempt]) -> Failed {
             Unconnected::Timeout => {
                 format!("{to} did not answer within {:.1} s.", took.as_secs_f64())
             }
-            Unconnected::Unreachable(error) | Unconnected::Other(error) => {
-                format!("{to}: {error}.")
-            }
+            Unconnected::NoRoute(error)
+            | Unconnected::Unreachable(error)
+            | Unconnected::Other(error) => format!("{to}: {error}."),
         };
         Some((seen, error.as_ref()?))
     });
@@ -159,7 +174,7 @@ fn unconnected(attempts: &[Attempt]) -> Failed {
     let failure = match errors.first() {
         Some(Unconnected::Refused) => Failure::Refused,
         Some(Unconnected::Timeout) => Failure::TcpTimeout,
-        Some(Unconnected::Unreachable(_)) => Failure::Unreachable,
+        Some(Unconnected::NoRoute(_) | Unconnected::Unreachable(_)) => Failure::Unreachable,
         Some(Unconnected::Other(_)) | None => Failure::ConnectFailed,
     };
     Failed::new(failure, seen.join(" "))

@@ -16,6 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::wire::{End, Recorded, Recorder, Stream};
 
+/// The largest head that is taken, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// The most bytes that are read: a head may follow any number of provisional ones (RFC 9110, section
+/// 15.2), and hyper reads ahead.
+const MOST: usize = 2 * MAX_HEAD;
 /// The most bytes of a body that are read.
 const MAX_BODY: usize = 16 * 1024;
 /// How long a body may follow its head: not every body ends.
@@ -37,6 +42,8 @@ pub(super) enum Unanswered {
     Ended(End),
     /// This came, which is not HTTP.
     NotHttp(Vec<u8>),
+    /// The head does not end within so many bytes.
+    HeadTooLarge(usize),
     /// The deadline passed after so many bytes.
     Late(usize),
 }
@@ -49,7 +56,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(stream: Stream) -> Self {
-        let (stream, recorder) = Recorded::new(stream);
+        let (stream, recorder) = Recorded::new(stream, MOST);
         Self { stream, recorder }
     }
 
@@ -67,6 +74,9 @@ impl Exchange {
         let unanswered = |error: hyper::Error| {
             let recording = recorder.get();
             match &recording.end {
+                _ if error.is_parse_too_large() || recording.received_bytes > MOST => {
+                    Unanswered::HeadTooLarge(MAX_HEAD)
+                }
                 Some(end) if recording.received.is_empty() => Unanswered::Ended(end.clone()),
                 Some(end)
                     if recording.received.starts_with(b"HTTP/")
@@ -84,13 +94,14 @@ impl Exchange {
             // Not every server takes lower case.
             http1::Builder::new()
                 .title_case_headers(true)
+                .max_buf_size(MAX_HEAD)
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(&unanswered)?;
         let exchange = async {
             let answered = timeout_at(deadline, sender.send_request(request)).await;
             let Ok(answered) = answered else {
-                return Err(Unanswered::Late(recorder.get().received.len()));
+                return Err(Unanswered::Late(recorder.get().received_bytes));
             };
             let (head, mut body) = answered.map_err(&unanswered)?.into_parts();
             let until = deadline.min(Instant::now() + BODY_PATIENCE);

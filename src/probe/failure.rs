@@ -4,6 +4,7 @@
 //! Owns every failure. What was seen of one is found by its stage and comes before what it means.
 
 use super::report::Stage;
+use crate::ws::handshake::split_label;
 
 /// The failure of a probe: what was seen, and what that means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +29,7 @@ impl Failed {
     #[must_use]
     pub fn diagnosis(&self) -> Option<(&str, &str)> {
         let quote = self.quote.as_deref().filter(|_| self.failure == Failure::RefusedByWsecho)?;
-        let (text, label) = quote.rsplit_once("\n(")?;
-        Some((text.trim_end(), label.strip_suffix(')')?))
+        split_label(quote)
     }
 
     /// The same, with the server's own words.

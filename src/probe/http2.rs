@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use h2::client::{self, Connection, SendRequest};
+use h2::client::{Builder, Connection, SendRequest};
 use h2::{PingPong, RecvStream, SendStream};
 use hyper::http::response;
 use hyper::{Request, StatusCode};
@@ -45,6 +45,8 @@ pub enum Policy {
 /// What browsers offer in ALPN for a page, whose connection may then carry its WebSockets.
 const OFFERED: &[&[u8]] = &[b"h2", b"http/1.1"];
 
+/// The largest head of an answer, in bytes.
+const MAX_HEAD: u32 = 64 * 1024;
 /// The most bytes of a refusal's body that are read.
 const MAX_BODY: u64 = 16 * 1024;
 /// How long the body may follow its head.
@@ -135,7 +137,10 @@ async fn attempt(
         let seen = "The server did not answer over HTTP/2 in time.";
         Failed::new(Failure::Http2Timeout, seen)
     };
-    let begun = timeout_at(deadline, client::handshake(stream)).await.map_err(late)?;
+    let mut client = Builder::new();
+    // As browsers do, and as is enough for an answer to CONNECT.
+    client.enable_push(false).max_header_list_size(MAX_HEAD);
+    let begun = timeout_at(deadline, client.handshake(stream)).await.map_err(late)?;
     let (mut sender, mut connection) = begun.map_err(|error| broken(&error))?;
     let pings = connection.ping_pong();
     let conversation = async {

@@ -178,7 +178,9 @@ pub enum Unconnected {
     Refused,
     /// No answer in time.
     Timeout,
-    /// No route, or an ICMP message of a firewall.
+    /// This host itself has no route, as one without IPv6 has none to an AAAA record's address.
+    NoRoute(String),
+    /// An ICMP message of a router or firewall.
     Unreachable(String),
     /// Anything else.
     Other(String),
@@ -203,13 +205,13 @@ impl fmt::Display for Unconnected {
         match self {
             Self::Refused => f.write_str("connection refused"),
             Self::Timeout => f.write_str("no answer"),
-            Self::Unreachable(text) | Self::Other(text) => f.write_str(text),
+            Self::NoRoute(text) | Self::Unreachable(text) | Self::Other(text) => f.write_str(text),
         }
     }
 }
 
 /// The text of an error in lower case, without its number.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
@@ -253,6 +255,8 @@ pub struct Tls {
     pub chain: Vec<Certificate>,
     /// Whether the chain was verified. `false` with `--insecure`, and where it failed.
     pub verified: bool,
+    /// When the verified chain that lasts longest expires, its root included, in seconds of Unix time.
+    pub last_expiry_unix_seconds: Option<i64>,
     /// Whether the server asked for a client certificate.
     pub client_certificate_asked: bool,
 }

@@ -16,8 +16,8 @@ use super::wire::{End, Stream};
 use crate::ws::deflate::stored;
 use crate::ws::frame::{FrameHeader, write_masked};
 
-/// The longest message that is taken, in bytes: far more than is ever asked for.
-const MAX_MESSAGE: usize = 128 << 20;
+/// The longest message that is taken, in bytes, unless a longer one is asked for.
+const MAX_MESSAGE: usize = 16 << 20;
 
 /// Beyond so many unsent bytes pings are not answered: the server does not read.
 const MAX_PENDING: usize = 1 << 20;
@@ -58,9 +58,20 @@ impl Socket {
         let (read, write) = split(stream);
         let inflater = compression.then(Inflater::new);
         Self {
-            reader: Reader { stream: read, bytes: BytesMut::new(), inflater, partial: None },
+            reader: Reader {
+                stream: read,
+                bytes: BytesMut::new(),
+                inflater,
+                partial: None,
+                most: MAX_MESSAGE,
+            },
             writer: Writer { stream: write, pending: Vec::new(), written: 0, broken: None },
         }
+    }
+
+    /// Has messages of at least so many bytes taken.
+    pub(super) fn allow(&mut self, bytes: usize) {
+        self.reader.most = self.reader.most.max(bytes);
     }
 
     /// Queues a message; [`Socket::next`] sends it while it waits.
@@ -189,6 +200,8 @@ struct Reader {
     bytes: BytesMut,
     inflater: Option<Inflater>,
     partial: Option<Partial>,
+    /// The longest message that is taken, in bytes.
+    most: usize,
 }
 
 impl Reader {
@@ -247,8 +260,8 @@ impl Reader {
                 Partial { is_text, compressed: header.rsv1, payload, frames: 1 }
             }
         };
-        if partial.payload.len() > MAX_MESSAGE {
-            return Err(format!("a message of more than {MAX_MESSAGE} bytes"));
+        if partial.payload.len() > self.most {
+            return Err(format!("a message of more than {} bytes", self.most));
         }
         if !header.fin {
             self.partial = Some(partial);
@@ -256,7 +269,7 @@ impl Reader {
         }
         let Partial { is_text, compressed, mut payload, frames } = partial;
         if let (true, Some(inflater)) = (compressed, &mut self.inflater) {
-            payload = inflater.inflate(&payload)?;
+            payload = inflater.inflate(&payload, self.most)?;
         }
         if is_text && std::str::from_utf8(&payload).is_err() {
             return Err("text that is not UTF-8".into());
@@ -269,7 +282,7 @@ impl Reader {
         loop {
             if let Some((header, start)) = FrameHeader::parse(&self.bytes) {
                 let length = usize::try_from(header.len).unwrap_or(usize::MAX);
-                if length > MAX_MESSAGE {
+                if length > self.most {
                     return Err(Incoming::Broken(format!("a frame of {} bytes", header.len)));
                 }
                 if self.bytes.len() >= start + length {
@@ -296,7 +309,8 @@ impl Inflater {
         Self(Inflate::new(false, 15))
     }
 
-    fn inflate(&mut self, payload: &[u8]) -> Result<Vec<u8>, String> {
+    /// Inflates a message of at most so many bytes.
+    fn inflate(&mut self, payload: &[u8], most: usize) -> Result<Vec<u8>, String> {
         const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
         let input = [payload, &TAIL].concat();
         let (mut rest, mut chunk, mut out) = (&input[..], vec![0; 64 * 1024], Vec::new());
@@ -310,8 +324,8 @@ impl Inflater {
             let produced = moved(self.0.total_out(), before.1);
             rest = &rest[moved(self.0.total_in(), before.0)..];
             out.extend_from_slice(&chunk[..produced]);
-            if out.len() > MAX_MESSAGE {
-                return Err(format!("a message that inflates to over {MAX_MESSAGE} bytes"));
+            if out.len() > most {
+                return Err(format!("a message that inflates to over {most} bytes"));
             }
             match status {
                 // A final block ends the stream, and with it the message (section 7.2.3.4).

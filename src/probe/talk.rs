@@ -290,7 +290,8 @@ impl<'a> Talk<'a> {
             Ok(Incoming::Ended(_)) => Ending::Reset,
             Ok(_) | Err(_) => Ending::LeftOpen,
         };
-        self.socket.shutdown().await;
+        // A server that does not read has no room for TLS's last words either.
+        let _ = timeout_at(until, self.socket.shutdown()).await;
         Ok(Closed { sent: NORMAL, answered, took, end })
     }
 }

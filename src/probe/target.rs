@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use hyper::Uri;
 use hyper::http::uri::Authority;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 /// A WebSocket URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,20 +22,22 @@ pub struct Target {
     pub path: String,
     /// `user:password`, as written.
     pub credentials: Option<String>,
+    /// Whether redirects led here from another host, or out of TLS: secrets are not sent there.
+    pub is_foreign: bool,
 }
 
 /// Why a text is no [`Target`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTargetError {
-    /// Something that means this URL.
+    /// Something that means this URL, shown without its secrets.
     #[error("{0}: write \"{1}\"")]
     Meant(&'static str, String),
     /// The authority is not a host with or without a port.
-    #[error("{0:?} is not a WebSocket URL: write ws://HOST/PATH or wss://HOST/PATH")]
-    Form(String),
+    #[error("not a WebSocket URL: write ws://HOST/PATH or wss://HOST/PATH")]
+    Form,
     /// A host with characters beyond ASCII.
-    #[error("{0:?} is not ASCII: write the host as DNS knows it (xn--…)")]
-    NonAscii(String),
+    #[error("the host is not ASCII: write it as DNS knows it (xn--…)")]
+    NonAscii,
 }
 
 impl Target {
@@ -81,7 +84,9 @@ impl Target {
                 format!("{scheme}://{}{folder}/{location}", self.authority())
             }
         };
-        joined.parse().ok()
+        let joined: Self = joined.parse().ok()?;
+        let is_foreign = joined.host != self.host || (self.secure && !joined.secure);
+        Some(Self { is_foreign: self.is_foreign || is_foreign, ..joined })
     }
 }
 
@@ -113,25 +118,62 @@ pub(super) fn is_secret(name: &str) -> bool {
             .any(|part| name.contains(part))
 }
 
-/// A path whose query shows no secret.
-pub(super) fn masked_query(path: &str) -> String {
-    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
-    let masked = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, value)) if is_secret(name) && !value.is_empty() => format!("{name}=…"),
-        _ => pair.to_owned(),
+/// A URL or a path whose query and fragment show no secret.
+pub(super) fn masked_query(text: &str) -> String {
+    let masked = text.split_inclusive(['?', '&', ';', '#']).map(|piece| {
+        let pair = piece.trim_end_matches(['?', '&', ';', '#']);
+        match pair.split_once('=') {
+            Some((name, value)) if is_secret(name) && !value.is_empty() => {
+                format!("{name}=…{}", &piece[pair.len()..])
+            }
+            _ => piece.to_owned(),
+        }
     });
-    format!("{path}?{}", masked.collect::<Vec<_>>().join("&"))
+    masked.collect()
+}
+
+/// What may be shown of a text that was to be a URL: in a malformed one, a password may be anywhere
+/// before an `@`, or where the port should be.
+pub(super) fn masked(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None if looks_like_host(text) || text.contains('@') => (String::new(), text),
+        // A word of a header whose quotes are missing, perhaps.
+        None => return "…".to_owned(),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("…@", rest),
+        None => ("", rest),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_address = authority.starts_with('[') || authority.parse::<IpAddr>().is_ok();
+    match authority.split_once(':') {
+        Some((host, port)) if !is_address && !port.is_empty() && port.parse::<u16>().is_err() => {
+            format!("{scheme}{user}{host}:…")
+        }
+        _ => format!("{scheme}{user}{}", masked_query(rest)),
+    }
+}
+
+/// Whether a text without a scheme begins as hosts do that people write.
+fn looks_like_host(text: &str) -> bool {
+    let host = text.split(['/', '?', '#']).next().unwrap_or_default();
+    let is_of_host =
+        |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b"-.:[]".contains(&it);
+    (host == "localhost" || host.contains(['.', ':'])) && host.bytes().all(is_of_host)
 }
 
 impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Self, ParseTargetError> {
-        let form = || ParseTargetError::Form(text.to_owned());
-        let meant = |why, url| Err(ParseTargetError::Meant(why, url));
+        let form = || ParseTargetError::Form;
+        let meant = |why, url: String| Err(ParseTargetError::Meant(why, masked(&url)));
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
-            None if text.starts_with(['/', ':', '-']) || text.is_empty() => return Err(form()),
+            None if !looks_like_host(text.rsplit('@').next().unwrap_or_default()) => {
+                return Err(form());
+            }
             None => return meant("the scheme is missing", format!("wss://{text}")),
         };
         let secure = match &*scheme {
@@ -148,7 +190,7 @@ impl FromStr for Target {
         let authority = rest.split(['/', '?']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         if !host.is_ascii() {
-            return Err(ParseTargetError::NonAscii(host.to_owned()));
+            return Err(ParseTargetError::NonAscii);
         }
         if host.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
             && !host.starts_with('[')
@@ -164,11 +206,14 @@ impl FromStr for Target {
             return Err(form());
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        // As browsers do. A redirect could otherwise bring in what a terminal obeys.
+        let path = utf8_percent_encode(path, CONTROLS).to_string();
         Ok(Self {
             secure,
             host: host.to_ascii_lowercase(),
             port: written.unwrap_or(Self::usual_port(secure)),
-            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            path: if path.starts_with('/') { path } else { format!("/{path}") },
+            is_foreign: false,
             credentials: authority.as_str().rsplit_once('@').map(|(user, _)| user.to_owned()),
         })
     }
@@ -215,6 +260,13 @@ mod tests {
             ("ws://a.example", "a.example", 80, "/", "ws://a.example/"),
             ("wss://A.example/x?y=1", "a.example", 443, "/x?y=1", "wss://a.example/x?y=1"),
             ("wss://a.example:443/", "a.example", 443, "/", "wss://a.example/"),
+            (
+                "ws://a.example/\u{9b}\u{e9}",
+                "a.example",
+                80,
+                "/%C2%9B%C3%A9",
+                "ws://a.example/%C2%9B%C3%A9",
+            ),
             ("WS://[::1]:8888/echo", "::1", 8888, "/echo", "ws://[::1]:8888/echo"),
             (
                 "ws://a.example?token=x&b=2",

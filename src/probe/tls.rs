@@ -21,7 +21,7 @@ use rustls::{
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::certificate::{judge, read};
+use super::certificate::{judge, last_expiry, read};
 use super::failure::{Failed, Failure};
 use super::report::{Tls, printable};
 use super::wire::{End, Recorded, Recorder, Stream};
@@ -36,7 +36,14 @@ pub struct Trust {
     /// The certificate of this client and its key (`--cert`, `--key`).
     pub identity: Option<Arc<CertifiedKey>>,
     /// Made once, when first needed: reading the roots of a host takes time.
-    verifier: OnceLock<Result<Arc<WebPkiServerVerifier>, String>>,
+    anchors: OnceLock<Result<Anchors, String>>,
+}
+
+/// The roots that a chain must lead to.
+#[derive(Debug)]
+struct Anchors {
+    roots: Vec<CertificateDer<'static>>,
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl Trust {
@@ -47,22 +54,22 @@ impl Trust {
         insecure: bool,
         identity: Option<Arc<CertifiedKey>>,
     ) -> Self {
-        Self { roots, insecure, identity, verifier: OnceLock::new() }
+        Self { roots, insecure, identity, anchors: OnceLock::new() }
     }
 
-    fn verifier(&self) -> Result<&Arc<WebPkiServerVerifier>, Failed> {
-        let made = self.verifier.get_or_init(|| {
+    fn anchors(&self) -> Result<&Anchors, Failed> {
+        let made = self.anchors.get_or_init(|| {
             let mut store = RootCertStore::empty();
-            let mut errors = Vec::new();
-            if let Some(roots) = &self.roots {
-                store.add_parsable_certificates(roots.iter().cloned());
+            let (roots, errors) = if let Some(roots) = &self.roots {
+                (roots.clone(), Vec::new())
             } else {
                 let found = rustls_native_certs::load_native_certs();
-                store.add_parsable_certificates(found.certs);
-                errors.extend(found.errors.iter().map(ToString::to_string));
-            }
+                (found.certs, found.errors)
+            };
+            store.add_parsable_certificates(roots.iter().cloned());
             WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
                 .build()
+                .map(|verifier| Anchors { roots, verifier })
                 .map_err(|error| match errors.first() {
                     Some(first) => format!("No root certificate can be read: {first}."),
                     None => format!("No root certificate is usable: {error}."),
@@ -87,7 +94,7 @@ pub(super) async fn handshake(
     deadline: Instant,
     facts: &mut Option<Tls>,
 ) -> Result<Stream, Failed> {
-    let verifier = if trust.insecure { None } else { Some(trust.verifier()?) };
+    let anchors = if trust.insecure { None } else { Some(trust.anchors()?) };
     let name = ServerName::try_from(host.to_owned()).map_err(|_| {
         let seen = format!("No certificate can be for {host:?}.");
         Failed::new(Failure::CertificateName, seen)
@@ -101,7 +108,7 @@ pub(super) async fn handshake(
         .with_custom_certificate_verifier(Arc::<Witness>::clone(&witness))
         .with_client_cert_resolver(Arc::<Identity>::clone(&asked));
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let (stream, recorder) = Recorded::new(stream);
+    let (stream, recorder) = Recorded::new(stream, usize::MAX);
     let connecting = TlsConnector::from(Arc::new(config)).connect(name.clone(), stream);
     let stream = match timeout_at(deadline, connecting).await {
         Ok(Ok(stream)) => stream,
@@ -109,7 +116,7 @@ pub(super) async fn handshake(
             return Err(unspoken(&(&error).into(), &recorder, asked.was_asked(), trust));
         }
         Err(_) => {
-            let came = recorder.get().received.len();
+            let came = recorder.get().received_bytes;
             let seen =
                 format!("The TLS handshake did not finish in time; {came} bytes were received.");
             return Err(Failed::new(Failure::TlsTimeout, seen));
@@ -126,14 +133,16 @@ pub(super) async fn handshake(
         alpn: session.alpn_protocol().map(printable),
         chain: chain.iter().map(|der| read(der, now)).collect(),
         verified: false,
+        last_expiry_unix_seconds: None,
         client_certificate_asked: asked.was_asked(),
     });
-    if let Some(verifier) = verifier {
+    if let Some(Anchors { roots, verifier }) = anchors {
         let trusted = trust.roots.as_deref().unwrap_or_default();
         if let Some(failed) = judge(&chain, &name, verifier, trusted, now) {
             return Err(failed);
         }
         known.verified = true;
+        known.last_expiry_unix_seconds = last_expiry(&chain, roots);
     }
     Ok(Box::new(stream))
 }

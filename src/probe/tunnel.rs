@@ -70,6 +70,12 @@ pub(super) struct Via {
 }
 
 impl Via {
+    /// `Basic …`, as the proxy gets it.
+    pub(super) fn authorization(&self) -> Option<String> {
+        let value = self.intercept.basic_auth()?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
     /// Opens a tunnel to the target.
     pub(super) async fn open(
         &self,
@@ -112,6 +118,10 @@ impl Via {
                         End::Other(error) => format!("failed ({error})"),
                     }
                 )));
+            }
+            Err(Unanswered::HeadTooLarge(most)) => {
+                let seen = "The head of the answer to CONNECT does not end within";
+                return Err(broken(format!("{seen} {most} bytes and 100 fields.")));
             }
             Err(Unanswered::Late(_)) => {
                 return Err(broken(format!("CONNECT {to} was not answered in time.")));

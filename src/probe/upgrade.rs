@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::failure::{Failed, Failure};
 use super::report::{Agreed, printable};
-use super::target::Target;
+use super::target::{Target, is_secret};
 use crate::net::field::list;
 use crate::ws::handshake;
 
@@ -72,7 +72,8 @@ impl Handshake {
                 headers.insert(name, value);
             }
         }
-        for name in asked.headers.keys() {
+        let sent = asked.headers.keys().filter(|it| !(target.is_foreign && is_secret(it.as_str())));
+        for name in sent {
             headers.remove(name);
             for value in asked.headers.get_all(name) {
                 headers.append(name, value.clone());

@@ -58,6 +58,8 @@ impl From<&io::Error> for End {
 pub(super) struct Recording {
     pub sent: Vec<u8>,
     pub received: Vec<u8>,
+    /// How many bytes were received, also beyond those.
+    pub received_bytes: usize,
     pub end: Option<End>,
 }
 
@@ -78,13 +80,15 @@ pub(super) struct Recorded {
     recorder: Recorder,
     has_spoken: bool,
     reader: Option<Waker>,
+    most: usize,
 }
 
 impl Recorded {
-    pub(super) fn new(stream: Stream) -> (Self, Recorder) {
+    /// Reading more than `most` bytes fails.
+    pub(super) fn new(stream: Stream, most: usize) -> (Self, Recorder) {
         let recorder = Recorder::default();
         let copy = recorder.clone();
-        (Self { stream, recorder, has_spoken: false, reader: None }, copy)
+        (Self { stream, recorder, has_spoken: false, reader: None, most }, copy)
     }
 
     /// The stream itself, with `unread` in front of what it will yield.
@@ -108,11 +112,15 @@ impl AsyncRead for Recorded {
             self.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        if self.recorder.get().received_bytes > self.most {
+            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
+        }
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         let mut recording = self.recorder.get();
         let fresh = &buffer.filled()[before..];
         keep(&mut recording.received, fresh);
+        recording.received_bytes += fresh.len();
         match &read {
             Ok(()) if fresh.is_empty() => {
                 recording.end.get_or_insert(End::Fin);

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 pub use self::offer::Offer;
 pub use self::origin::{Origin, Origins, ParseOriginError};
-pub use self::rejection::{Compared, Rejection};
+pub use self::rejection::{Compared, Rejection, labelled, split_label};
 pub use self::trace::{Connection, Front, Trace, Upgrade};
 use crate::net::field::{is_token, list};
 use crate::ws::deflate::offer::Agreement;

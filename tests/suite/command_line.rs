@@ -4,6 +4,32 @@ use std::process::Command;
 
 use crate::service::{Outcome, wsecho};
 
+/// A probe serves nothing: it neither has nor takes what only the service needs.
+#[test]
+fn the_options_of_the_service_are_not_those_of_a_probe() {
+    let help = Outcome::of(wsecho().args(["probe", "--help"]));
+    assert_eq!(help.code(), 0);
+    let url = "ws://127.0.0.1:1/";
+    for (option, value) in [("--config", "/x"), ("--bind", "127.0.0.1:1"), ("--log-level", "info")]
+    {
+        assert!(!help.stdout.contains(&format!("{option} ")), "{}", help.stdout);
+        let behind = Outcome::of(wsecho().args(["probe", option, value, url]));
+        assert_eq!(behind.code(), 2);
+        let said = format!("unexpected argument '{option}'");
+        assert!(behind.stderr.contains(&said), "{}", behind.stderr);
+        let before = Outcome::of(wsecho().args([option, value, "probe", url]));
+        assert_eq!(before.code(), 2);
+        let said = "a probe takes no --config, --bind or --log-level";
+        assert!(before.stderr.contains(said), "{}", before.stderr);
+        // Where they belong, they may stand on either side.
+        for args in [[option, value, "snippet", "nginx"], ["snippet", option, value, "nginx"]] {
+            let outcome = Outcome::of(wsecho().args(args));
+            let is_read = option != "--config" || outcome.stderr.contains("/x");
+            assert!(is_read && outcome.code() != 2, "{args:?}: {}", outcome.stderr);
+        }
+    }
+}
+
 #[test]
 fn the_version_is_that_of_the_package() {
     let outcome = Outcome::of(wsecho().arg("--version"));

@@ -81,6 +81,7 @@ fn healthy() -> Report {
             alpn: Some("http/1.1".to_owned()),
             chain: vec![certificate("example.com", 63), certificate("R1", 400)],
             verified: true,
+            last_expiry_unix_seconds: Some(1_800_000_000 + 63 * 86_400),
             client_certificate_asked: false,
         }),
         answer: Some(Answer {

@@ -70,7 +70,10 @@ fn commands(command: &clap::Command) -> String {
         let values = subcommand.get_positionals().flat_map(clap::Arg::get_possible_values);
         let values: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
         let name = format!("{} {}", subcommand.get_name(), values.join("|"));
-        let options: String = subcommand.get_arguments().filter_map(option).collect();
+        // Those of the service are described once, above.
+        let is_own = |it: &&clap::Arg| command.get_arguments().all(|of| of.get_id() != it.get_id());
+        let options = subcommand.get_arguments().filter(is_own);
+        let options: String = options.filter_map(option).collect();
         let options = if options.is_empty() { options } else { format!(".RS\n{options}.RE\n") };
         format!(".TP\n.B {}\n{about}.\n{options}", name.trim_end())
     };

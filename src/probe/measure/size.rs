@@ -76,6 +76,8 @@ async fn attempt(
 }
 
 async fn round_trip(socket: &mut Socket, message: &Message, timeout: Duration) -> Option<Cut> {
+    // The server may put something before it.
+    socket.allow(message.payload.len() + 1024);
     socket.send(message);
     let seconds = message.payload.len() / SLOWEST;
     let until = Instant::now() + timeout + Duration::from_secs(seconds as u64);

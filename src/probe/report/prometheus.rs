@@ -56,6 +56,11 @@ const METRICS: &[Gauge] = &[
     ("probe_ssl_earliest_cert_expiry", "When the first certificate expires, in Unix time", |it| {
         perhaps(chain(it).iter().map(|it| it.not_after_unix_seconds).min())
     }),
+    (
+        "probe_ssl_last_chain_expiry_timestamp_seconds",
+        "When the verified chain expires, in Unix time",
+        |report| perhaps(report.tls.as_ref().and_then(|it| it.last_expiry_unix_seconds)),
+    ),
     ("probe_ssl_last_chain_info", "The server's certificate", |report| {
         chain(report).first().map(certificate).into_iter().collect()
     }),

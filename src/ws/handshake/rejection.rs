@@ -1,6 +1,6 @@
 //! Why a request gets no WebSocket, with the status, the label and the sentence of each reason.
 //!
-//! Owns the wording. It does not know the form of the answer.
+//! Owns the wording, and how a text carries its label. It does not know the form of the answer.
 
 use std::fmt;
 
@@ -100,6 +100,22 @@ impl Label for Rejection {
             Self::Draining => "draining",
         }
     }
+}
+
+/// The text of a refusal with its label below it.
+#[must_use]
+pub fn labelled(text: &str, label: &str) -> String {
+    format!("{text}\n\n({label})\n")
+}
+
+/// The text and the label of a body that [`labelled`] wrote; `None` if it is somebody else's.
+#[must_use]
+pub fn split_label(body: &str) -> Option<(&str, &str)> {
+    let (text, rest) = body.trim_end().rsplit_once("\n\n(")?;
+    let label = rest.strip_suffix(')')?;
+    let is_label = !label.is_empty()
+        && label.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_');
+    is_label.then(|| (text.trim_end(), label))
 }
 
 impl fmt::Display for Rejection {

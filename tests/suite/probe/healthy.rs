@@ -41,6 +41,43 @@ WebSockets work on this path: T ms round trip.
 }
 
 #[test]
+fn each_refusal_of_wsecho_is_named_as_it_names_it_itself() {
+    let config = "limits.max_connections = 1\norigins = [\"https://a.test\"]\n\
+                  [[endpoint]]\npath = \"/socket\"\n\
+                  [[endpoint]]\npath = \"/plain\"\noptions = false\n";
+    let mut service = Service::start(config);
+    let addr = service.addrs[0].clone();
+    let refused = |service: &mut Service, args: &[&str], path: &str, label: &str| {
+        let url = format!("ws://{addr}{path}");
+        let (code, text) = verdict(&[args, &[&*url]].concat(), 0);
+        let end = format!(" ({label}, as wsecho itself says)");
+        assert!(code == 1 && text.ends_with(&end), "{text}");
+        // As the log has it.
+        service.log_line(&format!("reason={label}"));
+        text
+    };
+    let text = refused(&mut service, &["--origin=https://b.test"], "/socket", "origin");
+    assert!(text.contains(": this origin is not allowed here: it is not in the list"), "{text}");
+    refused(&mut service, &["--header=Sec-WebSocket-Key: x"], "/socket", "bad_key");
+    refused(&mut service, &["--header=Sec-WebSocket-Version: x"], "/socket", "bad_version");
+    refused(&mut service, &[], "/plain?ping=off", "options_off");
+    let _only = service.open("/plain");
+    refused(&mut service, &[], "/plain", "full");
+    let service = Service::start("[proxy]\nproxy_protocol = \"required\"");
+    let (_, text) = verdict(&[&format!("ws://{}/socket", service.addrs[0])], 0);
+    assert!(text.ends_with("(proxy_protocol_missing, as wsecho itself says)"), "{text}");
+}
+
+#[test]
+fn a_label_alone_makes_no_answer_wsechos() {
+    let port = serve(|peer| {
+        peer.answer("HTTP/1.1 403 No\r\nContent-Type: text/plain\r\n\r\n(forbidden)\n");
+    });
+    let (_, text) = verdict(&[&url(port)], port);
+    assert!(text.ends_with("(http_403)"), "{text}");
+}
+
+#[test]
 fn a_diagnosis_of_wsecho_is_shown_as_it_is() {
     let service = Service::start("");
     let addr = service.addrs[0].clone();

@@ -2,10 +2,12 @@
 
 mod failures;
 mod healthy;
+mod hostile;
 mod http2;
 mod measured;
 mod network;
 mod peer;
+mod secrets;
 mod tls;
 
 use std::process::Command;

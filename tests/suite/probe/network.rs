@@ -136,6 +136,35 @@ fn a_family_that_does_not_work_is_a_warning() {
     assert!(text.contains(" ms  127.0.0.1:PORT ([::1]:PORT: "), "{text}");
 }
 
+/// A host that has no IPv6 connects to no AAAA record's address, which is nobody's fault.
+#[test]
+fn a_family_that_this_host_does_not_have_is_no_warning() {
+    // In a network namespace of its own, where there are only loopback addresses.
+    let script = r#"
+        ip link set lo up || exit 77
+        "$0" serve --bind 127.0.0.1:1 >&2 & service=$!
+        trap 'kill $service' EXIT
+        for _ in $(seq 500); do ss -ltnH | grep -q . && break; sleep 0.02; done
+        "$0" probe --resolve=a.test:2001:db8::1 --resolve=a.test:127.0.0.1 ws://a.test:1/echo
+        code=$?
+        "$0" probe -q -6 --resolve=a.test:2001:db8::1 ws://a.test:1/echo
+        exit $code
+    "#;
+    let args = ["--user", "--map-root-user", "--net", "sh", "-c", script];
+    let mut unshare = std::process::Command::new("unshare");
+    let outcome = Outcome::of(unshare.args(args).arg(env!("CARGO_BIN_EXE_wsecho")));
+    if outcome.code() == 77 || outcome.stderr.contains("unshare") {
+        eprintln!("SKIPPED: no network namespace: {}", outcome.stderr);
+        return;
+    }
+    let (code, text) = (outcome.code(), outcome.stdout);
+    assert_eq!(code, 0, "{text}{}", outcome.stderr);
+    assert!(text.contains("127.0.0.1:1 ([2001:db8::1]:1: network is unreachable)"), "{text}");
+    assert!(!text.contains("Warning"), "{text}");
+    let end = "[2001:db8::1]:1: network is unreachable. (tcp_unreachable)\n";
+    assert!(text.ends_with(end), "{text}");
+}
+
 #[test]
 fn unix_sockets_are_probed_and_their_faults_told_apart() {
     let service = Service::start_in(|dir| format!("bind = \"unix:{}/s\"", dir.display()));

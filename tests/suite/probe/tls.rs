@@ -89,7 +89,20 @@ request aia localhost $names authorityInfoAccess=caIssuers\;URI:http://ca.test/i
 issue aia inter $now $end
 key self
 openssl req -new -x509 -key self.key -subj /CN=localhost -days 9000 -addext $names -out self.pem
+key ansi
+openssl req -new -x509 -key ansi.key -subj "$(printf '/CN=\033[2Jevil')" -days 9000 \
+    -addext $names -out ansi.pem
 for name in good expired early other nameless both client; do cat inter.pem >> $name.pem; done
+cat good.pem expired.pem > cluttered.pem; cp good.key cluttered.key
+# A root that expires before what it issued.
+key short
+openssl req -new -x509 -key short.key -subj "/CN=Short Root" -days 99 -config ca.cnf \
+    -extensions root -out short.pem
+request brief localhost $names $leaf; issue brief short $now $end
+# More certificates than anybody sends, and more than fit into a handshake.
+for name in padded huge; do cp good.pem $name.pem; cp good.key $name.key; done
+for _ in $(seq 80); do cat inter.pem >> padded.pem; done
+for _ in $(seq 400); do cat inter.pem >> huge.pem; done
 "#;
 
 /// The folder with the certificates, if openssl is there.
@@ -245,6 +258,49 @@ fn a_certificate_that_is_itself_given_with_ca_is_trusted_for_its_names_only() {
     let args = [&*ca, "--resolve=b.test:127.0.0.1", &format!("wss://b.test:{port}/")];
     let (code, text) = verdict(&args, port);
     assert!(code == 1 && text.ends_with("(cert_name)"), "{text}");
+}
+
+/// As blackbox_exporter counts: the root expires, too, and what was not verified has no chain.
+#[test]
+fn the_expiry_of_the_verified_chain_counts_its_root_and_leaves_out_what_is_not_part_of_it() {
+    let Some(dir) = certificates() else { return };
+    let date = |name: &str| {
+        let mut openssl = Command::new("openssl");
+        let pem = dir.join(name).with_extension("pem");
+        openssl.args(["x509", "-noout", "-enddate", "-dateopt", "iso_8601", "-in"]).arg(pem);
+        let text = Outcome::of(&mut openssl).stdout;
+        let date = text.trim().strip_prefix("notAfter=").expect("a date").to_owned();
+        let mut date_in_seconds = Command::new("date");
+        let seconds = Outcome::of(date_in_seconds.args(["+%s", "--date", &date])).stdout;
+        seconds.trim().parse::<u64>().expect("seconds")
+    };
+    let metric = |name: &str, args: &[&str]| {
+        let port = serve_tls(dir, name, false, echo);
+        let url = format!("wss://127.0.0.1:{port}/");
+        let outcome = Outcome::of(&mut probe(&[args, &["--format=prometheus", &url]].concat()));
+        let line = |metric: &str| -> Option<u64> {
+            let line = outcome.stdout.lines().find(|it| it.starts_with(&format!("{metric}{{")))?;
+            line.rsplit(' ').next()?.parse().ok()
+        };
+        (
+            line("probe_ssl_last_chain_expiry_timestamp_seconds"),
+            line("probe_ssl_earliest_cert_expiry"),
+        )
+    };
+    let root = format!("--ca={}", dir.join("root.pem").display());
+    let itself = format!("--ca={}", dir.join("self.pem").display());
+    // The root is valid for 9000 days, and what it issued until 2049.
+    assert!(date("root") > date("good"));
+    assert_eq!(metric("good", &[&root]), (Some(date("good")), Some(date("good"))));
+    // An expired certificate that is not part of the chain counts as sent only.
+    assert_eq!(metric("cluttered", &[&root]), (Some(date("good")), Some(date("expired"))));
+    assert_eq!(
+        metric("brief", &[&format!("--ca={}", dir.join("short.pem").display())]).0,
+        Some(date("short"))
+    );
+    assert_eq!(metric("self", &[&itself]).0, Some(date("self")));
+    assert_eq!(metric("good", &["--insecure"]).0, None);
+    assert_eq!(metric("good", &[&itself]).0, None);
 }
 
 #[test]

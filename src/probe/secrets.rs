@@ -1,0 +1,107 @@
+//! The secrets of a command line, which a server or a proxy may send back: no report shows them.
+//!
+//! Owns where they are, and the forms in which they come back. Whether a name is that of a secret is
+//! for `target` to say.
+
+use data_encoding::BASE64;
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use percent_encoding::percent_decode_str;
+
+use super::Options;
+use super::report::Report;
+use super::target::{Target, is_secret};
+
+/// The shortest that is looked for, in bytes: shorter ones are in any text.
+const SHORTEST: usize = 4;
+
+/// What must not be shown.
+pub(super) struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Those of a target and of what is sent to it.
+    pub(super) fn of(target: &Target, options: &Options) -> Self {
+        let mut found = Self(Vec::new());
+        if let Some(credentials) = &target.credentials {
+            found.add_credentials(credentials);
+        }
+        let query = target.path.split_once('?').map_or("", |(_, query)| query);
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            if is_secret(name) {
+                found.add(value);
+            }
+        }
+        found.add_headers(&options.asked.headers);
+        if let Some(basic) = options.proxies.proxy_for(target).and_then(|via| via.authorization()) {
+            found.add_authorization(&basic);
+        }
+        // The longest first: one may be a part of another.
+        found.0.sort_by_key(|it| std::cmp::Reverse(it.len()));
+        found
+    }
+
+    /// A secret as written, and percent-decoded.
+    fn add(&mut self, secret: &str) {
+        let decoded = percent_decode_str(secret).decode_utf8_lossy();
+        let forms = [secret, &*decoded].into_iter().filter(|it| it.len() >= SHORTEST);
+        self.0.extend(forms.map(str::to_owned));
+    }
+
+    /// `user:password`, also as Basic authentication sends it (RFC 7617).
+    fn add_credentials(&mut self, credentials: &str) {
+        let decoded: Vec<u8> = percent_decode_str(credentials).collect();
+        self.add(&BASE64.encode(&decoded));
+        self.add(credentials.split_once(':').map_or(credentials, |(_, password)| password));
+    }
+
+    fn add_authorization(&mut self, value: &str) {
+        let token = value.split_once(' ').map_or(value, |(_, token)| token);
+        self.add(token);
+        let credentials =
+            BASE64.decode(token.as_bytes()).ok().and_then(|it| String::from_utf8(it).ok());
+        if let Some((_, password)) = credentials.as_deref().and_then(|it| it.split_once(':')) {
+            self.add(password);
+        }
+    }
+
+    fn add_headers(&mut self, headers: &HeaderMap) {
+        for (name, value) in headers.iter().filter(|(name, _)| is_secret(name.as_str())) {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            self.add(&value);
+            if name == AUTHORIZATION {
+                self.add_authorization(&value);
+            } else if name == COOKIE {
+                value.split("; ").filter_map(|it| it.split_once('=')).for_each(|it| self.add(it.1));
+            }
+        }
+    }
+
+    /// Masks them wherever text from the network is in a report.
+    pub(super) fn hide(&self, report: &mut Report) {
+        let Report { answer, heads, agreed, redirects, failed, .. } = report;
+        let mut texts: Vec<&mut String> = report.warnings.iter_mut().collect();
+        texts.extend([&mut report.greeting, &mut report.prefix].into_iter().flatten());
+        if let Some(answer) = answer {
+            texts.push(&mut answer.reason);
+            texts.extend(answer.from.iter_mut().map(|(_, value)| value));
+            texts.extend(&mut answer.location);
+        }
+        if let Some(heads) = heads {
+            texts.extend(heads.request.iter_mut().chain(&mut heads.answer));
+        }
+        if let Some(agreed) = agreed {
+            texts.extend([&mut agreed.subprotocol, &mut agreed.extensions].into_iter().flatten());
+        }
+        texts.extend(redirects.iter_mut().map(|it| &mut it.location));
+        if let Some(failed) = failed {
+            texts.push(&mut failed.seen);
+            texts.extend(&mut failed.quote);
+        }
+        for text in texts {
+            for secret in &self.0 {
+                if text.contains(secret) {
+                    *text = text.replace(secret, "…");
+                }
+            }
+        }
+    }
+}
