@@ -79,15 +79,20 @@ key() {
 
 # need_clients: provides a Python with the client libraries of tests/peers: $kept/bin/python.
 need_clients() {
+    need_python "$root/tests/peers/requirements.txt"
+}
+
+# need_python FILE...: provides a Python with what is in these requirements: $kept/bin/python.
+need_python() {
     need python3 python3
     # Debian's python3 cannot create a venv on its own.
     python3 -c 'import ensurepip' || debian python3-venv
-    clients=$root/tests/peers/requirements.txt
-    keep "python-$(python3 --version | key - "$clients")" install_clients
+    requirements=("$@")
+    keep "python-$(python3 --version | key - "$@")" install_python
 }
 
-install_clients() { # FOLDER
-    python3 -m venv "$1" && "$1/bin/pip" install --quiet --requirement "$clients"
+install_python() { # FOLDER
+    python3 -m venv "$1" && "$1/bin/pip" install --quiet "${requirements[@]/#/--requirement=}"
 }
 
 # need_ws: provides Node with `ws`: $kept/node_modules.

@@ -1,24 +1,40 @@
 """What `wsecho probe` says about real proxies and servers, and what it measures through them.
 
 Through each proxy of the verdicts' table the probe must name the verdict that the service itself
-gives; servers that nobody here wrote must be healthy.
+gives; servers that nobody here wrote must be healthy, and over HTTP/2 must do what they announce.
 """
 
 import asyncio
 import re
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import service
 from aiohttp import WSMsgType, web
-from proxies import BACKEND, PLAIN, SITE, changed, expect, running, snippet, wsecho
+from hypercorn import config as hypercorn_config
+from hypercorn.asyncio import serve as hypercorn_serve
+from proxies import (
+    BACKEND,
+    PLAIN,
+    SITE,
+    TLS,
+    changed,
+    eventually,
+    expect,
+    running,
+    serves,
+    snippet,
+    wsecho,
+)
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
 from tornado.websocket import WebSocketHandler
-from verdicts import ROWS, Row
+from verdicts import ROWS, Row, haproxy
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
@@ -45,8 +61,8 @@ async def probe(*arguments: str) -> tuple[int, str]:
 
 
 def label(row: Row) -> str:
-    """What the probe calls the failure: the service's own verdict, if that has lines to add."""
-    if row.lines:
+    """What the probe calls the failure: the service's own verdict, unless the proxy itself answers."""
+    if row.status < 500:
         return f"({row.reason}, as wsecho itself says)"
     return f"(http_{row.status})"
 
@@ -109,11 +125,11 @@ async def check_drop() -> None:
 
 
 @asynccontextmanager
-async def cutting(most: int) -> AsyncIterator[int]:
+async def cutting(most: int, to: int = 8888) -> AsyncIterator[int]:
     """A proxy that ends each connection once a client has sent more than this."""
 
     async def relay(client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        server, out = await asyncio.open_connection(*BACKEND.split(":"))
+        server, out = await asyncio.open_connection("127.0.0.1", to)
 
         async def forward(
             source: asyncio.StreamReader, to: asyncio.StreamWriter, room: float
@@ -244,6 +260,163 @@ async def check_servers() -> None:
         await server(check)
 
 
+# libwebsockets' own test server, whose mirror sends each message to all of its clients.
+MIRROR = ["--subprotocol=lws-mirror-protocol", f"--send={'d' * 200}", "--expect=^d+$"]
+
+
+async def check_libwebsockets() -> None:
+    process = subprocess.Popen(["libwebsockets-test-server", f"--port={PLAIN}"])
+    try:
+        eventually("libwebsockets serves", serves)
+        code, told = await probe(*MIRROR, f"ws://127.0.0.1:{PLAIN}/")
+        expect(f"exit code after {told}", code, 0)
+        # The head has about 320 bytes, and the message after it is too much.
+        async with cutting(450, PLAIN) as port:
+            code, told = await probe(*MIRROR, f"ws://127.0.0.1:{port}/")
+            expect(f"exit code after {told}", code, 1)
+            seen = re.search(r"(closed|reset) before the echo of .*\((cut|reset)\)$", told)
+            expect(f"the cut in {told}", bool(seen), True)
+    finally:
+        process.kill()
+        process.wait()
+
+
+# HTTP/2.
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of 127.0.0.1, with its key in the same file."""
+    pem = folder / "site.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-nodes"]
+    files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
+    pem.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
+    return pem
+
+
+async def check_http2(pem: Path, path: str, *says: str, healthy: bool = True) -> None:
+    """What the probe says of a server with TLS; over HTTP/1.1 all of them work."""
+    code, told = await probe(f"--ca={pem}", f"wss://127.0.0.1:{TLS}{path}")
+    expect(f"exit code after {told}", code, 0 if healthy else 1)
+    for text in ("1000 answered with 1000", *says):
+        expect(f"{text!r} in {told}", text in told, True)
+    print("http2:", says[-1], flush=True)
+
+
+def haproxy_http2(pem: Path, option: str = "") -> tuple[str, str]:
+    product, text = haproxy()
+    bind = f"bind :{TLS} ssl crt {pem} alpn h2,http/1.1"
+    return product, f"global\n    {option}\n" + text.replace("bind :80", bind)
+
+
+ENVOY = """
+static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }}
+    filter_chains:
+    - transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": {v3}.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2, http/1.1]
+            tls_certificates:
+            - {{ certificate_chain: {{ filename: {pem} }}, private_key: {{ filename: {pem} }} }}
+      filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": {v3}.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          http2_protocol_options: {{ allow_connect: {connect} }}
+          upgrade_configs: [{{ upgrade_type: websocket }}]
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{ match: {{ prefix: / }}, route: {{ cluster: wsecho }} }}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ "@type": {v3}.filters.http.router.v3.Router }}
+  clusters:
+  - name: wsecho
+    load_assignment:
+      cluster_name: wsecho
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: 8888 }} }} }}
+"""
+
+
+@contextmanager
+def envoy(folder: Path, pem: Path, connect: bool) -> Iterator[None]:
+    config = folder / "envoy.yaml"
+    values = {"port": TLS, "pem": pem, "connect": str(connect).lower()}
+    config.write_text(ENVOY.format(v3="type.googleapis.com/envoy.extensions", **values))
+    command = [Path(sys.executable).with_name("envoy"), "--config-path", config]
+    command += ["--concurrency", "1", "--log-level", "warning", "--disable-hot-restart"]
+    process = subprocess.Popen(command)
+    try:
+        eventually("Envoy serves", lambda: serves() or process.poll() is not None)
+        expect("exit code of Envoy", process.poll(), None)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@asynccontextmanager
+async def hypercorn(pem: Path, announced_only: bool) -> AsyncIterator[None]:
+    """An echo, which refuses what it announces if `announced_only` is set."""
+
+    async def echo(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return
+        await receive()
+        if announced_only and scope["http_version"] == "2":
+            await send({"type": "websocket.close"})
+            return
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            kind = "text" if event.get("text") is not None else "bytes"
+            await send({"type": "websocket.send", kind: event[kind]})
+
+    config = hypercorn_config.Config()
+    config.bind = [f"127.0.0.1:{TLS}"]
+    config.certfile = config.keyfile = str(pem)
+    config.errorlog = None
+    done = asyncio.Event()
+    task = asyncio.create_task(hypercorn_serve(echo, config, shutdown_trigger=done.wait))
+    try:
+        while not serves():
+            expect("Hypercorn runs", task.done(), False)
+            await asyncio.sleep(0.02)
+        yield
+    finally:
+        done.set()
+        await task
+
+
+async def check_http2_servers(folder: Path) -> None:
+    pem = certificate(folder)
+    opened = "extended CONNECT: 200"
+    with wsecho():
+        with running(*haproxy_http2(pem)):
+            await check_http2(pem, "/echo", opened, "WebSockets work on this path")
+        with running(*haproxy_http2(pem, "h2-workaround-bogus-websocket-clients")):
+            await check_http2(pem, "/echo", "extended CONNECT is not announced")
+        with envoy(folder, pem, connect=True):
+            gap = "with a Sec-WebSocket-Key it succeeds. Over HTTP/1.1, the same WebSocket works."
+            await check_http2(pem, "/echo", gap, "(http2_key)", healthy=False)
+        with envoy(folder, pem, connect=False):
+            await check_http2(pem, "/echo", "extended CONNECT is not announced")
+    async with hypercorn(pem, announced_only=False):
+        await check_http2(pem, "/", opened, "WebSockets work on this path")
+    async with hypercorn(pem, announced_only=True):
+        refused = "The server announces extended CONNECT, but answers it with 403 Forbidden."
+        await check_http2(pem, "/", refused, "(http2_refused)", healthy=False)
+
+
 async def main() -> None:
     for row in ROWS:
         if row.proxy and "Upgrade" in row.headers:
@@ -256,6 +429,10 @@ async def main() -> None:
     await check_size()
     print("servers", flush=True)
     await check_servers()
+    await check_libwebsockets()
+    print("http2", flush=True)
+    with tempfile.TemporaryDirectory(prefix="wsecho-probe-") as folder:
+        await check_http2_servers(Path(folder))
     print("a silent drop", flush=True)
     firewall()
     await check_drop()
