@@ -38,7 +38,8 @@ use self::exchange::Exchange;
 use self::failure::{Failed, Failure};
 use self::http2::Policy;
 use self::report::{
-    Agreed, Attempt, Ending, Family, Outcome, Redirect, Report, Stage, Step, Unconnected,
+    Agreed, Answer, Attempt, Ending, Family, Outcome, Redirect, Report, Stage, Step, Unconnected,
+    printable,
 };
 use self::secrets::Secrets;
 use self::socket::Socket;
@@ -107,7 +108,10 @@ async fn found(target: &Target, options: &Options) -> Report {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     loop {
         let mut report = Report {
-            url: target.to_string(),
+            url: match redirects.last() {
+                Some(Redirect { location, .. }) => location.clone(),
+                None => target.to_string(),
+            },
             begun_unix_seconds: now.as_secs(),
             timeout: options.timeout,
             insecure: options.trust.insecure && target.secure,
@@ -292,13 +296,10 @@ async fn request(
     let facts = answer::facts(&exchanged.head);
     let location = exchanged.head.headers.get(LOCATION).filter(|_| facts.status / 100 == 3);
     let location = location.map(|it| String::from_utf8_lossy(it.as_bytes()).into_owned());
-    let shown = facts.location.clone().unwrap_or_default();
     report.answer = Some(facts);
     let Some(stream) = exchanged.stream else {
         if let (Some(location), true) = (location, options.follow) {
-            let status = exchanged.head.status.as_u16();
-            let seen = format!("The server redirects ({status}) to {shown}.");
-            let led = redirect(target, &location, status, seen, report);
+            let led = redirect(target, &location, report);
             return report.finish(Stage::Http, begun, led);
         }
         let failed = answer::refused(&exchanged.head, &exchanged.body);
@@ -311,19 +312,16 @@ async fn request(
     Ok(Led::Open(Box::new(Open { stream, agreed })))
 }
 
-/// Where a redirect leads that was `seen`.
-fn redirect(
-    target: &Target,
-    location: &str,
-    status: u16,
-    seen: String,
-    report: &mut Report,
-) -> Result<Led, Failed> {
+/// Where the redirect in the report's answer leads; its `location`, uncut.
+fn redirect(target: &Target, location: &str, report: &mut Report) -> Result<Led, Failed> {
+    let Answer { status, location: shown, .. } = report.answer.clone().unwrap_or_default();
+    let seen = format!("The server redirects ({status}) to {}.", shown.unwrap_or_default());
     let Some(next) = target.join(location) else {
         return Err(Failed::new(Failure::BadRedirect, seen));
     };
-    let url = target.to_string();
-    report.redirects.push(Redirect { url, status, location: next.to_string() });
+    let url = report.url.clone();
+    let location = printable(next.to_string().as_bytes());
+    report.redirects.push(Redirect { url, status, location });
     if report.redirects.len() > MAX_REDIRECTS {
         let seen = format!("After {MAX_REDIRECTS} redirects, another follows. {seen}");
         return Err(Failed::new(Failure::RedirectLoop, seen));

@@ -2,6 +2,7 @@
 //! packaged for those.
 
 mod packaged;
+mod readme;
 
 use std::fs;
 use std::net::SocketAddr;
