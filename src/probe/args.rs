@@ -329,7 +329,7 @@ impl Args {
                 idle: self.idle,
                 max_size: self.max_size,
                 // Several at once would overwrite each other's line.
-                live: self.urls.len() == 1 && !self.quiet && io::stderr().is_terminal(),
+                live: measures && self.urls.len() == 1 && !self.quiet && io::stderr().is_terminal(),
             },
         };
         Ok((self.urls, options))
