@@ -103,15 +103,12 @@ async fn found(target: &Target, options: &Options) -> Report {
     let begun = Instant::now();
     let clock = Clock { begun, deadline: begun + options.timeout };
     let mut target = target.clone();
-    let mut redirects = Vec::new();
+    let mut redirects: Vec<Redirect> = Vec::new();
     #[expect(clippy::disallowed_methods, reason = "shown to people, not used for a timer")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     loop {
         let mut report = Report {
-            url: match redirects.last() {
-                Some(Redirect { location, .. }) => location.clone(),
-                None => target.to_string(),
-            },
+            url: redirects.last().map_or_else(|| target.to_string(), |it| it.location.clone()),
             begun_unix_seconds: now.as_secs(),
             timeout: options.timeout,
             insecure: options.trust.insecure && target.secure,
