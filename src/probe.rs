@@ -37,6 +37,7 @@ use self::connect::Connected;
 use self::exchange::Exchange;
 use self::failure::{Failed, Failure};
 use self::http2::Policy;
+use self::report::measured::Measured;
 use self::report::{
     Agreed, Answer, Attempt, Ending, Family, Outcome, Redirect, Report, Stage, Step, Unconnected,
     printable,
@@ -113,6 +114,7 @@ async fn found(target: &Target, options: &Options) -> Report {
             timeout: options.timeout,
             insecure: options.trust.insecure && target.secure,
             redirects: redirects.clone(),
+            measured: Measured { asked: options.measure.asked(), ..Measured::default() },
             ..Report::default()
         };
         let ran = stages(&target, options, &clock, &mut report).await;
@@ -157,7 +159,7 @@ async fn stages(
     if options.http2 == Policy::Only {
         return http2::only(target, options, deadline, report).await.map(|()| None);
     }
-    let open = match open(target, options, deadline, report).await? {
+    let open = match open(target, options, &options.asked, deadline, report).await? {
         Led::Open(open) => open,
         Led::Elsewhere(target) => return Ok(Some(target)),
     };
@@ -190,11 +192,12 @@ async fn stages(
 async fn open(
     target: &Target,
     options: &Options,
+    asked: &Asked,
     deadline: Instant,
     report: &mut Report,
 ) -> Result<Led, Failed> {
     let stream = reach(target, options, &[b"http/1.1"], deadline, report).await?;
-    request(stream, target, options, deadline, report).await
+    request(stream, target, options, asked, deadline, report).await
 }
 
 /// The stages up to a stream that HTTP can be spoken on.
@@ -274,10 +277,11 @@ async fn request(
     stream: Stream,
     target: &Target,
     options: &Options,
+    asked: &Asked,
     deadline: Instant,
     report: &mut Report,
 ) -> Result<Led, Failed> {
-    let handshake = Handshake::new(target, &options.asked);
+    let handshake = Handshake::new(target, asked);
     let exchange = Exchange::new(stream);
     let recorder = exchange.recorder.clone();
     let begun = Instant::now();
@@ -303,7 +307,7 @@ async fn request(
         return report.finish(Stage::Http, begun, Err(failed));
     };
     report.finish(Stage::Http, begun, Ok(()))?;
-    let agreed = handshake.check(&exchanged.head, &options.asked);
+    let agreed = handshake.check(&exchanged.head, asked);
     let agreed = report.finish(Stage::Upgrade, Instant::now(), agreed)?;
     report.agreed = Some(agreed.clone());
     Ok(Led::Open(Box::new(Open { stream, agreed })))

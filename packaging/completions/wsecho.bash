@@ -87,12 +87,16 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__check)
-            opts="-c -b -h --config --bind --log-level --print --user --help"
+            opts="-c -b -h --print --user --config --bind --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -111,10 +115,6 @@ _wsecho() {
                     ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
-                    return 0
-                    ;;
-                --user)
-                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)
@@ -209,7 +209,7 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__probe)
-            opts="-t -4 -6 -k -L -H -v -q -h --timeout --resolve --ipv4 --ipv6 --unix --proxy --proxy-protocol --ca --insecure --cert --key --follow --header --origin --subprotocol --host --http2 --send --expect --connect-only --format --output --warn --crit --count --interval --max-size --idle --verbose --quiet --help"
+            opts="-t -4 -6 -k -L -H -v -q -c -b -h --timeout --resolve --ipv4 --ipv6 --unix --proxy --proxy-protocol --ca --insecure --cert --key --follow --header --origin --subprotocol --host --http2 --send --expect --connect-only --format --output --warn --crit --count --interval --max-size --idle --load --connections --in-flight --rate --message-size --i-own-this --verbose --quiet --config --bind --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -313,6 +313,46 @@ _wsecho() {
                     ;;
                 --idle)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --load)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --connections)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --in-flight)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --message-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -44,13 +44,13 @@ warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l print -d 'Print every key with its value and where that comes from'
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
@@ -82,17 +82,29 @@ nagios\t'For Nagios and Icinga: a line with figures; exits with 0, 1, 2 or 3'
 json\t'For programs'
 prometheus\t'For Prometheus'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l output -d 'Replace this file at once instead of printing: for the textfile collector of node_exporter' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l warn -d 'With nagios: a warning beyond this limit, such as rtt=200ms, time=2s or days=21' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l warn -d 'With nagios: a warning beyond this limit, such as rtt=200ms, days=21 or idle=60s' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l crit -d 'With nagios: critical beyond this limit' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l count -d 'Then send this many messages and show their round trips, 1 to 100000; pings unless it is an echo' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l interval -d 'The time from one message of --count to the next' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l max-size -d 'Then find the largest message that comes back, up to this size' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l idle -d 'Then find out how long a silent connection lives, up to this time' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l load -d 'Then send messages for so long, up to 5m, and show how many come back and how late; to a loopback address unless --i-own-this' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l connections -d 'Open this many connections for --load, 1 to 1000' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l in-flight -d 'Keep this many messages of --load in flight on each connection, 1 to 1024' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l rate -d 'Send this many messages a second over all connections of --load, 1 to 1000000, whether or not they come back in time' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l message-size -d 'The size of the messages of --load, up to 1 MiB' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
+debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 6 -l ipv6 -d 'Use IPv6 only'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s k -l insecure -d 'Accept any certificate; the verdict says so'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s L -l follow -d 'Follow redirects, which browsers do not'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l connect-only -d 'Send no messages: open, ping and close'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l i-own-this -d 'Put a server under load that is not on a loopback address'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s v -l verbose -d 'Show both heads of the handshake, without their secrets'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s q -l quiet -d 'Print the verdict alone'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s h -l help -d 'Print help (see more with \'--help\')'

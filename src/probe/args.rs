@@ -2,6 +2,8 @@
 //!
 //! Owns its options, and the files and variables that they name.
 
+mod load;
+
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -124,6 +126,9 @@ pub struct Args {
     /// Then find out how long a silent connection lives, up to this time
     #[arg(long, value_name = "MAX", num_args = 0..=1, default_missing_value = "6m", value_parser = silence)]
     idle: Option<Duration>,
+    /// What `--load` is.
+    #[command(flatten)]
+    load: load::Load,
     /// Show both heads of the handshake, without their secrets
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -141,7 +146,7 @@ pub struct Show {
     /// Replace this file at once instead of printing: for the textfile collector of node_exporter
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// With nagios: a warning beyond this limit, such as rtt=200ms, time=2s or days=21
+    /// With nagios: a warning beyond this limit, such as rtt=200ms, days=21 or idle=60s
     #[arg(long, value_name = "NAME=LIMIT", value_delimiter = ',')]
     warn: Vec<Limit>,
     /// With nagios: critical beyond this limit
@@ -273,11 +278,6 @@ impl Args {
         if let (Policy::Only, Some(plain)) = (http2, self.urls.iter().find(|url| !url.secure)) {
             return Err(UnusableOption(format!("--http2 only {plain}: write a wss:// URL")));
         }
-        let measures = self.count.is_some() || self.idle.is_some() || self.max_size.is_some();
-        if measures && matches!(http2, Policy::Only) {
-            let message = "--count, --idle and --max-size measure over HTTP/1.1: leave out --http2";
-            return Err(UnusableOption(message.to_owned()));
-        }
         let proxies = match self.proxy.as_deref() {
             None => Proxies::from_environment(),
             Some("none") => Proxies::none(),
@@ -285,6 +285,28 @@ impl Args {
                 UnusableOption(format!("--proxy {}: write http://HOST:PORT", masked(url)))
             })?,
         };
+        let load = self.load.settings(&self.urls, |target| {
+            self.unix.is_some() || load::is_loopback(target, &self.resolve, &proxies)
+        })?;
+        let mut measure = Plan {
+            load,
+            count: self.count.map(|count| (count, self.interval)),
+            idle: self.idle,
+            max_size: self.max_size,
+            live: false,
+        };
+        let asked = measure.asked();
+        // Several at once would overwrite each other's line.
+        let alone = self.urls.len() == 1 && !self.quiet;
+        measure.live = alone && !asked.is_empty() && io::stderr().is_terminal();
+        if let Some((figure, measurement)) = self.show.limits().unmeasured(&asked) {
+            let option = measurement.option();
+            return Err(UnusableOption(format!("a limit on {figure} needs {option}")));
+        }
+        if !asked.is_empty() && matches!(http2, Policy::Only) {
+            let message = "measurements are made over HTTP/1.1: leave out --http2";
+            return Err(UnusableOption(message.to_owned()));
+        }
         let family = match (self.ipv4, self.ipv6) {
             (true, _) => Some(Family::V4),
             (_, true) => Some(Family::V6),
@@ -321,16 +343,11 @@ impl Args {
                 origin: self.origin,
                 subprotocols: self.subprotocol,
                 host: self.host,
+                uncompressed: false,
             },
             http2,
             dialogue,
-            measure: Plan {
-                count: self.count.map(|count| (count, self.interval)),
-                idle: self.idle,
-                max_size: self.max_size,
-                // Several at once would overwrite each other's line.
-                live: measures && self.urls.len() == 1 && !self.quiet && io::stderr().is_terminal(),
-            },
+            measure,
         };
         Ok((self.urls, options))
     }

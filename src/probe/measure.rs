@@ -5,6 +5,7 @@
 pub(super) mod count;
 pub(super) mod idle;
 mod known;
+pub mod load;
 pub(super) mod size;
 
 use std::future::{Future, poll_fn};
@@ -17,13 +18,14 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::failure::{Failed, Failure};
-use super::report::measured::Cut;
+use super::report::measured::{Cut, Measurement};
 use super::report::{Report, printable};
 use super::socket::{Incoming, Socket};
 use super::talk::Dialogue;
 use super::target::Target;
-use super::wire::End;
-use super::{Led, Options};
+use super::upgrade::Asked;
+use super::wire::{End, Stream};
+use super::{Led, Open, Options};
 
 /// What is measured once a path is known to work.
 #[derive(Debug, Default)]
@@ -34,11 +36,24 @@ pub struct Plan {
     pub idle: Option<Duration>,
     /// The largest message to try, in bytes.
     pub max_size: Option<usize>,
+    /// The load to put on the server.
+    pub load: Option<load::Settings>,
     /// Whether progress is shown on stderr.
     pub live: bool,
 }
 
 impl Plan {
+    /// Which measurements that is.
+    pub(super) fn asked(&self) -> Vec<Measurement> {
+        let all = [
+            (Measurement::Count, self.count.is_some()),
+            (Measurement::MaxSize, self.max_size.is_some()),
+            (Measurement::Idle, self.idle.is_some()),
+            (Measurement::Load, self.load.is_some()),
+        ];
+        all.into_iter().filter_map(|(measurement, asked)| asked.then_some(measurement)).collect()
+    }
+
     /// How long the kernel is to wait for an acknowledgement: tells a path that drops connections
     /// from a proxy that keeps them while its backend is gone.
     pub(super) fn unacknowledged(&self) -> Option<Duration> {
@@ -71,6 +86,12 @@ pub(super) async fn run(
     if let Some(max) = plan.idle {
         report.measured.idle = Some(idle::run(&path, max).await?);
     }
+    // Last: it may leave a server in another state.
+    if let Some(settings) = plan.load {
+        let (found, failed) = load::run(&path, settings, report.greeting.is_some()).await?;
+        report.measured.load = Some(found);
+        failed.map_or(Ok(()), Err)?;
+    }
     path.progress("");
     Ok(())
 }
@@ -78,10 +99,21 @@ pub(super) async fn run(
 impl Path<'_> {
     /// Opens another connection, as the stages did.
     async fn open(&self) -> Result<Socket, Failed> {
+        let open = self.open_as(&self.options.asked).await?;
+        Ok(Socket::new(open.stream, open.agreed.extensions.is_some()))
+    }
+
+    /// Opens one without compression.
+    async fn open_plain(&self) -> Result<Stream, Failed> {
+        let asked = Asked { uncompressed: true, ..self.options.asked.clone() };
+        Ok(self.open_as(&asked).await?.stream)
+    }
+
+    async fn open_as(&self, asked: &Asked) -> Result<Open, Failed> {
         let deadline = Instant::now() + self.options.timeout;
         let mut unshown = Report::default();
-        match super::open(self.target, self.options, deadline, &mut unshown).await? {
-            Led::Open(open) => Ok(Socket::new(open.stream, open.agreed.extensions.is_some())),
+        match super::open(self.target, self.options, asked, deadline, &mut unshown).await? {
+            Led::Open(open) => Ok(*open),
             Led::Elsewhere(target) => {
                 let seen = format!("Another handshake is redirected to {target}.");
                 Err(Failed::new(Failure::Redirected, seen))

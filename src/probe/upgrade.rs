@@ -36,6 +36,8 @@ pub struct Asked {
     pub subprotocols: Vec<String>,
     /// `Host` instead of the URL's (`--host`).
     pub host: Option<HeaderValue>,
+    /// Whether compression is not offered.
+    pub uncompressed: bool,
 }
 
 /// A handshake to be sent.
@@ -63,7 +65,10 @@ impl Handshake {
             (UPGRADE, Some(HeaderValue::from_static("websocket"))),
             (SEC_WEBSOCKET_VERSION, Some(HeaderValue::from_static(handshake::VERSION))),
             (SEC_WEBSOCKET_KEY, text(&key)),
-            (SEC_WEBSOCKET_EXTENSIONS, Some(HeaderValue::from_static(OFFER))),
+            (
+                SEC_WEBSOCKET_EXTENSIONS,
+                (!asked.uncompressed).then_some(HeaderValue::from_static(OFFER)),
+            ),
             (SEC_WEBSOCKET_PROTOCOL, text(&offered).filter(|_| !offered.is_empty())),
             (ORIGIN, asked.origin.clone()),
             (AUTHORIZATION, authorization),

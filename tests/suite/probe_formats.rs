@@ -1,6 +1,7 @@
 //! The probe's reports for monitors: what they print, that their readers can read it, and what is
 //! packaged for those.
 
+mod measured;
 mod packaged;
 mod readme;
 
@@ -17,6 +18,7 @@ use wsecho::probe::report::{
     RoundTrip, Stage, Step, Tls, Unconnected, json, nagios, prometheus,
 };
 
+use self::measured::measured;
 use crate::operations::{Names, quoted, read, table_of};
 use crate::probe::probe;
 use crate::service::{Outcome as Ran, Service};
@@ -181,7 +183,8 @@ fn label(figure: &str) -> &str {
     let parts: Vec<_> = rest.split(';').collect();
     assert!(parts.len() <= 5, "{figure}");
     let number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || "-.".contains(c));
-    let value = parts[0].trim_end_matches('s');
+    let value = ["s", "%", "B"].iter().find_map(|unit| parts[0].strip_suffix(unit));
+    let value = value.unwrap_or(parts[0]);
     assert!(value == "U" || !value.is_empty() && number(value), "{figure}");
     for range in &parts[1..] {
         assert!(number(range.trim_end_matches(':')), "{figure}");
@@ -239,7 +242,8 @@ fn a_limit_that_means_nothing_is_refused() {
         assert!(text.parse::<Limit>().is_err(), "{text}");
     }
     let error = "upgrade=1s".parse::<Limit>().unwrap_err();
-    assert!(error.ends_with("rtt, time, resolve, tcp, tls, http, echo, ping, close, http2, days"));
+    let stages = "resolve, tcp, tls, http, echo, ping, close, http2";
+    assert!(error.contains(&format!("names: rtt, time, {stages}, days, ")), "{error}");
 }
 
 /// Whether a value is what a schema says: those keywords of JSON Schema that ours uses. Stricter in
@@ -334,12 +338,15 @@ fn samples(text: &str) -> Vec<(&str, &str, &str)> {
 #[test]
 fn prometheus_gets_the_metrics_that_are_committed() {
     // promtool checks the same file: see tests/alerts.
-    compare("tests/alerts/probe.prom", prometheus::print(&[healthy(), refused()]).as_bytes());
+    compare(
+        "tests/alerts/probe.prom",
+        prometheus::print(&[healthy(), refused(), measured()]).as_bytes(),
+    );
 }
 
 #[test]
 fn each_metric_is_described_once_and_each_series_is_there_once() {
-    let text = prometheus::print(&[healthy(), refused()]);
+    let text = prometheus::print(&[healthy(), refused(), measured()]);
     let series = samples(&text);
     let names: Names = series.iter().map(|(name, ..)| (*name).to_owned()).collect();
     let described: Vec<_> = text
@@ -366,7 +373,7 @@ fn a_label_value_cannot_end_its_quotes() {
 
 #[test]
 fn probe_md_lists_exactly_the_metrics_of_a_probe() {
-    let text = prometheus::print(&[healthy(), refused()]);
+    let text = prometheus::print(&[healthy(), refused(), measured()]);
     let mut printed: Vec<_> = samples(&text)
         .into_iter()
         .map(|(name, labels, _)| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::measured::{Count, Cut, Idle, Load, Pace, Size, Spread};
 use super::{
     Answer, Attempt, Certificate, Closed, Ending, Family, Http2, Outcome, Redirect, Report,
     RoundTrip, Step, Tls,
@@ -49,6 +50,10 @@ fn probe(report: &Report) -> Value {
         "ping_seconds": report.ping.map(seconds),
         "close": report.closed.as_ref().map(close),
         "http2": report.http2.as_ref().map(http2),
+        "count": report.measured.count.as_ref().map(count),
+        "max_size": report.measured.size.as_ref().map(max_size),
+        "idle": report.measured.idle.as_ref().map(idle),
+        "load": report.measured.load.as_ref().map(load),
         "warnings": report.warnings,
         "failure": report.failed.as_ref().map(failure),
     })
@@ -143,6 +148,90 @@ fn close(it: &Closed) -> Value {
         "duration_seconds": seconds(it.took),
         "end": end,
     })
+}
+
+fn count(it: &Count) -> Value {
+    let at = |percent| it.percentile(percent).map(seconds);
+    json!({
+        "what": it.what,
+        "interval_seconds": seconds(it.interval),
+        "sent": it.round_trips.len(),
+        "lost": it.lost(),
+        "min_seconds": at(0),
+        "median_seconds": at(50),
+        "p99_seconds": at(99),
+        "max_seconds": at(100),
+        "round_trips_seconds": all(&it.round_trips, |trip| json!(trip.map(seconds))),
+    })
+}
+
+fn max_size(it: &Size) -> Value {
+    let refused = it.refused.as_ref();
+    json!({
+        "largest_bytes": it.largest_bytes,
+        "limit_bytes": it.limit_bytes,
+        "refused_bytes": refused.map(|refused| refused.bytes),
+        "cut": refused.map(|refused| cut(&refused.how)),
+        "probably": refused.map_or(&[][..], |refused| refused.probably),
+    })
+}
+
+fn idle(it: &Idle) -> Value {
+    let seen = it.limit.cut();
+    json!({
+        "max_seconds": seconds(it.max),
+        "lived_seconds": seconds(it.lived),
+        "limit": it.limit.label(),
+        "limit_seconds": it.limit.seen().map(seconds),
+        "cut": seen.map(|(how, _)| cut(how)),
+        "probably": seen.map_or(&[][..], |(_, probably)| probably),
+        "safe_pause_seconds": it.safe_pause().map(seconds),
+        "ping_interval_seconds": it.ping_interval().map(seconds),
+        "connections": it.connections,
+        "accidents": it.accidents,
+    })
+}
+
+fn load(it: &Load) -> Value {
+    let (in_flight, rate) = match it.pace {
+        Pace::Closed { in_flight } => (Some(in_flight), None),
+        Pace::Open { rate } => (None, Some(rate)),
+    };
+    json!({
+        "connections": it.connections,
+        "in_flight": in_flight,
+        "asked_messages_per_second": rate,
+        "message_bytes": it.bytes,
+        "handshakes_seconds": seconds(it.opening),
+        "handshakes_per_second": it.handshake_rate(),
+        "duration_seconds": seconds(it.took),
+        "sent": it.sent,
+        "echoed": it.echoed,
+        "messages_per_second": it.rate(),
+        "latency": it.latency.as_ref().map(spread),
+        "send_lag": it.lag.as_ref().map(spread),
+        "interrupted": it.interrupted,
+    })
+}
+
+fn spread(it: &Spread) -> Value {
+    json!({
+        "min_seconds": seconds(it.min),
+        "p50_seconds": seconds(it.p50),
+        "p90_seconds": seconds(it.p90),
+        "p99_seconds": seconds(it.p99),
+        "p99_9_seconds": seconds(it.p999),
+        "max_seconds": seconds(it.max),
+    })
+}
+
+fn cut(how: &Cut) -> Value {
+    let (code, reason) = match how {
+        Cut::Close { code, reason } => (*code, Some(reason)),
+        Cut::Broken(text) => (None, Some(text)),
+        _ => (None, None),
+    };
+    json!({ "how": how.label(), "code": code, "reason": reason })
 }
 
 fn failure(it: &Failed) -> Value {

@@ -5,15 +5,45 @@
 
 use std::time::Duration;
 
+/// The kinds of measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measurement {
+    /// `--count`.
+    Count,
+    /// `--max-size`.
+    MaxSize,
+    /// `--idle`.
+    Idle,
+    /// `--load`.
+    Load,
+}
+
+impl Measurement {
+    /// The option that asks for it.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Count => "--count",
+            Self::MaxSize => "--max-size",
+            Self::Idle => "--idle",
+            Self::Load => "--load",
+        }
+    }
+}
+
 /// The measurements that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
+    /// Which those are. What is `None` below all the same was not reached: the path failed first.
+    pub asked: Vec<Measurement>,
     /// `--count`.
     pub count: Option<Count>,
     /// `--max-size`.
     pub size: Option<Size>,
     /// `--idle`.
     pub idle: Option<Idle>,
+    /// `--load`.
+    pub load: Option<Load>,
 }
 
 /// How something stopped working.
@@ -38,6 +68,22 @@ pub enum Cut {
     Unanswered,
     /// A message came back changed.
     Altered,
+}
+
+impl Cut {
+    /// The stable name in reports.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Close { .. } => "close_frame",
+            Self::Fin => "fin",
+            Self::Reset => "reset",
+            Self::Unacknowledged => "unacknowledged",
+            Self::Broken(_) => "broken",
+            Self::Unanswered => "unanswered",
+            Self::Altered => "altered",
+        }
+    }
 }
 
 /// Round trips at fixed intervals.
@@ -143,7 +189,50 @@ pub enum Limit {
     },
 }
 
+impl Limit {
+    /// The stable name in reports and metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cut { .. } => "cut",
+            Self::Dropped { .. } => "dropped",
+            Self::Spoken { .. } => "spoken",
+        }
+    }
+
+    /// The silence at which it was seen.
+    #[must_use]
+    pub fn seen(&self) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Cut { after, .. } | Self::Spoken { after } => Some(*after),
+            Self::Dropped { by, .. } => Some(*by),
+        }
+    }
+
+    /// How it shows, and the products that have it by default.
+    #[must_use]
+    pub fn cut(&self) -> Option<(&Cut, &[&'static str])> {
+        match self {
+            Self::Cut { how, probably, .. } | Self::Dropped { how, probably, .. } => {
+                Some((how, probably))
+            }
+            Self::None | Self::Spoken { .. } => None,
+        }
+    }
+}
+
 impl Idle {
+    /// The longest silence that the path is known to bear.
+    #[must_use]
+    pub fn bears(&self) -> Duration {
+        match &self.limit {
+            Limit::Cut { after, .. } | Limit::Spoken { after } => *after,
+            Limit::None | Limit::Dropped { .. } => self.lived,
+        }
+    }
+
     /// The longest pause between messages or pings that is safe: two thirds of what is known to live,
     /// so that a late timer does no harm. `None` if the server spoke before anything was known.
     #[must_use]
@@ -162,6 +251,94 @@ impl Idle {
     pub fn ping_interval(&self) -> Option<Duration> {
         const DEFAULT: Duration = Duration::from_secs(25);
         self.safe_pause().map(|pause| floor(pause * 10 / 11).min(DEFAULT))
+    }
+}
+
+/// What came back under load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The connections that were opened.
+    pub connections: usize,
+    /// When messages were sent.
+    pub pace: Pace,
+    /// Bytes of payload in each message.
+    pub bytes: usize,
+    /// From the first handshake to the end of the last.
+    pub opening: Duration,
+    /// From the first message to the last echo, and at least as long as messages were sent.
+    pub took: Duration,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages that came back; every byte of them was compared.
+    pub echoed: u64,
+    /// From when a message was due to its echo. In a closed loop it is due as soon as one before it has
+    /// come back. `None` if nothing came back.
+    pub latency: Option<Spread>,
+    /// In an open loop, from when a message was due until it was sent: how late the probe or its socket
+    /// was. It is part of `latency`.
+    pub lag: Option<Spread>,
+    /// Whether Ctrl-C ended it.
+    pub interrupted: bool,
+}
+
+/// When messages are sent under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As soon as others have come back.
+    Closed {
+        /// Messages on their way on each connection.
+        in_flight: u16,
+    },
+    /// At fixed times, whatever comes back.
+    Open {
+        /// Messages per second over all connections.
+        rate: u32,
+    },
+}
+
+/// How times are spread: each is one that so many per cent did not exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// The shortest.
+    pub min: Duration,
+    /// 50 %: the median.
+    pub p50: Duration,
+    /// 90 %.
+    pub p90: Duration,
+    /// 99 %.
+    pub p99: Duration,
+    /// 99.9 %.
+    pub p999: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+impl Load {
+    /// Messages that came back per second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+    pub fn rate(&self) -> f64 {
+        per_second(self.echoed as f64, self.took)
+    }
+
+    /// Handshakes per second; so many are in flight at once that it is the server's limit, not the path's.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "there are at most 1000")]
+    pub fn handshake_rate(&self) -> f64 {
+        per_second(self.connections as f64, self.opening)
+    }
+}
+
+fn per_second(count: f64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { count / time.as_secs_f64() }
+}
+
+impl Spread {
+    /// Each with its stable name.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, Duration); 6] {
+        let Self { min, p50, p90, p99, p999, max } = *self;
+        [("min", min), ("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max)]
     }
 }
 

@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::measured::{Measurement, Spread};
 use super::terminal::{self, Style};
 use super::{Report, Stage};
-use crate::config::read_duration;
+use crate::config::{read_duration, read_size};
 
 /// The most characters of a line before its figures: old versions of NRPE cut all of it at 1 KB.
 const MAX_TEXT: usize = 400;
@@ -42,71 +43,183 @@ impl State {
     }
 }
 
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Figure {
-    /// All stages, in seconds.
-    Time,
-    /// The median round trip, in seconds.
-    RoundTrip,
-    /// One stage, in seconds.
-    Stage(Stage),
-    /// Until the first certificate expires.
-    Days,
+/// The figures, in the order in which they are printed.
+static FIGURES: [Figure; 21] = [
+    Figure::time("rtt", Report::round_trip),
+    Figure::time("time", |report| Some(report.took)),
+    Figure::time("resolve", |report| stage(report, Stage::Resolve)),
+    Figure::time("tcp", |report| stage(report, Stage::Tcp)),
+    Figure::time("tls", |report| stage(report, Stage::Tls)),
+    Figure::time("http", |report| stage(report, Stage::Http)),
+    Figure::time("echo", |report| stage(report, Stage::Echo)),
+    Figure::time("ping", |report| stage(report, Stage::Ping)),
+    Figure::time("close", |report| stage(report, Stage::Close)),
+    Figure::time("http2", |report| stage(report, Stage::Http2)),
+    Figure { label: DAYS, of: Of::Days(days), part_of: None },
+    Figure::measured("count_median", Measurement::Count, Of::Time(|it| count(it, 50))),
+    Figure::measured("count_p99", Measurement::Count, Of::Time(|it| count(it, 99))),
+    Figure::measured("count_max", Measurement::Count, Of::Time(|it| count(it, 100))),
+    Figure::measured(
+        "count_lost",
+        Measurement::Count,
+        Of::Percent(|it| Some(it.measured.count.as_ref()?.lost_percent())),
+    ),
+    Figure::measured(
+        "max_size",
+        Measurement::MaxSize,
+        Of::Bytes(|it| Some(it.measured.size.as_ref()?.largest_bytes as u64)),
+    ),
+    Figure::measured(
+        "idle",
+        Measurement::Idle,
+        Of::Silence(|it| Some(it.measured.idle.as_ref()?.bears())),
+    ),
+    Figure::measured(
+        "load_rate",
+        Measurement::Load,
+        Of::PerSecond(|it| Some(it.measured.load.as_ref()?.rate())),
+    ),
+    Figure::measured("load_p50", Measurement::Load, Of::Time(|it| Some(latency(it)?.p50))),
+    Figure::measured("load_p99", Measurement::Load, Of::Time(|it| Some(latency(it)?.p99))),
+    Figure::measured("load_max", Measurement::Load, Of::Time(|it| Some(latency(it)?.max))),
+];
+
+const DAYS: &str = "days";
+
+fn stage(report: &Report, stage: Stage) -> Option<Duration> {
+    report.step(stage)?.took
+}
+
+fn days(report: &Report) -> Option<i64> {
+    report.tls.as_ref()?.chain.iter().map(|it| it.days_left).min()
+}
+
+fn count(report: &Report, percent: usize) -> Option<Duration> {
+    report.measured.count.as_ref()?.percentile(percent)
+}
+
+fn latency(report: &Report) -> Option<Spread> {
+    report.measured.load.as_ref()?.latency
+}
+
+/// A figure.
+#[derive(Debug)]
+struct Figure {
+    /// Its name: unique in 19 characters, the number of a URL in front included.
+    label: &'static str,
+    of: Of,
+    /// The measurement that it is part of, without which it is not printed.
+    part_of: Option<Measurement>,
+}
+
+/// What a report has for a figure, by the unit in which it is printed.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    /// In seconds; the less, the better.
+    Time(fn(&Report) -> Option<Duration>),
+    /// In seconds; the more, the better.
+    Silence(fn(&Report) -> Option<Duration>),
+    /// Without a unit, as Nagios has none for days; the more, the better.
+    Days(fn(&Report) -> Option<i64>),
+    /// The less, the better.
+    Percent(fn(&Report) -> Option<f64>),
+    /// The more, the better.
+    Bytes(fn(&Report) -> Option<u64>),
+    /// Without a unit; the more, the better.
+    PerSecond(fn(&Report) -> Option<f64>),
 }
 
 impl Figure {
-    const ALL: [Self; 11] = [
-        Self::RoundTrip,
-        Self::Time,
-        Self::Stage(Stage::Resolve),
-        Self::Stage(Stage::Tcp),
-        Self::Stage(Stage::Tls),
-        Self::Stage(Stage::Http),
-        Self::Stage(Stage::Echo),
-        Self::Stage(Stage::Ping),
-        Self::Stage(Stage::Close),
-        Self::Stage(Stage::Http2),
-        Self::Days,
-    ];
+    const fn time(label: &'static str, of: fn(&Report) -> Option<Duration>) -> Self {
+        Self { label, of: Of::Time(of), part_of: None }
+    }
 
-    fn label(self) -> &'static str {
-        match self {
-            Self::Time => "time",
-            Self::RoundTrip => "rtt",
-            Self::Stage(stage) => stage.label(),
-            Self::Days => "days",
+    const fn measured(label: &'static str, measurement: Measurement, of: Of) -> Self {
+        Self { label, of, part_of: Some(measurement) }
+    }
+
+    fn is_shown(&self, report: &Report) -> bool {
+        self.part_of.is_none_or(|part_of| report.measured.asked.contains(&part_of))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "exact for ages, and for what fits into memory")]
+    fn value(&self, report: &Report) -> Option<f64> {
+        match self.of {
+            Of::Time(of) | Of::Silence(of) => of(report).map(|time| time.as_secs_f64()),
+            Of::Days(of) => of(report).map(|days| days as f64),
+            Of::Percent(of) | Of::PerSecond(of) => of(report),
+            Of::Bytes(of) => of(report).map(|bytes| bytes as f64),
         }
     }
 
-    fn of(self, report: &Report) -> Option<f64> {
-        let time = match self {
-            Self::Time => Some(report.took),
-            Self::RoundTrip => report.round_trip(),
-            Self::Stage(stage) => report.step(stage)?.took,
-            Self::Days => {
-                let days = report.tls.as_ref()?.chain.iter().map(|it| it.days_left).min()?;
-                #[expect(clippy::cast_precision_loss, reason = "exact for ages")]
-                return Some(days as f64);
-            }
-        };
-        time.map(|time| time.as_secs_f64())
+    /// Whether a limit is the least that is good, and not the most.
+    fn is_least(&self) -> bool {
+        !matches!(self.of, Of::Time(_) | Of::Percent(_))
     }
 
     /// A value as people read it.
-    fn shown(self, value: f64) -> String {
-        if self == Self::Days {
-            value.to_string()
-        } else {
-            terminal::milliseconds(Duration::from_secs_f64(value))
+    fn shown(&self, value: f64) -> String {
+        match self.of {
+            Of::Time(_) => terminal::milliseconds(Duration::from_secs_f64(value)),
+            Of::Silence(_) => format!("{value:.1} s"),
+            Of::Days(_) => value.to_string(),
+            Of::Percent(_) => format!("{value:.1} %"),
+            Of::Bytes(_) => format!("{value} B"),
+            Of::PerSecond(_) => format!("{value:.0}/s"),
+        }
+    }
+
+    /// A value with the unit that Nagios knows.
+    fn performance(&self, value: f64) -> String {
+        match self.of {
+            Of::Time(_) | Of::Silence(_) => format!("{value:.6}s"),
+            Of::Days(_) => value.to_string(),
+            Of::Percent(_) => format!("{value:.3}%"),
+            Of::Bytes(_) => format!("{value}B"),
+            Of::PerSecond(_) => format!("{value:.1}"),
+        }
+    }
+
+    /// The least and the greatest value that it can have, as far as there are any.
+    fn ends(&self, report: &Report) -> String {
+        match self.of {
+            Of::Days(_) => String::new(),
+            Of::Percent(_) => ";0;100".to_owned(),
+            _ if self.label == "time" => format!(";0;{}", report.timeout.as_secs_f64()),
+            _ => ";0".to_owned(),
+        }
+    }
+
+    /// The value of a limit on it.
+    #[expect(clippy::cast_precision_loss, reason = "as of a value")]
+    fn read(&self, text: &str) -> Result<f64, String> {
+        match self.of {
+            Of::Time(_) | Of::Silence(_) => read_duration(text).map(|time| time.as_secs_f64()),
+            Of::Days(_) => {
+                let days = text.parse::<u32>().map_err(|_| "write whole days, such as days=14")?;
+                Ok(f64::from(days))
+            }
+            Of::Percent(_) => {
+                let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+                percent
+                    .filter(|percent| (0.0..=100.0).contains(percent))
+                    .ok_or_else(|| format!("write 0% to 100%, such as {}=0.5%", self.label))
+            }
+            Of::Bytes(_) => read_size(text).map(|bytes| bytes as f64),
+            Of::PerSecond(_) => {
+                let rate = text.parse::<u32>().map_err(|_| {
+                    format!("write a whole number per second, such as {}=1000", self.label)
+                })?;
+                Ok(f64::from(rate))
+            }
         }
     }
 }
 
-/// A limit on a figure: at most so much of a time, at least so many days.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A limit on a figure: at most so much of a time or a loss, at least so much of what should be large.
+#[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    figure: Figure,
+    figure: &'static Figure,
     at: f64,
 }
 
@@ -115,28 +228,23 @@ impl FromStr for Limit {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, at) = text.split_once('=').unwrap_or((text, ""));
-        let Some(figure) = Figure::ALL.into_iter().find(|it| it.label() == name) else {
-            let names = Figure::ALL.map(Figure::label).join(", ");
+        let Some(figure) = FIGURES.iter().find(|it| it.label == name) else {
+            let names: Vec<_> = FIGURES.iter().map(|it| it.label).collect();
+            let names = names.join(", ");
             return Err(format!("write NAME=LIMIT, with one of these names: {names}"));
         };
-        let at = if figure == Figure::Days {
-            let days = at.parse::<u32>().map_err(|_| "write whole days, such as days=14")?;
-            f64::from(days)
-        } else {
-            read_duration(at)?.as_secs_f64()
-        };
-        Ok(Self { figure, at })
+        Ok(Self { figure, at: figure.read(at)? })
     }
 }
 
 impl Limit {
     fn is_passed(self, value: f64) -> bool {
-        if self.figure == Figure::Days { value < self.at } else { value > self.at }
+        if self.figure.is_least() { value < self.at } else { value > self.at }
     }
 
     /// The range of values that are good.
     fn range(self) -> String {
-        if self.figure == Figure::Days { format!("{}:", self.at) } else { self.at.to_string() }
+        if self.figure.is_least() { format!("{}:", self.at) } else { self.at.to_string() }
     }
 }
 
@@ -150,27 +258,37 @@ pub struct Limits {
 }
 
 impl Limits {
-    fn warn(&self, figure: Figure) -> Option<Limit> {
-        let days = Limit { figure: Figure::Days, at: DEFAULT_DAYS };
-        limit(&self.warn, figure).or((figure == Figure::Days).then_some(days))
+    /// A figure that has a limit but is not measured, because its measurement was not asked for: its
+    /// name, and that measurement.
+    pub(in crate::probe) fn unmeasured(
+        &self,
+        asked: &[Measurement],
+    ) -> Option<(&'static str, Measurement)> {
+        let parts = self.warn.iter().chain(&self.crit).map(|limit| limit.figure);
+        let mut parts = parts.filter_map(|figure| Some((figure.label, figure.part_of?)));
+        parts.find(|(_, part_of)| !asked.contains(part_of))
+    }
+
+    fn warn(&self, figure: &'static Figure) -> Option<Limit> {
+        let days = Limit { figure, at: DEFAULT_DAYS };
+        limit(&self.warn, figure).or((figure.label == DAYS).then_some(days))
     }
 
     /// The worst state that figures alone give a report, and the figure and limit that do.
     fn judge(&self, report: &Report) -> Option<(State, Limit, f64)> {
         let passed = |state, limit: Option<Limit>| {
             let limit = limit?;
-            let value = limit.figure.of(report)?;
+            let value = limit.figure.value(report)?;
             limit.is_passed(value).then_some((state, limit, value))
         };
         let crit = |figure| passed(State::Critical, limit(&self.crit, figure));
         let warn = |figure| passed(State::Warning, self.warn(figure));
-        let figures = || Figure::ALL.into_iter();
-        figures().find_map(crit).or_else(|| figures().find_map(warn))
+        FIGURES.iter().find_map(crit).or_else(|| FIGURES.iter().find_map(warn))
     }
 }
 
-fn limit(limits: &[Limit], figure: Figure) -> Option<Limit> {
-    limits.iter().rev().find(|it| it.figure == figure).copied()
+fn limit(limits: &[Limit], figure: &Figure) -> Option<Limit> {
+    limits.iter().rev().find(|it| it.figure.label == figure.label).copied()
 }
 
 /// Prints reports. With several, the first line sums them up and has the figures of all, because
@@ -190,7 +308,7 @@ pub fn print(reports: &[Report], limits: &Limits) -> (String, State) {
     let mut figures = String::new();
     for (index, report) in reports.iter().enumerate() {
         let number = if reports.len() == 1 { String::new() } else { format!("{}_", index + 1) };
-        for figure in Figure::ALL {
+        for figure in FIGURES.iter().filter(|figure| figure.is_shown(report)) {
             let _ = write!(figures, " {number}{}", performance(figure, report, limits));
         }
     }
@@ -213,9 +331,9 @@ fn judge(report: &Report, limits: &Limits) -> (State, String) {
     }
     let passed = limits.judge(report);
     if let Some((_, Limit { figure, at }, value)) = passed {
-        let direction = if figure == Figure::Days { "below" } else { "above" };
+        let direction = if figure.is_least() { "below" } else { "above" };
         let (value, at) = (figure.shown(value), figure.shown(at));
-        text = format!("{} is {value}, {direction} {at}: {text}", figure.label());
+        text = format!("{} is {value}, {direction} {at}: {text}", figure.label);
     }
     let state = match (&report.failed, passed) {
         (Some(_), _) => State::Critical,
@@ -236,18 +354,9 @@ fn plain(text: &str) -> String {
 
 /// One figure: `label=value[unit];warn;crit;min;max`. What was not measured is `U`, so that a graph
 /// always gets the same figures.
-fn performance(figure: Figure, report: &Report, limits: &Limits) -> String {
+fn performance(figure: &'static Figure, report: &Report, limits: &Limits) -> String {
     let range = |limit: Option<Limit>| limit.map(Limit::range).unwrap_or_default();
     let (warn, crit) = (range(limits.warn(figure)), range(limit(&limits.crit, figure)));
-    let value = match (figure, figure.of(report)) {
-        (_, None) => "U".to_owned(),
-        (Figure::Days, Some(days)) => days.to_string(),
-        (_, Some(time)) => format!("{time:.6}s"),
-    };
-    let ends = match figure {
-        Figure::Days => String::new(),
-        Figure::Time => format!(";0;{}", report.timeout.as_secs_f64()),
-        _ => ";0".to_owned(),
-    };
-    format!("{}={value};{warn};{crit}{ends}", figure.label())
+    let value = figure.value(report).map_or("U".to_owned(), |value| figure.performance(value));
+    format!("{}={value};{warn};{crit}{}", figure.label, figure.ends(report))
 }

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::measured::{Count, Idle, Load, Spread};
 use super::{Certificate, Family, Outcome, Report, Stage};
 use crate::probe::failure::Failure;
 
@@ -86,6 +87,52 @@ const METRICS: &[Gauge] = &[
     ("wsecho_probe_round_trip_seconds", "Median round trip of a small message", |report| {
         perhaps(report.round_trip().map(seconds))
     }),
+    ("wsecho_probe_count_sent", "Messages or pings that --count sent", |report| {
+        perhaps(report.measured.count.as_ref().map(|it| it.round_trips.len()))
+    }),
+    ("wsecho_probe_count_lost", "How many of them were not answered", |report| {
+        perhaps(report.measured.count.as_ref().map(Count::lost))
+    }),
+    ("wsecho_probe_count_round_trip_seconds", "Round trips of --count", |report| {
+        let count = report.measured.count.iter();
+        let stats = [("min", 0), ("median", 50), ("p99", 99), ("max", 100)];
+        let found = count.flat_map(|it| stats.map(|(name, at)| (name, it.percentile(at))));
+        found.filter_map(|(name, time)| Some((stat(name), seconds(time?)))).collect()
+    }),
+    ("wsecho_probe_max_size_bytes", "The largest message that comes back", |report| {
+        perhaps(report.measured.size.as_ref().map(|it| it.largest_bytes))
+    }),
+    ("wsecho_probe_max_size_limited", "1 if a larger message does not come back", |report| {
+        perhaps(report.measured.size.as_ref().map(|it| flag(it.refused.is_some())))
+    }),
+    ("wsecho_probe_idle_seconds", "The longest silence that a connection bears", |report| {
+        perhaps(report.measured.idle.as_ref().map(|it| seconds(it.bears())))
+    }),
+    ("wsecho_probe_idle_safe_pause_seconds", "The longest pause that is safe", |report| {
+        perhaps(report.measured.idle.as_ref().and_then(Idle::safe_pause).map(seconds))
+    }),
+    ("wsecho_probe_idle_limit_info", "What ends a longer silence", |report| {
+        let limits = report.measured.idle.iter().map(|it| it.limit.label().to_owned());
+        limits.map(|limit| (vec![("limit", limit)], flag(true))).collect()
+    }),
+    ("wsecho_probe_load_handshakes_per_second", "Connections opened per second", |report| {
+        perhaps(report.measured.load.as_ref().map(Load::handshake_rate))
+    }),
+    ("wsecho_probe_load_messages_per_second", "Messages that came back per second", |report| {
+        perhaps(report.measured.load.as_ref().map(Load::rate))
+    }),
+    ("wsecho_probe_load_sent", "Messages that --load sent", |report| {
+        perhaps(report.measured.load.as_ref().map(|it| it.sent))
+    }),
+    ("wsecho_probe_load_echoed", "How many of them came back", |report| {
+        perhaps(report.measured.load.as_ref().map(|it| it.echoed))
+    }),
+    ("wsecho_probe_load_latency_seconds", "From when a message was due to its echo", |report| {
+        spread(report.measured.load.as_ref().and_then(|it| it.latency))
+    }),
+    ("wsecho_probe_load_send_lag_seconds", "From when a message was due until it was sent", |it| {
+        spread(it.measured.load.as_ref().and_then(|it| it.lag))
+    }),
     ("wsecho_probe_warnings", "Things that work but need attention", |report| {
         always(report.warnings.len())
     }),
@@ -156,6 +203,15 @@ fn seconds(time: Duration) -> String {
 
 fn stage(stage: Stage) -> Vec<(&'static str, String)> {
     vec![("stage", stage.label().to_owned())]
+}
+
+fn stat(name: &str) -> Vec<(&'static str, String)> {
+    vec![("stat", name.to_owned())]
+}
+
+fn spread(spread: Option<Spread>) -> Samples {
+    let times = spread.iter().flat_map(Spread::all);
+    times.map(|(name, time)| (stat(name), seconds(time))).collect()
 }
 
 fn failure(failure: Failure) -> Vec<(&'static str, String)> {

@@ -4,7 +4,7 @@ use wsecho::probe::failure::Failure;
 use wsecho::probe::report::Stage;
 
 use super::peer::{BINARY, CLOSE, PING, PONG, Peer, TEXT, serve};
-use super::{http2, measured, network, probe, shown, tls, verdict};
+use super::{http2, load, measured, network, probe, shown, tls, verdict};
 use crate::service::Outcome;
 
 /// A server, and what is said of it: the label, and what was seen.
@@ -555,7 +555,8 @@ Read the server's log.
 #[test]
 fn every_failure_has_a_test() {
     let here = [HTTP, UPGRADE, ECHO].concat_labels();
-    let others = [network::LABELS, tls::LABELS, http2::LABELS, measured::LABELS].concat();
+    let others = [network::LABELS, tls::LABELS, http2::LABELS, measured::LABELS];
+    let others = [others.concat(), load::LABELS.to_vec()].concat();
     let tested = [&here[..], &others, &["accept_wrong"]].concat();
     let missing: Vec<_> =
         Failure::ALL.iter().map(|it| it.label()).filter(|label| !tested.contains(label)).collect();

@@ -4,6 +4,7 @@ mod failures;
 mod healthy;
 mod hostile;
 mod http2;
+mod load;
 mod measured;
 mod network;
 mod peer;

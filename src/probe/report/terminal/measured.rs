@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::milliseconds;
 use crate::config::{show_duration, show_size};
-use crate::probe::report::measured::{Count, Cut, Idle, Limit, Measured, Size};
+use crate::probe::report::measured::{Count, Cut, Idle, Limit, Load, Measured, Pace, Size};
 
 /// The marks of a sparkline, from the shortest to the longest; a lost one has its own.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -51,7 +51,53 @@ pub(super) fn lines(measured: &Measured) -> Vec<(&'static str, String, String)> 
         };
         lines.push(("idle", seconds(time), seen));
     }
+    if let Some(load) = &measured.load {
+        lines.push(("load", format!("{:.0}/s", load.rate()), carried(load)));
+        let opened = format!(
+            "{} connections opened in {}, {:.0}/s",
+            load.connections,
+            milliseconds(load.opening),
+            load.handshake_rate()
+        );
+        lines.push(("", String::new(), opened));
+        if let Some(spread) = load.latency {
+            let heads = spread.all().map(|(name, _)| format!("{name:>9}"));
+            lines.push(("", String::new(), format!("ms       {}", heads.concat())));
+        }
+        for (name, spread) in [("latency", load.latency), ("send lag", load.lag)] {
+            let Some(spread) = spread else { continue };
+            let times = spread.all().map(|(_, time)| format!("{:>9}", precise(time)));
+            lines.push(("", String::new(), format!("{name:9}{}", times.concat())));
+        }
+    }
     lines
+}
+
+/// What was sent, and how much of it came back.
+fn carried(load: &Load) -> String {
+    let mut text = format!("{} messages of {} bytes", load.echoed, load.bytes);
+    if load.echoed < load.sent {
+        let _ = write!(text, " of {} sent", load.sent);
+    }
+    let _ = write!(text, " in {}", seconds(load.took));
+    match load.pace {
+        Pace::Closed { in_flight } => {
+            let _ = write!(text, ", {in_flight} in flight on each connection");
+        }
+        Pace::Open { rate } => {
+            let _ = write!(text, ", {rate}/s due");
+        }
+    }
+    if load.interrupted {
+        text += ", interrupted";
+    }
+    text
+}
+
+/// Milliseconds where microseconds count.
+fn precise(time: Duration) -> String {
+    let digits = if time < Duration::from_millis(10) { 3 } else { 1 };
+    format!("{:.digits$}", time.as_secs_f64() * 1000.0)
 }
 
 fn round_trips(count: &Count) -> String {
@@ -97,7 +143,37 @@ fn on_sending(how: &Cut) -> String {
 pub(super) fn verdicts(measured: &Measured) -> Vec<String> {
     let size = measured.size.as_ref().map(size);
     let idle = measured.idle.iter().flat_map(idle);
-    size.into_iter().chain(idle).collect()
+    let load = measured.load.iter().flat_map(load);
+    size.into_iter().chain(idle).chain(load).collect()
+}
+
+fn load(load: &Load) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if let Some(latency) = load.latency {
+        sentences.push(format!(
+            "Under load, {:.0} messages/s came back: half of them within {} ms, 99 % within {} ms.",
+            load.rate(),
+            precise(latency.p50),
+            precise(latency.p99)
+        ));
+    }
+    match (load.pace, load.latency, load.lag) {
+        (Pace::Closed { .. }, ..) => sentences.push(
+            "This is what the server bears, not what users see at a given rate: a stall delays only \
+             the messages in flight. With --rate it delays all that were due."
+                .to_owned(),
+        ),
+        // Half of the latency is not the server's.
+        (Pace::Open { .. }, Some(latency), Some(lag)) if lag.p99 > latency.p99 / 2 => {
+            sentences.push(format!(
+                "The probe or its sockets sent late (99 % within {} ms), which is part of these times: a \
+                 lower --rate, or more --connections, tells the server's own.",
+                precise(lag.p99)
+            ));
+        }
+        (Pace::Open { .. }, ..) => {}
+    }
+    sentences
 }
 
 fn size(size: &Size) -> String {
