@@ -16,7 +16,7 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use futures_util::task::AtomicWaker;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::coop::unconstrained;
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, interval};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use self::connection::Connection;
@@ -62,7 +62,8 @@ struct Run {
     frames: Vec<u8>,
     frame: usize,
     begun: Instant,
-    end: Instant,
+    /// When the last message is sent: as planned, or when Ctrl-C was pressed.
+    end: Cell<Instant>,
     /// How long an echo may take.
     patience: Duration,
     interrupted: Cell<bool>,
@@ -103,7 +104,7 @@ impl Run {
             frames,
             payloads,
             begun,
-            end: begun + settings.time,
+            end: Cell::new(begun + settings.time),
             patience,
             interrupted: Cell::new(false),
             scratch: RefCell::new(vec![0; BUFFER]),
@@ -120,7 +121,7 @@ impl Run {
 
     /// Whether nothing more is sent.
     fn is_over(&self, now: Instant) -> bool {
-        now >= self.end || self.interrupted.get()
+        now >= self.end.get()
     }
 
     fn wake_all(&self) {
@@ -141,10 +142,11 @@ impl Run {
         let is_open = matches!(self.settings.pace, Pace::Open { .. });
         let mut pacing = pin!(self.schedule.run(self.begun, |index| self.wakers[index].wake()));
         let mut is_paced = !is_open;
-        let mut leave = self.end + self.patience + LEAVING;
+        let mut leave = self.end.get() + self.patience + LEAVING;
         let mut ticks = interval(TICK);
         loop {
             tokio::select! {
+                biased;
                 ended = running.next() => match ended {
                     None => return Ok(()),
                     Some(ended) => ended?,
@@ -156,18 +158,22 @@ impl Run {
                     })?;
                     is_paced = true;
                 }
-                _ = ticks.tick() => {
+                now = ticks.tick() => {
+                    // Who does not answer a Close is not waited for.
+                    if now >= leave {
+                        return Ok(());
+                    }
                     self.wake_all();
                     show(self);
                 }
                 _ = ctrl_c.recv(), if !self.interrupted.get() => {
+                    let now = Instant::now();
                     self.interrupted.set(true);
-                    leave = Instant::now() + LEAVING;
+                    self.end.set(now.min(self.end.get()));
+                    leave = leave.min(now + LEAVING);
                     is_paced = true;
                     self.wake_all();
                 }
-                // Who does not answer a Close is not waited for.
-                () = sleep_until(leave) => return Ok(()),
             }
         }
     }
@@ -175,7 +181,7 @@ impl Run {
     /// What was found so far; `opening` is the time for all handshakes.
     fn found(&self, opening: Duration, complete: bool) -> Load {
         let tally = self.tally.borrow();
-        let until = if complete { tally.last.max(self.end) } else { Instant::now() };
+        let until = if complete { tally.last.max(self.end.get()) } else { Instant::now() };
         let is_open = matches!(self.settings.pace, Pace::Open { .. });
         Load {
             connections: self.wakers.len(),
@@ -213,12 +219,14 @@ pub(super) async fn run(
     };
     let opening = begun.elapsed();
     let run = Run::new(settings, streams.len(), path.options.timeout, greeting);
-    run.interrupted.set(interrupted);
+    if interrupted {
+        run.interrupted.set(true);
+        run.end.set(run.begun);
+    }
     let show = |run: &Run| progress(path, run);
     // Fairness is the connections' own; the budget of a task would only cost time.
     let driven = unconstrained(run.drive(streams, &mut ctrl_c, show)).await;
-    let complete = driven.is_ok() && !run.interrupted.get();
-    let found = run.found(opening, complete);
+    let found = run.found(opening, driven.is_ok());
     let failed = driven.err().map(|failed| {
         let (seconds, echoed) = (found.took.as_secs_f64(), found.echoed);
         let seen = format!("{} That was after {seconds:.1} s and {echoed} echoes.", failed.seen);

@@ -321,7 +321,7 @@ impl Load {
         per_second(self.echoed as f64, self.took)
     }
 
-    /// Handshakes per second; so many are in flight at once that it is the server's limit, not the path's.
+    /// Handshakes per second, TCP and TLS included; 16 are in flight at once.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "there are at most 1000")]
     pub fn handshake_rate(&self) -> f64 {

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use regex_lite::Regex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use wsecho::probe::failure::Failure;
@@ -66,13 +67,14 @@ fn a_closed_loop_is_shown_with_its_table() {
     let outcome = Outcome::of(&mut probe(&args));
     assert_eq!((outcome.code(), outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
     let text = shown(&outcome, port);
-    let numbers = regex_lite::Regex::new(r" +[0-9]+(/s| messages)(/s)?").expect("it is valid");
+    let numbers = Regex::new(r" +[0-9]+(/s| messages)(/s)?").expect("it is valid");
     let text = numbers.replace_all(&text, " N$1$2");
     let (_, text) = text.split_once("answered with 1000\n").expect("healthy");
-    let times =
-        regex_lite::Regex::new("(latency  )( +[0-9]+\\.[0-9]{1,3}){6}\n").expect("it is valid");
-    let text = times.replace_all(text, "$1 N\n");
-    let table = "    load N/s N messages of 100 bytes in 1.0 s, 8 in flight on each connection
+    let times = Regex::new("(latency  )( +[0-9]+\\.[0-9]{1,3}){6}\n").expect("it is valid");
+    let text = times.replace_all(text, "$1 N\n").replace("/s  N", "/s N");
+    let took = Regex::new(r"in [0-9.]+ s,").expect("it is valid");
+    let text = took.replace(&text, "in T s,");
+    let table = "    load N/s N messages of 100 bytes in T s, 8 in flight on each connection
                          3 connections opened in T ms, N/s
                          ms             min      p50      p90      p99    p99.9      max
                          latency   N
@@ -80,7 +82,7 @@ fn a_closed_loop_is_shown_with_its_table() {
 WebSockets work on this path: T ms round trip.
 Under load, N messages/s came back: half of them within T ms, 99 % within T ms.
 ";
-    assert!(text.replace("/s  N", "/s N").starts_with(table), "{text}");
+    assert!(text.starts_with(table), "{text}");
 }
 
 #[test]
@@ -89,9 +91,7 @@ fn all_that_an_open_loop_sends_comes_back_and_is_counted_once() {
     let url = service_url(&service);
     let args = ["--load=1", "--rate=1000", "--connections=7", &url];
     let load = load(&args);
-    for name in ["sent", "echoed", "messages_per_second"] {
-        assert_eq!(load[name].as_f64(), Some(1000.0), "{name}: {load}");
-    }
+    assert_eq!((load["sent"].as_u64(), load["echoed"].as_u64()), (Some(1000), Some(1000)));
     assert_eq!((load["connections"].as_u64(), load["in_flight"].as_u64()), (Some(7), None));
     let at = |name| seconds(&load, name);
     let names = ["min", "p50", "p90", "p99", "p99_9", "max"].map(|it| format!("{it}_seconds"));

@@ -233,6 +233,9 @@ fn the_way_out_through_an_http_proxy_is_taken_from_the_option_or_the_environment
     assert_eq!(outcome.code(), 0, "{text}");
     let line = " ms  127.0.0.1:PORT, through the HTTP proxy 127.0.0.1:PORT\n";
     assert!(text.contains(line), "{text}");
+    let outcome =
+        Outcome::of(&mut probe(&["-q", "--load=1", "--i-own-this", "--proxy", &proxy, url]));
+    assert_eq!(outcome.code(), 0, "{}", outcome.stdout);
     let outcome = Outcome::of(probe(&["-q", url]).env("http_proxy", &proxy));
     assert_eq!(outcome.code(), 0, "{}", outcome.stdout);
     for (args, exempt) in [(&["--proxy=none"][..], ""), (&[][..], "echo.test")] {

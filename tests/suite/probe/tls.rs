@@ -185,6 +185,20 @@ fn a_healthy_wss_shows_version_name_and_days_and_without_verification_the_verdic
 }
 
 #[test]
+fn a_load_goes_through_tls() {
+    let Some(dir) = certificates() else { return };
+    let port = serve_tls(dir, "good", false, echo);
+    let url = format!("wss://127.0.0.1:{port}/");
+    let root = format!("--ca={}", dir.join("root.pem").display());
+    let args = [&*root, "--load=1", "--in-flight=3", "--message-size=70kB", "--format=json", &url];
+    let outcome = Outcome::of(&mut probe(&args));
+    assert_eq!((outcome.code(), outcome.stderr.as_str()), (0, ""), "{}", outcome.stdout);
+    let printed: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let load = &printed["probes"][0]["load"];
+    assert!(load["echoed"].as_u64() > Some(3) && load["echoed"] == load["sent"], "{load}");
+}
+
+#[test]
 fn each_fault_of_a_certificate_is_told_apart_and_several_are_all_named() {
     let Some(dir) = certificates() else { return };
     let root = format!("--ca={}", dir.join("root.pem").display());

@@ -124,6 +124,7 @@ impl<'a> Connection<'a> {
                 break;
             }
             match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => self.broken = Some(End::Fin),
                 Poll::Ready(Ok(written)) if at_boundary && !self.control.is_empty() => {
                     self.control.drain(..written);
                 }
@@ -226,7 +227,7 @@ impl<'a> Connection<'a> {
             return Ok(());
         } else if now > self.moved + patience {
             format!("A connection with {waiting} messages due brought no echo for {seconds} s.")
-        } else if now > self.run.end + patience {
+        } else if now > self.run.end.get() + patience {
             format!(
                 "{seconds} s after the last message, {waiting} had not come back on a connection."
             )
