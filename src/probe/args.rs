@@ -285,25 +285,8 @@ impl Args {
                 UnusableOption(format!("--proxy {}: write http://HOST:PORT", masked(url)))
             })?,
         };
-        let load = self.load.settings(&self.urls, |target| {
-            self.unix.is_some() || load::is_loopback(target, &self.resolve, &proxies)
-        })?;
-        let mut measure = Plan {
-            load,
-            count: self.count.map(|count| (count, self.interval)),
-            idle: self.idle,
-            max_size: self.max_size,
-            live: false,
-        };
-        let asked = measure.asked();
-        // Several at once would overwrite each other's line.
-        let alone = self.urls.len() == 1 && !self.quiet;
-        measure.live = alone && !asked.is_empty() && io::stderr().is_terminal();
-        if let Some((figure, measurement)) = self.show.limits().unmeasured(&asked) {
-            let option = measurement.option();
-            return Err(UnusableOption(format!("a limit on {figure} needs {option}")));
-        }
-        if !asked.is_empty() && matches!(http2, Policy::Only) {
+        let measure = self.measurements(&proxies)?;
+        if !measure.asked().is_empty() && matches!(http2, Policy::Only) {
             let message = "measurements are made over HTTP/1.1: leave out --http2";
             return Err(UnusableOption(message.to_owned()));
         }
@@ -350,6 +333,30 @@ impl Args {
             measure,
         };
         Ok((self.urls, options))
+    }
+
+    fn measurements(&self, proxies: &Proxies) -> Result<Plan, UnusableOption> {
+        let load = self.load.settings(&self.urls, |target| {
+            self.unix.is_some() || load::is_loopback(target, &self.resolve, proxies)
+        })?;
+        let mut plan = Plan {
+            count: self.count.map(|count| (count, self.interval)),
+            idle: self.idle,
+            max_size: self.max_size,
+            load,
+            live: false,
+        };
+        let asked = plan.asked();
+        // Several at once would overwrite each other's line.
+        let alone = self.urls.len() == 1 && !self.quiet;
+        plan.live = alone && !asked.is_empty() && io::stderr().is_terminal();
+        match self.show.limits().unmeasured(&asked) {
+            None => Ok(plan),
+            Some((figure, measurement)) => {
+                let option = measurement.option();
+                Err(UnusableOption(format!("a limit on {figure} needs {option}")))
+            }
+        }
     }
 }
 

@@ -21,8 +21,8 @@ const MAX_SIZE: usize = 1 << 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct Load {
     /// Then send messages for so long, up to 5m, and show how many come back and how late; to a loopback address unless --i-own-this
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with_all = ["expect", "connect_only", "follow"])]
-    load: Option<Duration>,
+    #[arg(id = "load", long = "load", value_name = "TIME", value_parser = time, conflicts_with_all = ["expect", "connect_only", "follow"])]
+    time: Option<Duration>,
     /// Open this many connections for --load, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 1, requires = "load", value_parser = clap::value_parser!(u16).range(1..=1000))]
     connections: u16,
@@ -65,7 +65,7 @@ impl Load {
         targets: &[Target],
         is_local: impl Fn(&Target) -> bool,
     ) -> Result<Option<Settings>, UnusableOption> {
-        let Some(time) = self.load else { return Ok(None) };
+        let Some(time) = self.time else { return Ok(None) };
         // Loads side by side would measure each other.
         let [target] = targets else {
             return Err(UnusableOption("--load takes one URL".to_owned()));

@@ -80,22 +80,61 @@ fn unmeasured() -> Report {
     Report { measured: Measured { asked, ..Measured::default() }, ..refused() }
 }
 
-#[test]
-fn json_has_what_was_measured() {
+/// Reports in JSON that is as its schema says.
+fn printed(reports: &[Report]) -> Value {
     let schema: Value = serde_json::from_str(&read("docs/probe.schema.json")).unwrap();
-    let broken = Cut::Broken("no route to host".to_owned());
+    let printed = serde_json::from_str(&report::json::print(reports)).unwrap();
+    check(&schema, &schema, &printed, "");
+    printed
+}
+
+#[test]
+fn json_has_what_came_back_under_load() {
     let mut closed = measured();
     closed.measured.load = Some(load(Pace::Closed { in_flight: 64 }));
+    let printed = printed(&[measured(), closed]);
+    let probe = &printed["probes"][0];
+    let spread = json!({
+        "min_seconds": 0.001,
+        "p50_seconds": 0.002,
+        "p90_seconds": 0.003,
+        "p99_seconds": 0.004,
+        "p99_9_seconds": 0.005,
+        "max_seconds": 0.006,
+    });
+    assert_eq!(
+        probe["load"],
+        json!({
+            "connections": 16,
+            "in_flight": null,
+            "asked_messages_per_second": 500,
+            "message_bytes": 32,
+            "handshakes_seconds": 0.008,
+            "handshakes_per_second": 2000.0,
+            "duration_seconds": 2.0,
+            "sent": 1001,
+            "echoed": 1000,
+            "messages_per_second": 500.0,
+            "latency": spread,
+            "send_lag": spread,
+            "interrupted": false,
+        })
+    );
+    let closed = &printed["probes"][1]["load"];
+    assert_eq!((&closed["in_flight"], &closed["send_lag"]), (&json!(64), &Value::Null));
+}
+
+#[test]
+fn json_has_what_was_measured() {
+    let broken = Cut::Broken("no route to host".to_owned());
     let reports = [
         measured(),
         unmeasured(),
         idle(Limit::None),
         idle(Limit::Spoken { after: ms(20_000) }),
         idle(Limit::Dropped { by: ms(60_500), how: broken, probably: Vec::new() }),
-        closed,
     ];
-    let printed: Value = serde_json::from_str(&report::json::print(&reports)).unwrap();
-    check(&schema, &schema, &printed, "");
+    let printed = printed(&reports);
     let probe = &printed["probes"][0];
     assert_eq!(probe["count"]["sent"], json!(100));
     assert_eq!(probe["count"]["lost"], json!(1));
@@ -131,34 +170,6 @@ fn json_has_what_was_measured() {
     assert_eq!((&idle(2)["limit"], &idle(2)["cut"]), (&json!("none"), &Value::Null));
     assert_eq!(idle(3)["limit_seconds"], json!(20.0));
     assert_eq!(idle(4)["cut"]["reason"], json!("no route to host"));
-    let spread = json!({
-        "min_seconds": 0.001,
-        "p50_seconds": 0.002,
-        "p90_seconds": 0.003,
-        "p99_seconds": 0.004,
-        "p99_9_seconds": 0.005,
-        "max_seconds": 0.006,
-    });
-    assert_eq!(
-        probe["load"],
-        json!({
-            "connections": 16,
-            "in_flight": null,
-            "asked_messages_per_second": 500,
-            "message_bytes": 32,
-            "handshakes_seconds": 0.008,
-            "handshakes_per_second": 2000.0,
-            "duration_seconds": 2.0,
-            "sent": 1001,
-            "echoed": 1000,
-            "messages_per_second": 500.0,
-            "latency": spread,
-            "send_lag": spread,
-            "interrupted": false,
-        })
-    );
-    let closed = &printed["probes"][5]["load"];
-    assert_eq!((&closed["in_flight"], &closed["send_lag"]), (&json!(64), &Value::Null));
     for name in ["count", "max_size", "idle", "load"] {
         assert_eq!(printed["probes"][1][name], Value::Null, "{name}");
     }

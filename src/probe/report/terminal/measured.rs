@@ -35,7 +35,7 @@ pub(super) fn lines(measured: &Measured) -> Vec<(&'static str, String, String)> 
         let seen = match &size.refused {
             None => "comes back; no larger one was tried".to_owned(),
             Some(refused) => {
-                format!("comes back; {} bytes: {}", grouped(refused.bytes), cut(&refused.how))
+                format!("comes back; {} bytes: {}", grouped(&refused.bytes), cut(&refused.how))
             }
         };
         lines.push(("max-size", show_size(size.largest_bytes as u64), seen));
@@ -75,9 +75,9 @@ pub(super) fn lines(measured: &Measured) -> Vec<(&'static str, String, String)> 
 
 /// What was sent, and how much of it came back.
 fn carried(load: &Load) -> String {
-    let mut text = format!("{} messages of {} bytes", load.echoed, load.bytes);
+    let mut text = format!("{} messages of {} bytes", grouped(&load.echoed), grouped(&load.bytes));
     if load.echoed < load.sent {
-        let _ = write!(text, " of {} sent", load.sent);
+        let _ = write!(text, " of {} sent", grouped(&load.sent));
     }
     let _ = write!(text, " in {}", seconds(load.took));
     match load.pace {
@@ -85,7 +85,7 @@ fn carried(load: &Load) -> String {
             let _ = write!(text, ", {in_flight} in flight on each connection");
         }
         Pace::Open { rate } => {
-            let _ = write!(text, ", {rate}/s due");
+            let _ = write!(text, ", {}/s due", grouped(&rate));
         }
     }
     if load.interrupted {
@@ -151,8 +151,8 @@ fn load(load: &Load) -> Vec<String> {
     let mut sentences = Vec::new();
     if let Some(latency) = load.latency {
         sentences.push(format!(
-            "Under load, {:.0} messages/s came back: half of them within {} ms, 99 % within {} ms.",
-            load.rate(),
+            "Under load, {} messages/s came back: half of them within {} ms, 99 % within {} ms.",
+            grouped(&format!("{:.0}", load.rate())),
             precise(latency.p50),
             precise(latency.p99)
         ));
@@ -177,7 +177,7 @@ fn load(load: &Load) -> Vec<String> {
 }
 
 fn size(size: &Size) -> String {
-    let largest = format!("{} bytes", grouped(size.largest_bytes));
+    let largest = format!("{} bytes", grouped(&size.largest_bytes));
     let Some(refused) = &size.refused else {
         return format!("Messages of up to {largest} make the round trip.");
     };
@@ -297,7 +297,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// A number with a comma before each three digits.
-fn grouped(number: usize) -> String {
+fn grouped(number: &impl ToString) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
