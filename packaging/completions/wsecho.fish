@@ -88,11 +88,11 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l count -d 'Then s
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l interval -d 'The time from one message of --count to the next' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l max-size -d 'Then find the largest message that comes back, up to this size' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l idle -d 'Then find out how long a silent connection lives, up to this time' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l load -d 'Then send messages for so long, up to 5m, and show how many come back and how late; to a loopback address unless --i-own-this' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l load -d 'Then send messages for this long, up to 5m, and show throughput and latency; loopback addresses only, unless --i-own-this' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l connections -d 'Open this many connections for --load, 1 to 1000' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l in-flight -d 'Keep this many messages of --load in flight on each connection, 1 to 1024' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l rate -d 'Send this many messages a second over all connections of --load, 1 to 1000000, whether or not they come back in time' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l message-size -d 'The size of the messages of --load, up to 1 MiB' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l rate -d 'Send this many messages a second with --load, over all connections, whether or not they come back; 1 to 1000000' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l message-size -d 'The payload of each message of --load, up to 1 MiB' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
@@ -104,7 +104,7 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 6 -l ipv6 -d 'Us
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s k -l insecure -d 'Accept any certificate; the verdict says so'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s L -l follow -d 'Follow redirects, which browsers do not'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l connect-only -d 'Send no messages: open, ping and close'
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l i-own-this -d 'Put a server under load that is not on a loopback address'
+complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l i-own-this -d 'Allow --load against a server that is not on a loopback address'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s v -l verbose -d 'Show both heads of the handshake, without their secrets'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s q -l quiet -d 'Print the verdict alone'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s h -l help -d 'Print help (see more with \'--help\')'

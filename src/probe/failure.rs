@@ -295,14 +295,14 @@ failures! {
         "Probably the server drops messages under load, or the path stalls for longer than --timeout."
         "Try a longer --interval and --timeout, and probe the backend directly."
     LoadStalled "load_stalled" Echo:
-        "The server, or something on the path, stops under this load, or does not keep up with it."
-        "Find the load that it bears: a lower --rate, fewer --connections, less --in-flight; and watch the server's CPU meanwhile."
+        "The server, or something on the path, stalls under this load or cannot keep up with it."
+        "Find the load that it sustains with a lower --rate or --in-flight or fewer --connections, and watch the server's CPU."
     LoadCut "load_cut" Echo:
-        "The server, or something on the path, ends sessions under load: probably a limit on rates or memory, or a crash."
+        "The server, or something on the path, ends sessions under load: probably a rate or memory limit, or a crash."
         "Read the logs of the server and of every proxy on the path, and probe the backend directly."
     LoadAltered "load_altered" Echo:
-        "Messages that come back intact one by one do not under load: probably the server mixes up sessions or buffers."
-        "Probe the backend directly; --connections 1 and --in-flight 1 tell which of the two it takes."
+        "Messages that come back intact one at a time do not under load: probably the server mixes up sessions or buffers."
+        "Probe the backend directly, and see whether it takes several connections or several messages in flight."
     PongLate "pong_late" Ping:
         "Pings or pongs are lost, so keep-alive by ping fails on this path."
         "Probe the backend directly; proxies must forward control frames."

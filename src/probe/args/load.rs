@@ -1,6 +1,6 @@
-//! The command line of `--load`, and its limits: nobody is to overload a server by mistake.
+//! The command line of `--load`, and its limits, so that nobody overloads a server by mistake.
 //!
-//! Owns which hosts may be put under load without a word. It does not know how that is done.
+//! Owns which hosts need no confirmation. It does not know how a load is made.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const MAX_SIZE: usize = 1 << 20;
 /// The options of a load.
 #[derive(Debug, clap::Args)]
 pub(super) struct Load {
-    /// Then send messages for so long, up to 5m, and show how many come back and how late; to a loopback address unless --i-own-this
+    /// Then send messages for this long, up to 5m, and show throughput and latency; loopback addresses only, unless --i-own-this
     #[arg(id = "load", long = "load", value_name = "TIME", value_parser = time, conflicts_with_all = ["expect", "connect_only", "follow"])]
     time: Option<Duration>,
     /// Open this many connections for --load, 1 to 1000
@@ -29,13 +29,13 @@ pub(super) struct Load {
     /// Keep this many messages of --load in flight on each connection, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 1, requires = "load", conflicts_with = "rate", value_parser = clap::value_parser!(u16).range(1..=1024))]
     in_flight: u16,
-    /// Send this many messages a second over all connections of --load, 1 to 1000000, whether or not they come back in time
+    /// Send this many messages a second with --load, over all connections, whether or not they come back; 1 to 1000000
     #[arg(long, value_name = "R", requires = "load", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
-    /// The size of the messages of --load, up to 1 MiB
+    /// The payload of each message of --load, up to 1 MiB
     #[arg(long, value_name = "SIZE", default_value = "32 B", requires = "load", value_parser = size)]
     message_size: usize,
-    /// Put a server under load that is not on a loopback address
+    /// Allow --load against a server that is not on a loopback address
     #[arg(long, requires = "load")]
     i_own_this: bool,
 }

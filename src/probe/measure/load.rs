@@ -1,4 +1,4 @@
-//! Load from one thread: how many messages a second come back, and after which time.
+//! Load from one thread: throughput and latency.
 //!
 //! Owns a run: how its connections are opened, when it ends, and what it counts. It does not know
 //! frames. Memory does not grow with the messages: they are counted, and their times in a histogram.
@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long the closing handshakes may take after the last echo, and all of it after Ctrl-C.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// What a server is to bear.
+/// The load to put on a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// How long messages are sent.
@@ -198,7 +198,7 @@ impl Run {
     }
 }
 
-/// Puts a server under load. What was found up to a failure is part of the answer.
+/// Puts a server under load. A failure comes with what was found before it.
 pub(super) async fn run(
     path: &Path<'_>,
     settings: Settings,

@@ -224,9 +224,9 @@ impl Limit {
 }
 
 impl Idle {
-    /// The longest silence that the path is known to bear.
+    /// The longest silence that a connection is known to survive.
     #[must_use]
-    pub fn bears(&self) -> Duration {
+    pub fn survived(&self) -> Duration {
         match &self.limit {
             Limit::Cut { after, .. } | Limit::Spoken { after } => *after,
             Limit::None | Limit::Dropped { .. } => self.lived,

@@ -72,7 +72,7 @@ static FIGURES: [Figure; 21] = [
     Figure::measured(
         "idle",
         Measurement::Idle,
-        Of::Silence(|it| Some(it.measured.idle.as_ref()?.bears())),
+        Of::Silence(|it| Some(it.measured.idle.as_ref()?.survived())),
     ),
     Figure::measured(
         "load_rate",

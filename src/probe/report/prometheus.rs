@@ -105,8 +105,8 @@ const METRICS: &[Gauge] = &[
     ("wsecho_probe_max_size_limited", "1 if a larger message does not come back", |report| {
         perhaps(report.measured.size.as_ref().map(|it| flag(it.refused.is_some())))
     }),
-    ("wsecho_probe_idle_seconds", "The longest silence that a connection bears", |report| {
-        perhaps(report.measured.idle.as_ref().map(|it| seconds(it.bears())))
+    ("wsecho_probe_idle_seconds", "The longest silence that a connection survives", |report| {
+        perhaps(report.measured.idle.as_ref().map(|it| seconds(it.survived())))
     }),
     ("wsecho_probe_idle_safe_pause_seconds", "The longest pause that is safe", |report| {
         perhaps(report.measured.idle.as_ref().and_then(Idle::safe_pause).map(seconds))

@@ -218,7 +218,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Whether what was sent is waited for in vain.
+    /// Fails once an echo is overdue.
     fn check_patience(&self, now: Instant) -> Result<(), Failed> {
         let patience = self.run.patience;
         let waiting = self.due - self.echoed;
@@ -226,10 +226,10 @@ impl<'a> Connection<'a> {
         let seen = if waiting == 0 || self.closing {
             return Ok(());
         } else if now > self.moved + patience {
-            format!("A connection with {waiting} messages due brought no echo for {seconds} s.")
+            format!("A connection with {waiting} messages outstanding got no echo for {seconds} s.")
         } else if now > self.run.end.get() + patience {
             format!(
-                "{seconds} s after the last message, {waiting} had not come back on a connection."
+                "{waiting} messages had not come back on one connection {seconds} s after the last was due."
             )
         } else {
             return Ok(());

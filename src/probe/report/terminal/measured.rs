@@ -159,15 +159,15 @@ fn load(load: &Load) -> Vec<String> {
     }
     match (load.pace, load.latency, load.lag) {
         (Pace::Closed { .. }, ..) => sentences.push(
-            "This is what the server bears, not what users see at a given rate: a stall delays only \
-             the messages in flight. With --rate it delays all that were due."
+            "This is throughput, not the latency that users see at a given rate: here a stall delays \
+             only the messages in flight, with --rate every message that was due."
                 .to_owned(),
         ),
-        // Half of the latency is not the server's.
+        // Then these times say little about the server.
         (Pace::Open { .. }, Some(latency), Some(lag)) if lag.p99 > latency.p99 / 2 => {
             sentences.push(format!(
-                "The probe or its sockets sent late (99 % within {} ms), which is part of these times: a \
-                 lower --rate, or more --connections, tells the server's own.",
+                "The probe itself sent late (99 % within {} ms), and these times include that: give it a \
+                 core of its own, or lower --rate.",
                 precise(lag.p99)
             ));
         }
