@@ -87,16 +87,12 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__check)
-            opts="-c -b -h --print --user --config --bind --log-level --help"
+            opts="-c -b -h --config --bind --log-level --print --user --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --user)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -115,6 +111,10 @@ _wsecho() {
                     ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)
@@ -209,7 +209,7 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__probe)
-            opts="-t -4 -6 -k -L -H -v -q -c -b -h --timeout --resolve --ipv4 --ipv6 --unix --proxy --proxy-protocol --ca --insecure --cert --key --follow --header --origin --subprotocol --host --http2 --send --expect --connect-only --format --output --warn --crit --count --interval --max-size --idle --load --connections --in-flight --rate --message-size --i-own-this --verbose --quiet --config --bind --log-level --help"
+            opts="-t -4 -6 -k -L -H -v -q -h --timeout --resolve --ipv4 --ipv6 --unix --proxy --proxy-protocol --ca --insecure --cert --key --follow --header --origin --subprotocol --host --http2 --send --expect --connect-only --format --output --warn --crit --count --interval --max-size --idle --load --connections --in-flight --rate --message-size --i-own-this --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -333,26 +333,6 @@ _wsecho() {
                     ;;
                 --message-size)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --bind)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -b)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-level)
-                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
                     return 0
                     ;;
                 *)

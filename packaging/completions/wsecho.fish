@@ -44,13 +44,13 @@ warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l print -d 'Print every key with its value and where that comes from'
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
@@ -93,12 +93,6 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l connections -d '
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l in-flight -d 'Keep this many messages of --load in flight on each connection, 1 to 1024' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l rate -d 'Send this many messages a second with --load, over all connections, whether or not they come back; 1 to 1000000' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l message-size -d 'The payload of each message of --load, up to 1 MiB' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
-complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
-warn\t'An administrator should look at this. A peer alone can never cause it'
-info\t'One line per session, and the life cycle of the service'
-debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 4 -l ipv4 -d 'Use IPv4 only'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s 6 -l ipv6 -d 'Use IPv6 only'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s k -l insecure -d 'Accept any certificate; the verdict says so'

@@ -241,8 +241,10 @@ async fn open(path: &Path<'_>, count: u16, streams: &mut Vec<Stream>) -> Result<
     let mut opening = pin!(handshakes.buffer_unordered(OPENING));
     while let Some(opened) = opening.next().await {
         let stream = opened.map_err(|failed| {
-            let seen = format!("Connection {} of {count}: {}", streams.len() + 1, failed.seen);
-            Failed { seen, ..failed }
+            let which = format!("Connection {} of {count}: ", streams.len() + 1);
+            let is_shown = failed.diagnosis().is_some();
+            let quote = failed.quote.map(|it| if is_shown { which.clone() + &it } else { it });
+            Failed { seen: which + &failed.seen, quote, ..failed }
         })?;
         streams.push(stream);
         path.progress(&format!("load: {} of {count} connections open", streams.len()));
