@@ -1,5 +1,6 @@
 # A machine to install packages on: a real systemd as PID 1, on a copy-on-write overlay of this
-# machine's root, with its own network. It changes nothing outside, and dies with the script.
+# machine's root or of another, with its own network. It changes nothing outside, and dies with the
+# script.
 # shellcheck shell=bash disable=SC2154  # steps.bash sets $work
 
 box=
@@ -27,24 +28,21 @@ box_cgroups() {
     findmnt -rn -t cgroup -O name=systemd -o TARGET
 }
 
+# box_start [ROOT]: a copy of this root; by default of this machine's, without what makes it Debian's.
 box_start() {
-    local group name=wsecho-box-$RANDOM$RANDOM log=$work/box.log
+    local lower=${1:-/} group name=wsecho-box-$RANDOM$RANDOM log=$work/box.log
     box=$work/box
     mkdir "$box" "$work/upper"
     mount -t tmpfs -o size=2g tmpfs "$work/upper"
     mkdir "$work/upper/"{over,work}
-    mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper/over,workdir=$work/upper/work" "$box" ||
-        skip "cannot mount an overlay of this machine's root"
+    mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper/over,workdir=$work/upper/work" "$box" ||
+        skip "cannot mount an overlay of $lower"
 
-    # Without this machine's services, and with nothing enabled by default, as on CentOS 7.
+    # Without the services of that machine.
     rm -rf "$box"/etc/systemd/system/*.wants "$box"/etc/systemd/system/*.requires
     : > "$box/etc/machine-id"
     rm -f "$box/etc/fstab" "$box/etc/wsecho.toml"
-    mkdir -p "$box"/etc/systemd/system{,-preset} "$box/etc/rpm" "$box/var/lib/rpm"
-    echo 'disable *' > "$box/etc/systemd/system-preset/00-centos.preset"
-    # Debian's rpm keeps its database in the home directory.
-    rm -rf "$box/var/lib/rpm"/* "$box/root/.rpmdb"
-    echo '%_dbpath /var/lib/rpm' > "$box/etc/rpm/macros"
+    [ -n "${1:-}" ] || box_like_centos
     local unit
     for unit in console-getty.service getty.target systemd-networkd.service systemd-resolved.service \
         systemd-timesyncd.service systemd-sysctl.service systemd-udevd.service systemd-udev-trigger.service timers.target \
@@ -69,6 +67,15 @@ box_start() {
         box_stop
         skip "a systemd box does not boot here"
     fi
+}
+
+# With nothing enabled by default, and with a database of rpm's for the whole machine: Debian's is in
+# the home directory.
+box_like_centos() {
+    mkdir -p "$box"/etc/systemd/system{,-preset} "$box/etc/rpm" "$box/var/lib/rpm"
+    echo 'disable *' > "$box/etc/systemd/system-preset/00-centos.preset"
+    rm -rf "$box/var/lib/rpm"/* "$box/root/.rpmdb"
+    echo '%_dbpath /var/lib/rpm' > "$box/etc/rpm/macros"
 }
 
 box_leader() {

@@ -1,0 +1,39 @@
+# What a build needs besides Rust. Sourced by packaging/build.
+# shellcheck shell=bash disable=SC2154
+
+# Another zig may produce a different program.
+zig_tools=(ziglang==0.17.1 cargo-zigbuild==0.24.0)
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests/zigbuild
+
+find_tools() {
+    ! wants el7 el8 el9 el10 srpm || tool rpmbuild rpm rpm-build
+    ! wants deb || tool dpkg-deb dpkg dpkg
+    ! wants repo || tool createrepo_c createrepo-c createrepo_c
+    [ -z "$key" ] || tool gpg gnupg gnupg2
+    [ "$mode" != zigbuild ] || install_zig
+}
+
+# tool COMMAND DEBIAN_PACKAGE EL_PACKAGE: installs it on Debian, where one can.
+tool() {
+    ! command -v "$1" > /dev/null || return 0
+    if [ ! -e /etc/debian_version ] || [ "$(id -u)" != 0 ]; then
+        die "$1 is missing: install the package $3 (on Debian: $2)"
+    fi
+    say "installing $2"
+    apt-get update -qq >&2
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >&2
+}
+
+install_zig() {
+    mkdir -p "$venv"
+    # Locked, because two concurrent builds may both find it missing.
+    exec 9> "$venv.lock"
+    flock 9
+    if [ "$(cat "$venv/tools" 2>/dev/null)" != "${zig_tools[*]}" ]; then
+        say "installing ${zig_tools[*]} into $venv"
+        python3 -m venv --clear "$venv"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "${zig_tools[@]}"
+        echo "${zig_tools[*]}" > "$venv/tools"
+    fi
+    exec 9>&-
+}
