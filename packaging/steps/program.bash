@@ -19,24 +19,41 @@ build_program() {
         PATH=$venv/bin:$PATH \
         CARGO_TARGET_DIR=$CARGO_TARGET_DIR/zigbuild \
         cargo zigbuild --quiet --release --locked --target "$arch-unknown-linux-gnu.2.17" >&2
+    split_symbols "$CARGO_TARGET_DIR/zigbuild/$arch-unknown-linux-gnu/release/wsecho"
+}
 
-    local built=$CARGO_TARGET_DIR/zigbuild/$arch-unknown-linux-gnu/release/wsecho objcopy
-    objcopy=$(find_objcopy)
-    "$objcopy" --strip-all "$built" "$program"
+# split_symbols FILE: into the program and its symbols, which name directories of this machine. So would
+# the linker's build-id depend on those: one that is made from the stripped program does not.
+split_symbols() {
+    local note=.note.gnu.build-id=$work/build-id
     symbols=$out/wsecho-$version-$release.$arch.debug
-    "$objcopy" --only-keep-debug "$built" "$symbols"
+    run_objcopy --strip-all "$1" "$program"
+    build_id 0000000000000000000000000000000000000000 > "$work/build-id"
+    run_objcopy --update-section "$note" "$program"
+    build_id "$(sha1sum < "$program" | cut -c 1-40)" > "$work/build-id"
+    run_objcopy --update-section "$note" "$program"
+    run_objcopy --only-keep-debug --update-section "$note" "$1" "$symbols"
+    chmod 0644 "$symbols"
     xz -T 1 -6 -f "$symbols"
     wrote "$symbols.xz"
 }
 
+# build_id HEX: prints the note that holds it, in either architecture's byte order.
+build_id() {
+    printf '\4\0\0\0\24\0\0\0\3\0\0\0GNU\0'
+    # shellcheck disable=SC2001  # each two of the digits
+    printf %b "$(sed 's/../\\x&/g' <<< "$1")"
+}
+
 # Rust's own, because it comes with the compiler: with another one the bytes would depend on the
 # machine. The system's does for a Rust that has none.
-find_objcopy() {
-    local rust
-    rust=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/rust-objcopy
+run_objcopy() {
+    local sysroot rust
+    sysroot=$(rustc --print sysroot)
+    rust=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/rust-objcopy
     if [ -x "$rust" ]; then
-        echo "$rust"
+        LD_LIBRARY_PATH=$sysroot/lib "$rust" "$@"
     else
-        command -v llvm-objcopy objcopy | head -n 1
+        "$(command -v llvm-objcopy objcopy | head -n 1)" "$@"
     fi
 }

@@ -25,8 +25,8 @@ build_repositories() {
                 cp "$out/$file" "$repo/apt/pool/" ;;
         esac
     done
-    [ ! -d "$repo/yum" ] || index_yum "$repo/yum"
-    [ ! -d "$repo/apt" ] || index_apt "$repo/apt"
+    ! wants el7 el8 el9 el10 || index_yum "$repo/yum"
+    ! wants deb || index_apt "$repo/apt"
     say "the repositories are in $repo, for $url"
 }
 

@@ -8,7 +8,7 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests/zigbuild
 find_tools() {
     ! wants el7 el8 el9 el10 srpm || tool rpmbuild rpm rpm-build
     ! wants deb || tool dpkg-deb dpkg dpkg
-    ! wants repo || tool createrepo_c createrepo-c createrepo_c
+    ! wants repo || ! wants el7 el8 el9 el10 || tool createrepo_c createrepo-c createrepo_c
     [ -z "$key" ] || tool gpg gnupg gnupg2
     [ "$mode" != zigbuild ] || install_zig
 }
