@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{self, Config, Environment, Loaded, Overrides, Source, UserError};
+use crate::doctor;
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
 use crate::ops::machine::Machine;
@@ -57,6 +58,15 @@ enum Command {
     /// Prove that WebSockets work on a path, stage by stage, or say why they do not
     #[command(after_help = probe::args::AFTER_HELP)]
     Probe(Box<probe::args::Args>),
+    /// Find what is wrong on this host, from the unit to the proxy in front, and what fixes it
+    #[command(after_help = doctor::AFTER_HELP)]
+    Doctor {
+        #[command(flatten)]
+        options: Options,
+        /// The form of the report: terminal or json
+        #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+        format: doctor::Format,
+    },
 }
 
 /// What the service itself takes, before or after the name of a command that reads its configuration.
@@ -147,6 +157,7 @@ pub fn run() -> ExitCode {
             usage(Cli::command().error(ErrorKind::ArgumentConflict, text))
         }
         Command::Probe(args) => probe(*args),
+        Command::Doctor { options, format } => doctor(options.or(before), format),
     }
 }
 
@@ -301,6 +312,15 @@ fn probe(args: probe::args::Args) -> ExitCode {
         },
     };
     if code == 0 { printed } else { ExitCode::from(code) }
+}
+
+fn doctor(source: Source, format: doctor::Format) -> ExitCode {
+    let report = doctor::run(source);
+    let printed = output(&match format {
+        doctor::Format::Terminal => report.terminal(),
+        doctor::Format::Json => report.json(),
+    });
+    if report.is_healthy() { printed } else { ExitCode::from(FAILURE) }
 }
 
 /// The end of a probe that could not begin. Nagios shows what is on stdout.

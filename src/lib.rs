@@ -9,7 +9,8 @@
 //!    if [`ws::handshake`] accepts it. If not, [`proxy::diagnosis`] says what is wrong in front.
 //! 4. [`ws::session`] echoes with [`ws::engine`] until the WebSocket is closed.
 //!
-//! Beside the server, [`probe`] is a client that proves that WebSockets work on a path.
+//! Beside the server, [`probe`] is a client that proves that WebSockets work on a path, and [`doctor`]
+//! finds what is wrong on the host of the service.
 //!
 //! The modules stand in the order of their dependencies: each imports only from those above it, and
 //! a test holds them to it.
@@ -35,6 +36,8 @@ pub mod http;
 pub mod server;
 
 pub mod probe;
+
+pub mod doctor;
 
 pub mod serve;
 

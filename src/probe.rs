@@ -86,6 +86,27 @@ pub struct Options {
     pub measure: measure::Plan,
 }
 
+impl Options {
+    /// For one echo on this host: directly, over HTTP/1.1, and whatever the certificate.
+    #[must_use]
+    pub fn of_echo(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            pinned: Vec::new(),
+            family: None,
+            unix: None,
+            proxies: Proxies::none(),
+            proxy_protocol: None,
+            trust: Trust::new(None, true, None),
+            follow: false,
+            asked: Asked::default(),
+            http2: Policy::Off,
+            dialogue: Dialogue::Echo,
+            measure: measure::Plan::default(),
+        }
+    }
+}
+
 /// A stage that ran.
 struct Clock {
     begun: Instant,

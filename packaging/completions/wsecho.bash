@@ -19,6 +19,9 @@ _wsecho() {
             wsecho,check)
                 cmd="wsecho__subcmd__check"
                 ;;
+            wsecho,doctor)
+                cmd="wsecho__subcmd__doctor"
+                ;;
             wsecho,help)
                 cmd="wsecho__subcmd__help"
                 ;;
@@ -33,6 +36,9 @@ _wsecho() {
                 ;;
             wsecho__subcmd__help,check)
                 cmd="wsecho__subcmd__help__subcmd__check"
+                ;;
+            wsecho__subcmd__help,doctor)
+                cmd="wsecho__subcmd__help__subcmd__doctor"
                 ;;
             wsecho__subcmd__help,help)
                 cmd="wsecho__subcmd__help__subcmd__help"
@@ -53,7 +59,7 @@ _wsecho() {
 
     case "${cmd}" in
         wsecho)
-            opts="-c -b -h -V --config --bind --log-level --help --version serve check snippet probe help"
+            opts="-c -b -h -V --config --bind --log-level --help --version serve check snippet probe doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -124,8 +130,46 @@ _wsecho() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        wsecho__subcmd__doctor)
+            opts="-c -b -h --config --bind --log-level --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bind)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -b)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "terminal json" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         wsecho__subcmd__help)
-            opts="serve check snippet probe help"
+            opts="serve check snippet probe doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -139,6 +183,20 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        wsecho__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

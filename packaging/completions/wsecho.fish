@@ -36,6 +36,7 @@ complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "serve" -d 'Run the se
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "probe" -d 'Prove that WebSockets work on a path, stage by stage, or say why they do not'
+complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "doctor" -d 'Find what is wrong on this host, from the unit to the proxy in front, and what fixes it'
 complete -c wsecho -n "__fish_wsecho_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand serve" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
@@ -102,8 +103,18 @@ complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l i-own-this -d 'A
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s v -l verbose -d 'Show both heads of the handshake, without their secrets'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s q -l quiet -d 'Print the verdict alone'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "probe" -d 'Prove that WebSockets work on a path, stage by stage, or say why they do not'
-complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c wsecho -n "__fish_wsecho_using_subcommand doctor" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
+complete -c wsecho -n "__fish_wsecho_using_subcommand doctor" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
+complete -c wsecho -n "__fish_wsecho_using_subcommand doctor" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
+warn\t'An administrator should look at this. A peer alone can never cause it'
+info\t'One line per session, and the life cycle of the service'
+debug\t'Why something was decided'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand doctor" -l format -d 'The form of the report: terminal or json' -r -f -a "terminal\t'For people'
+json\t'For programs'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe doctor help" -f -a "serve" -d 'Run the service until SIGTERM (the default)'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe doctor help" -f -a "check" -d 'Check the configuration: print "ok", or everything that is wrong with it'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe doctor help" -f -a "snippet" -d 'Print a proxy configuration that passes WebSockets to this service'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe doctor help" -f -a "probe" -d 'Prove that WebSockets work on a path, stage by stage, or say why they do not'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe doctor help" -f -a "doctor" -d 'Find what is wrong on this host, from the unit to the proxy in front, and what fixes it'
+complete -c wsecho -n "__fish_wsecho_using_subcommand help; and not __fish_seen_subcommand_from serve check snippet probe doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -44,9 +44,13 @@ impl Config {
     #[must_use]
     pub fn warnings(&self, machine: Machine) -> Vec<String> {
         let clamped = self.clamped(machine).into_iter();
-        let on_this_host = clamped.chain(short_backlog(machine));
-        let access = self.open_to_others().into_iter();
-        on_this_host.chain(access).chain(self.odd_limits()).chain(self.odd_times()).collect()
+        clamped.chain(short_backlog(machine)).chain(self.surprises()).collect()
+    }
+
+    /// The same, as far as it is true of every host.
+    #[must_use]
+    pub fn surprises(&self) -> Vec<String> {
+        [self.open_to_others(), self.odd_limits(), self.odd_times()].concat()
     }
 
     /// Who may connect or is believed, and probably should not.

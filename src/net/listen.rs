@@ -206,6 +206,19 @@ impl Listener {
 
 /// Leaves out an option that the kernel does not know, as those before EL 7.3's do not know
 /// TCP_NOTSENT_LOWAT: none of them is essential.
+/// The options that a connection should have and this kernel does not know.
+#[must_use]
+pub fn lacking() -> Vec<&'static str> {
+    let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, None) else { return Vec::new() };
+    [
+        ("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(UNSENT)),
+        ("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(Duration::from_secs(1)))),
+    ]
+    .into_iter()
+    .filter_map(|(option, set)| set.is_err().then_some(option))
+    .collect()
+}
+
 fn if_known(option: &str, set: io::Result<()>) -> io::Result<()> {
     const ENOPROTOOPT: i32 = 92;
     const EINVAL: i32 = 22;

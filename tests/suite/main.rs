@@ -16,6 +16,7 @@ mod command_line;
 mod compression;
 mod configuration;
 mod connection;
+mod doctor;
 mod engine;
 mod faults;
 mod http_answers;

@@ -248,7 +248,7 @@ fn a_limit_that_means_nothing_is_refused() {
 
 /// Whether a value is what a schema says: those keywords of JSON Schema that ours uses. Stricter in
 /// one thing: every name must be described and required.
-fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
+pub fn check(root: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(name) = schema["$ref"].as_str() {
         return check(root, &root["$defs"][name.trim_start_matches("#/$defs/")], value, at);
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 mod config;
 mod handshake;
 mod offers;
+mod proxies;
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2_000, ..Default::default() })]
@@ -28,5 +29,15 @@ proptest! {
         data in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
         config::any_text(&data);
+    }
+
+    #[test]
+    fn no_configuration_of_a_proxy_confuses_the_doctor(
+        data in proptest::collection::vec(any::<u8>(), 0..400),
+        words in proptest::collection::vec(proptest::sample::select(proxies::WORDS), 0..80),
+    ) {
+        proxies::any_configuration(&String::from_utf8_lossy(&data));
+        proxies::any_configuration(&words.join(" "));
+        proxies::any_configuration(&format!("http {{ server {{ {} }} }}", words.concat()));
     }
 }
