@@ -61,7 +61,7 @@ pub fn run(source: Source) -> Report {
     let mut report = Report::default();
     let units = units(&mut report);
     let processes = proc::processes();
-    let service = service(&units, &processes);
+    let service = service(&units, &processes, source.path.as_deref());
     let source = source_of(source, &units, service);
     let file = source.path();
     let config = match source.load() {
@@ -127,14 +127,19 @@ fn units(report: &mut Report) -> Vec<Unit> {
     units
 }
 
-/// The process of the service: systemd's, or one that looks like it.
-fn service(units: &[Unit], processes: &[Process]) -> Option<u32> {
+/// The process of the service: systemd's or, where there is no systemd, one that looks like it and
+/// was started with the file that was named.
+fn service(units: &[Unit], processes: &[Process], named: Option<&Path>) -> Option<u32> {
     let serves = |process: &&Process| {
         let others = ["probe", "check", "snippet", "doctor"];
-        process.name == "wsecho" && !process.args.iter().any(|arg| others.contains(&&**arg))
+        let has = |word: &dyn Fn(&str) -> bool| process.args.iter().any(|arg| word(arg));
+        process.name == "wsecho"
+            && !has(&|arg| others.contains(&arg))
+            && named.is_none_or(|named| has(&|arg| Path::new(arg) == named))
     };
     let by_unit = units.iter().filter(|unit| unit.id().ends_with(".service")).find_map(Unit::pid);
-    by_unit.or_else(|| processes.iter().find(serves).map(|process| process.pid))
+    let by_name = || processes.iter().find(serves).map(|process| process.pid);
+    if units.is_empty() { by_name() } else { by_unit }
 }
 
 /// The file that was named, or else the one that the service was started with; and what the unit's

@@ -70,13 +70,15 @@ def running(settings: list[str], bind: str = ANY_PORT) -> Iterator[Service]:
         config, log, notify = (Path(folder, name) for name in ("wsecho.toml", "log", "notify"))
         lines = [f'bind = "{bind}"', 'log.format = "json"', *settings]
         config.write_text("\n".join(lines) + "\n")
+        # That is for these tests: the service would warn that it knows no such variable.
+        environment = {name: it for name, it in os.environ.items() if name != "WSECHO_BINARY"}
         process = None
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as status, log.open("wb") as err:
                 status.bind(str(notify))
                 process = subprocess.Popen(
                     [binary(), "--config", str(config)],
-                    env={**os.environ, "NOTIFY_SOCKET": str(notify)},
+                    env={**environment, "NOTIFY_SOCKET": str(notify)},
                     stdin=subprocess.DEVNULL,
                     stderr=err,
                 )
