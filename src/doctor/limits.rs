@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_tightest_control_group_counts() {
         let files = |path: &Path| match path.to_str().unwrap() {
-            "/sys/fs/cgroup/system.slice/w.service/memory.max" => Ok("max\n".to_owned()),
+            "/sys/fs/cgroup/system.slice/w.service/memory.max" => Ok("2097152\n".to_owned()),
             "/sys/fs/cgroup/system.slice/memory.max" => Ok("1048576\n".to_owned()),
             "/sys/fs/cgroup/memory/a/memory.limit_in_bytes" => Ok("4096\n".to_owned()),
             "/sys/fs/cgroup/memory/memory.limit_in_bytes" => Ok("9223372036854771712\n".to_owned()),
