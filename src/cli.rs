@@ -5,6 +5,7 @@
 //! Sources: sysexits(3) for 70 and 78; the conventions of clap for 2.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,6 +55,9 @@ enum Command {
         options: Options,
         /// The proxy in front of the service
         proxy: Product,
+        /// Share sessions among machines that listen on these addresses; nginx and haproxy only
+        #[arg(long, value_name = "ADDR", num_args = 1.., value_parser = snippet::machine)]
+        upstream: Vec<SocketAddr>,
     },
     /// Prove that WebSockets work on a path, stage by stage, or say why they do not
     #[command(after_help = probe::args::AFTER_HELP)]
@@ -151,7 +155,9 @@ pub fn run() -> ExitCode {
             let options = Options { config: options.config.or(file), ..options };
             check(&options.or(before), print, user.as_deref())
         }
-        Command::Snippet { options, proxy } => snippet(&options.or(before), proxy),
+        Command::Snippet { options, proxy, upstream } => {
+            snippet(&options.or(before), proxy, &upstream)
+        }
         Command::Probe(_) if before != Options::default() => {
             let text = "a probe takes no --config, --bind or --log-level: they are the service's";
             usage(Cli::command().error(ErrorKind::ArgumentConflict, text))
@@ -258,13 +264,25 @@ fn check(source: &Source, print: bool, user: Option<&str>) -> ExitCode {
     })
 }
 
-fn snippet(source: &Source, proxy: Product) -> ExitCode {
+fn snippet(source: &Source, proxy: Product, machines: &[SocketAddr]) -> ExitCode {
+    let wrong = |what: String| usage(command().error(ErrorKind::ValueValidation, what));
+    if !machines.is_empty() && !proxy.takes_machines() {
+        return wrong("--upstream is for nginx and haproxy".into());
+    }
+    if !machines.is_empty() && !source.overrides.bind.is_empty() {
+        return wrong("--upstream cannot be used with --bind: it names the addresses itself".into());
+    }
+    let twice = |(index, machine): (usize, &SocketAddr)| machines[..index].contains(machine);
+    if let Some((_, machine)) = machines.iter().enumerate().find(|it| twice(*it)) {
+        return wrong(format!("--upstream names {machine} twice"));
+    }
     let Config { boot, policy } = match source.load() {
         Ok((loaded, _)) => loaded.config,
         Err(error) => return fail(CONFIG, &error),
     };
     let backend = Backend {
         bind: &boot.bind,
+        machines,
         paths: policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect(),
         proxy_protocol: policy.proxy.protocol == Expect::Required,
     };

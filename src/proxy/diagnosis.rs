@@ -7,7 +7,7 @@
 //! itself; `Sec-WebSocket-Key` is end-to-end and always arrives, unless the client spoke HTTP/2. A key
 //! without an upgrade therefore shows that a proxy dropped the rest, and what is left shows which line
 //! its configuration lacks. The verdicts were measured behind nginx 1.22 and 1.31, Apache 2.4, HAProxy
-//! 2.6, Caddy 2.11, Varnish 7.1, Squid 5.7, Traffic Server 9.2 and Envoy 1.40.
+//! 2.6, Caddy 2.11, lighttpd 1.4.69, Varnish 7.1, Squid 5.7, Traffic Server 9.2 and Envoy 1.40.
 
 mod verdict;
 mod warning;
@@ -28,6 +28,15 @@ pub(super) const SET_UPGRADE: &str = "proxy_set_header Upgrade $http_upgrade;";
 pub(super) const SET_CONNECTION: &str = "proxy_set_header Connection \"upgrade\";";
 pub(super) const SET_HOST: &str = "proxy_set_header Host $http_host;";
 const APACHE: &str = "ProxyPass \"/socket\" \"ws://127.0.0.1:8888/socket\"";
+const CADDY: &str = "reverse_proxy 127.0.0.1:8888";
+pub(super) const ENVOY: &str = "upgrade_configs: [{upgrade_type: websocket}]";
+pub(super) const LIGHTTPD: &str = "proxy.header = ( \"upgrade\" => \"enable\" )";
+pub(super) const VARNISH_RECV: &str =
+    "if (req.http.Upgrade ~ \"(?i)websocket\") { return (pipe); }";
+pub(super) const VARNISH_PIPE: [&str; 2] = [
+    "set bereq.http.Upgrade = req.http.Upgrade;",
+    "set bereq.http.Connection = req.http.Connection;",
+];
 /// The trailing slash of the second line strips the prefix of the first.
 const STRIP_PREFIX: [&str; 2] = ["location /ws/ {", "    proxy_pass http://wsecho/;"];
 /// Without a path, `proxy_pass` leaves that of the request alone.
@@ -97,12 +106,10 @@ fn switch(front: Front) -> Option<(&'static str, Vec<&'static str>)> {
         Front::Unnamed | Front::Apache => return None,
         Front::Caddy => (
             "Caddy, as it is, without a header_up or request_header for Upgrade or Connection",
-            vec!["reverse_proxy 127.0.0.1:8888"],
+            vec![CADDY],
         ),
-        Front::Envoy => (
-            "Envoy, in its HttpConnectionManager",
-            vec!["upgrade_configs: [{upgrade_type: websocket}]"],
-        ),
+        Front::Envoy => ("Envoy, in its HttpConnectionManager", vec![ENVOY]),
+        Front::Lighttpd => ("lighttpd, next to proxy.server", vec![LIGHTTPD]),
         Front::Squid => {
             ("Squid, in squid.conf", vec!["http_upgrade_request_protocols websocket allow all"])
         }
@@ -111,12 +118,8 @@ fn switch(front: Front) -> Option<(&'static str, Vec<&'static str>)> {
             vec!["map ws://echo.example.com/ ws://127.0.0.1:8888/"],
         ),
         Front::Varnish => (
-            "Varnish, in its VCL",
-            vec![
-                "sub vcl_recv { if (req.http.Upgrade ~ \"(?i)websocket\") { return (pipe); } }",
-                "sub vcl_pipe { set bereq.http.Upgrade = req.http.Upgrade;",
-                "               set bereq.http.Connection = req.http.Connection; }",
-            ],
+            "Varnish, the first line in vcl_recv, the others in vcl_pipe",
+            [&[VARNISH_RECV], &VARNISH_PIPE[..]].concat(),
         ),
     })
 }
@@ -325,6 +328,7 @@ mod tests {
             (Front::Caddy, "reverse_proxy "),
             (Front::Varnish, "return (pipe)"),
             (Front::Envoy, "upgrade_type: websocket"),
+            (Front::Lighttpd, "proxy.header"),
             (Front::Squid, "http_upgrade_request_protocols websocket "),
             (Front::TrafficServer, "map ws://"),
         ] {

@@ -379,6 +379,8 @@ mod tests {
             (&["x-varnish: 32770"], Front::Varnish),
             (&["x-envoy-external-address: 192.0.2.1"], Front::Envoy),
             (&["x-forwarded-host: a", "x-forwarded-server: b"], Front::Apache),
+            (&["x-host: a", "x-forwarded-proto: http"], Front::Lighttpd),
+            (&["x-host: a"], Front::Unnamed),
             (&["x-forwarded-host: a"], Front::Unnamed),
         ] {
             assert_eq!(Trace::of(&request(headers)).front, front, "{headers:?}");

@@ -22,6 +22,9 @@ CUTS = {
     "nginx": (("proxy_read_timeout 1h;", f"proxy_read_timeout {CUT:.0f}s;"), FIN),
     "haproxy": (("    timeout tunnel 1h\n", f"    timeout tunnel {CUT:.0f}s\n"), RESET),
     # The longer of the two counts.
+    "envoy": (("stream_idle_timeout: 3600s", f"stream_idle_timeout: {CUT:.0f}s"), FIN),
+    "varnish": (("pipe_timeout=3600 ", f"pipe_timeout={CUT:.0f} "), FIN),
+    "lighttpd": (("server.max-read-idle = 3600", f"server.max-read-idle = {CUT:.0f}"), FIN),
     "apache": (("ProxyTimeout 3600\n", f"ProxyTimeout {CUT:.0f}\nTimeout {CUT:.0f}\n"), FIN),
 }
 

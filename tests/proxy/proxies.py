@@ -14,6 +14,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -91,11 +92,32 @@ LoadModule proxy_wstunnel_module modules/mod_proxy_wstunnel.so
 LoadModule ssl_module modules/mod_ssl.so
 {site}
 """
+LIGHTTPD = """
+server.document-root = "/nonexistent"
+server.errorlog = "{folder}/error.log"
+server.bind = "0.0.0.0"
+server.port = 80
+{site}
+"""
+CADDY = """
+{{
+    admin off
+    log {{
+        level ERROR
+    }}
+}}
+{site}
+"""
+WRAPPERS = {"apache": APACHE, "lighttpd": LIGHTTPD, "caddy": CADDY}
 
 COMMANDS = {
     "nginx": ["nginx", "-p", ".", "-e", "error.log", "-c"],
     "haproxy": ["haproxy", "-db", "-q", "-f"],
     "apache": ["apache2", "-DFOREGROUND", "-f"],
+    "caddy": ["caddy", "run", "--adapter", "caddyfile", "--config"],
+    "envoy": ["envoy", "--disable-hot-restart", "--concurrency", "1", "-l", "error", "-c"],
+    "varnish": ["varnishd", "-F", "-j", "none", "-a", ":80", "-n", "varnish", "-f"],
+    "lighttpd": ["lighttpd", "-D", "-f"],
 }
 Found = TypeVar("Found")
 
@@ -138,7 +160,8 @@ class Proxy:
         self.product = product
         self.main = main
         self.folder = folder
-        self.config = folder / "config"
+        # Envoy goes by the name.
+        self.config = folder / ("config.yaml" if product == "envoy" else "config")
 
     def write(self, text: str) -> None:
         """Writes its configuration around `text`, a snippet or a replacement for one."""
@@ -147,8 +170,8 @@ class Proxy:
             kind = "stream" if is_stream else "http"
             blocks = {"http": "", "stream": "", kind: text}
             text = NGINX.format(folder=self.folder, main=self.main, **blocks)
-        elif self.product == "apache":
-            text = APACHE.format(folder=self.folder, site=text)
+        elif self.product in WRAPPERS:
+            text = WRAPPERS[self.product].format(folder=self.folder, site=text)
         self.config.write_text(text)
 
     def workers(self) -> set[int]:
@@ -165,8 +188,13 @@ def running(product: str, text: str, main: str = "") -> Iterator[Proxy]:
         proxy = Proxy(product, Path(folder), main)
         proxy.write(text)
         # A process group of its own, so that no worker outlives the test.
-        command = [*COMMANDS[product], proxy.config]
-        process = subprocess.Popen(command, cwd=folder, process_group=0)
+        command = [*COMMANDS[product], str(proxy.config)]
+        if product == "varnish":
+            # Its configuration cannot set this, so a comment there says how to.
+            command += ["-p", re.findall("pipe_timeout=[0-9]+", text)[0]]
+        # Caddy keeps files in the home directory.
+        env = {**os.environ, "HOME": folder}
+        process = subprocess.Popen(command, cwd=folder, env=env, process_group=0)
         proxy.process = process
         try:
             eventually(f"{product} serves", lambda: serves() or process.poll() is not None)
@@ -181,9 +209,9 @@ def running(product: str, text: str, main: str = "") -> Iterator[Proxy]:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def snippet(product: str, config: Path) -> str:
+def snippet(product: str, config: Path, *options: str) -> str:
     """What `wsecho snippet` prints for the service with this configuration."""
-    command = [service.binary(), "snippet", "--config", str(config), product]
+    command = [service.binary(), "snippet", "--config", str(config), product, *options]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

@@ -115,6 +115,7 @@ fn a_snippet_is_printed_for_the_addresses_and_paths_of_this_service() {
         ("nginx", "server 127.0.0.1:8000 max_fails=0;", "^(/ws)$"),
         ("haproxy", "server wsecho 127.0.0.1:8000 check", "{ path /ws }"),
         ("apache", "ProxyPass \"/ws\" \"ws://127.0.0.1:8000/ws\"", "\"/ws\""),
+        ("caddy", "reverse_proxy 127.0.0.1:8000 {", "@wsecho path /ws\n"),
     ] {
         let outcome = Outcome::of(wsecho().args(["snippet", proxy, "--config"]).arg(&file));
         assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
@@ -132,6 +133,29 @@ fn a_snippet_is_printed_for_the_addresses_and_paths_of_this_service() {
     std::fs::write(&file, "proxy.proxy_protocol = \"required\"\n").unwrap();
     let outcome = Outcome::of(wsecho().args(["snippet", "nginx", "--config"]).arg(&file));
     assert!(outcome.stdout.contains("\n        proxy_protocol on;\n"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_snippet_for_several_machines_names_each_of_them() {
+    let machines = ["--upstream", "192.0.2.11:8888", "[2001:db8::12]:80"];
+    for (proxy, server) in [("nginx", "server "), ("haproxy", "server wsecho2 ")] {
+        let outcome = Outcome::of(wsecho().args(["snippet", proxy]).args(machines));
+        assert_eq!(outcome.code(), 0, "{}", outcome.stderr);
+        assert!(outcome.stdout.contains(&format!("{server}[2001:db8::12]:80 ")), "{server}");
+        assert!(outcome.stdout.contains(" 192.0.2.11:8888 "), "{}", outcome.stdout);
+        assert!(!outcome.stdout.contains(" 127.0.0."), "{}", outcome.stdout);
+    }
+    for (args, sentence) in [
+        (&["nginx", "--upstream", "0.0.0.0:80"][..], "cannot connect to every address"),
+        (&["nginx", "--upstream", "echo1:80"], "host names are not resolved"),
+        (&["nginx", "--upstream", "192.0.2.1:80", "192.0.2.1:80"], "192.0.2.1:80 twice"),
+        (&["varnish", "--upstream", "192.0.2.1:80"], "for nginx and haproxy"),
+        (&["nginx", "--upstream", "192.0.2.1:80", "--bind", "192.0.2.1:80"], "cannot be used with"),
+    ] {
+        let outcome = Outcome::of(wsecho().arg("snippet").args(args));
+        assert_eq!((outcome.code(), outcome.stdout.as_str()), (2, ""), "{args:?}");
+        assert!(outcome.stderr.contains(sentence), "{sentence} in {}", outcome.stderr);
+    }
 }
 
 #[test]

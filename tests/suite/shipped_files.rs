@@ -204,7 +204,8 @@ fn the_shipped_configuration_shows_every_key() {
 fn snippet(product: Product) -> String {
     let Config { boot, policy } = Config::default();
     let paths = policy.endpoints.iter().map(|endpoint| endpoint.path.as_str()).collect();
-    render(product, &Backend { bind: &boot.bind, paths, proxy_protocol: false })
+    let bind = &boot.bind;
+    render(product, &Backend { bind, machines: &[], paths, proxy_protocol: false })
 }
 
 #[test]
@@ -213,6 +214,11 @@ fn the_packaged_configurations_of_proxies_are_those_that_the_command_prints() {
         (Product::Nginx, "packaging/nginx/wsecho.conf"),
         (Product::Haproxy, "packaging/haproxy/wsecho.cfg"),
         (Product::Apache, "packaging/apache/wsecho.conf"),
+        (Product::Caddy, "packaging/caddy/wsecho.caddyfile"),
+        (Product::Traefik, "packaging/traefik/wsecho.yml"),
+        (Product::Envoy, "packaging/envoy/envoy.yaml"),
+        (Product::Varnish, "packaging/varnish/wsecho.vcl"),
+        (Product::Lighttpd, "packaging/lighttpd/wsecho.conf"),
     ] {
         compare(path, snippet(product).as_bytes());
     }
@@ -276,8 +282,8 @@ fn explained(page: &str, verdict: Verdict) {
 fn the_address_assumed_for_sockets_from_systemd_is_that_of_the_shipped_unit() {
     let unit = fs::read_to_string(shipped("systemd/wsecho.socket")).unwrap();
     let addr = unit.lines().find_map(|line| line.strip_prefix("ListenStream=")).unwrap();
-    let backend =
-        Backend { bind: &[ListenAddr::Inherited], paths: vec!["/"], proxy_protocol: false };
+    let (bind, paths) = (&[ListenAddr::Inherited], vec!["/"]);
+    let backend = Backend { bind, machines: &[], paths, proxy_protocol: false };
     let text = render(Product::Nginx, &backend);
     assert!(text.contains(&format!("\n    server {addr} max_fails=0;\n")), "{addr} in {text}");
 }

@@ -42,6 +42,8 @@ pub enum Front {
     Caddy,
     /// Envoy, and what is built on it.
     Envoy,
+    /// lighttpd.
+    Lighttpd,
     /// Squid.
     Squid,
     /// Apache Traffic Server.
@@ -67,6 +69,8 @@ impl Front {
             Self::Varnish
         } else if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
             Self::Envoy
+        } else if headers.contains_key("x-host") && headers.contains_key("x-forwarded-proto") {
+            Self::Lighttpd
         } else if headers.contains_key("x-forwarded-host")
             && headers.contains_key("x-forwarded-server")
         {
