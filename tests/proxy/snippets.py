@@ -10,7 +10,6 @@ import os
 import signal
 import ssl
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -380,17 +379,6 @@ def keepalive() -> None:
 
 
 def main() -> None:
-    only = set(sys.argv[1:])
-    if only:
-        with certificate() as (files, tls):
-            for variant in VARIANTS:
-                if variant.product in only:
-                    print(f"{variant.product}: {variant.name}", flush=True)
-                    try:
-                        asyncio.run(check(variant, files, tls))
-                    except BaseException as error:
-                        print("FAILED", repr(error)[:600], flush=True)
-        return
     print("hosts that no site names", flush=True)
     only_its_own_hosts("nginx", 421, "check server_name")
     only_its_own_hosts("apache", 404, "Not Found")
