@@ -270,7 +270,9 @@ fn snippet(source: &Source, proxy: Product, machines: &[SocketAddr]) -> ExitCode
         return wrong("--upstream is for nginx and haproxy".into());
     }
     if !machines.is_empty() && !source.overrides.bind.is_empty() {
-        return wrong("--upstream cannot be used with --bind: it names the addresses itself".into());
+        return wrong(
+            "--upstream cannot be used with --bind: it names the addresses itself".into(),
+        );
     }
     let twice = |(index, machine): (usize, &SocketAddr)| machines[..index].contains(machine);
     if let Some((_, machine)) = machines.iter().enumerate().find(|it| twice(*it)) {

