@@ -435,16 +435,12 @@ _wsecho() {
             return 0
             ;;
         wsecho__subcmd__snippet)
-            opts="-c -b -h --upstream --config --bind --log-level --help nginx haproxy apache caddy traefik envoy varnish lighttpd"
+            opts="-c -b -h --config --bind --log-level --upstream --help nginx haproxy apache caddy traefik envoy varnish lighttpd"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --upstream)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -463,6 +459,10 @@ _wsecho() {
                     ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

@@ -54,13 +54,13 @@ debug\t'Why something was decided'"
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l user -d 'Check as this user, such as wsecho: whether it may read the file and open the ports' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -l print -d 'Print every key with its value and where that comes from'
 complete -c wsecho -n "__fish_wsecho_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l upstream -d 'Share sessions among machines that listen on these addresses; nginx and haproxy only' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s c -l config -d 'Read this configuration file instead of /etc/wsecho.toml; it must exist' -r -F
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s b -l bind -d 'Listen on this address instead of those in the file; can be repeated' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l log-level -d 'Log at this level instead of the one in the file' -r -f -a "error\t'The service cannot do its job'
 warn\t'An administrator should look at this. A peer alone can never cause it'
 info\t'One line per session, and the life cycle of the service'
 debug\t'Why something was decided'"
+complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -l upstream -d 'Share sessions among machines that listen on these addresses; nginx and haproxy only' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand snippet" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -s t -l timeout -d 'The time for all stages together' -r
 complete -c wsecho -n "__fish_wsecho_using_subcommand probe" -l resolve -d 'Use this address for this host, as in /etc/hosts; can be repeated' -r
