@@ -23,6 +23,7 @@ from typing import Any
 from proxies import (
     BACKEND,
     CLIENT,
+    HANDSHAKE,
     PATIENCE,
     PLAIN,
     SITE,
@@ -156,6 +157,12 @@ LIGHTTPD_PREFIX = [
         'proxy.header = ( "upgrade" => "enable", "map-urlpath" => ( "/ws/" => "/" ) )',
     ),
 ]
+
+# The line that lets handshakes through, for products whose own headers give them away.
+SWITCHES = {
+    "varnish": 'if (req.http.Upgrade ~ "(?i)websocket") { return (pipe); }',
+    "lighttpd": 'proxy.header = ( "upgrade" => "enable" )',
+}
 
 
 @dataclass
@@ -344,6 +351,16 @@ def both_families(product: str) -> None:
             expect(f"status at {address}", status, 200)
 
 
+def asks_for(product: str, switch: str) -> None:
+    """Without this line, a handshake is answered with it."""
+    with wsecho() as started:
+        text = changed(snippet(product, started.config), (f"    {switch}\n", ""))
+        with running(product, text):
+            status, body = ask(HANDSHAKE, "/echo")
+        expect("status", status, 426)
+        expect(f"{switch!r} in {body!r}", f"\n    {switch}\n" in body, True)
+
+
 class Backend(ThreadingHTTPServer):
     """In place of the service, which closes each connection itself: counts connections."""
 
@@ -387,6 +404,9 @@ def main() -> None:
         both_families(product)
     print("keepalive", flush=True)
     keepalive()
+    for product, switch in SWITCHES.items():
+        print(f"{product}: without its line", flush=True)
+        asks_for(product, switch)
     with certificate() as (files, tls):
         for variant in VARIANTS:
             print(f"{variant.product}: {variant.name}", flush=True)
