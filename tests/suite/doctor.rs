@@ -198,6 +198,7 @@ fn passages(product: Product, text: &str, config: &Config) -> Vec<Passage> {
             haproxy::passages(&sections, &ours).0
         }
         Product::Apache => apache::passages(&apache::parse(text, file), &ours, config).0,
+        other => panic!("the doctor does not read the files of {other:?}"),
     }
 }
 
@@ -213,8 +214,8 @@ fn the_packaged_configurations_are_right_and_have_every_line_that_is_proposed() 
         (Product::Apache, "ProxyPass / http://127.0.0.1:8888/"),
     ] {
         let bind: [ListenAddr; 1] = ["127.0.0.1:8888".parse().unwrap()];
-        let backend =
-            Backend { bind: &bind, paths: vec!["/socket", "/echo"], proxy_protocol: false };
+        let paths = vec!["/socket", "/echo"];
+        let backend = Backend { bind: &bind, machines: &[], paths, proxy_protocol: false };
         let snippet = render(product, &backend);
         let whole = match product {
             Product::Nginx => format!("http {{ {snippet} }}"),
