@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admin;
 use super::admission::Admission;
-use super::exchange::exchange;
+use super::exchange::{Written, exchange, unshared};
 use super::head::BadHead;
 use super::prologue::{self, Beginning, Prologue};
 use super::refusal::Refusal;
@@ -84,17 +84,17 @@ pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admi
             let answer = |request: &_| (admin::answer(request, &service), ());
             match exchange(head, answer).await {
                 Ok((bytes, ())) => bytes,
-                Err(bad) => Refusal::from(bad).bytes(),
+                Err(bad) => unshared(Refusal::from(bad).bytes()),
             }
         }
-        Ok(Prologue::Bad(bad)) => Refusal::from(bad).bytes(),
-        Ok(Prologue::Wrong { verdict, .. }) => Refusal::from(verdict).bytes(),
+        Ok(Prologue::Bad(bad)) => unshared(Refusal::from(bad).bytes()),
+        Ok(Prologue::Wrong { verdict, .. }) => unshared(Refusal::from(verdict).bytes()),
         Ok(Prologue::Silent | Prologue::Incomplete) | Err(_) => {
             tracing::debug!("admin: not answered");
             return;
         }
     };
-    close(&mut stream, &answer, &admission, Deadlines { written: end, closed: end }).await;
+    close(&mut stream, answer, &admission, Deadlines { written: end, closed: end }).await;
 }
 
 /// Serves one connection: one request, which is answered or upgraded.
@@ -165,10 +165,10 @@ async fn respond<S: Transport>(
             caller.proxy = proxy;
             match answer(head, router, &mut caller).await {
                 Ok((bytes, None)) => bytes,
-                Ok((bytes, Some(opening))) => {
+                Ok((mut bytes, Some(opening))) => {
                     let due = Instant::now() + policy.timeouts.close;
                     let written = {
-                        let writing = pin!(stream.write_all(&bytes));
+                        let writing = pin!(stream.write_all_buf(&mut bytes));
                         within(pin!(sleep_until(due)), &admission, writing).await
                     };
                     if matches!(written, Ok(Ok(()))) {
@@ -201,7 +201,7 @@ async fn respond<S: Transport>(
     // Who gets no WebSocket takes no room from those that may.
     admission.step_aside(&service.overflow).await;
     let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
-    close(&mut stream, &answer, &admission, due).await;
+    close(&mut stream, answer, &admission, due).await;
 }
 
 /// Starts the session behind a 101, in a task of its own: it carries none of the connection's state for
@@ -222,7 +222,7 @@ async fn answer(
     head: Vec<u8>,
     router: &Router,
     caller: &mut Caller,
-) -> Result<(Vec<u8>, Option<Opening>), BadHead> {
+) -> Result<(Written, Option<Opening>), BadHead> {
     exchange(head, |request| match router.answer(request, caller) {
         Answer::Plain(response) => (response, None),
         Answer::Upgrade(response, opening) => (response, Some(opening)),
@@ -272,10 +272,15 @@ impl Deadlines {
 ///
 /// Closing while bytes are in flight makes the kernel send a reset, which can overtake the answer: so
 /// the client is read until it closes too, for [`LINGER`] at most, however much it sends.
-async fn close(stream: &mut impl Transport, answer: &[u8], admission: &Admission, due: Deadlines) {
+async fn close(
+    stream: &mut impl Transport,
+    mut answer: Written,
+    admission: &Admission,
+    due: Deadlines,
+) {
     let written = {
         let writing = pin!(async {
-            stream.write_all(answer).await?;
+            stream.write_all_buf(&mut answer).await?;
             stream.shutdown().await
         });
         within(pin!(sleep_until(due.written)), admission, writing).await
@@ -293,12 +298,12 @@ async fn close(stream: &mut impl Transport, answer: &[u8], admission: &Admission
 }
 
 /// Counts and logs a connection that is refused before there is a request, and words its answer.
-fn refuse(service: &Service, peer: PeerAddr, refusal: &Refusal) -> Vec<u8> {
+fn refuse(service: &Service, peer: PeerAddr, refusal: &Refusal) -> Written {
     if service.refuse(peer.into(), refusal) {
         let reason = refusal.label();
         tracing::info!(%peer, reason, "connection refused: {}", refusal.message);
     }
-    refusal.bytes()
+    unshared(refusal.bytes())
 }
 
 /// Counts and logs a connection that ended without an answer.

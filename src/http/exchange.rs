@@ -11,9 +11,11 @@ use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use hyper::body::Incoming;
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -23,6 +25,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::answer::Body;
 use super::head::{BadHead, MAX_FIELDS, MAX_HEAD, encode_target};
 
+/// A body of this many bytes or more is not copied for each answer.
+const SHARED: usize = 4096;
+
+/// The bytes of an answer: its head and a small body, then a large body, which others may share.
+pub(super) type Written = Chain<Bytes, Bytes>;
+
+/// An answer that shares nothing.
+pub(super) fn unshared(bytes: Vec<u8>) -> Written {
+    Bytes::from(bytes).chain(Bytes::new())
+}
+
 /// Gives a whole head to `answer`, and returns what that says and the bytes of its response.
 ///
 /// # Errors
@@ -30,13 +43,13 @@ use super::head::{BadHead, MAX_FIELDS, MAX_HEAD, encode_target};
 pub(super) async fn exchange<T: Send>(
     head: Vec<u8>,
     answer: impl FnOnce(&Request<Incoming>) -> (Response<Body>, T) + Send,
-) -> Result<(Vec<u8>, T), BadHead> {
+) -> Result<(Written, T), BadHead> {
     let state = Mutex::new((Some(answer), None));
     let service = |request: Request<Incoming>| {
         let (answer, said) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = answer.take().expect("every answer closes the connection, so there is one");
         let (response, more) = answer(&request);
-        *said = Some(more);
+        *said = Some((body_of(&response), more));
         ready(Ok::<Response<Body>, Infallible>(response))
     };
     let memory = Memory { head: encode_target(head), read: 0, written: Vec::new() };
@@ -51,10 +64,29 @@ pub(super) async fn exchange<T: Send>(
     let memory = connection.into_parts().io.into_inner();
     let (_, said) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (served, said) {
-        (_, Some(said)) => Ok((memory.written, said)),
+        (_, Some((body, said))) => Ok((share(memory.written, body), said)),
         (Err(error), None) => Err(BadHead::from(&error)),
         (Ok(()), None) => Err(BadHead::Field),
     }
+}
+
+/// The body of a response, without copying it.
+fn body_of(response: &Response<Body>) -> Bytes {
+    let mut body = response.body().clone();
+    match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        _ => Bytes::new(),
+    }
+}
+
+/// Frees hyper's copy of a large body. The answer to HEAD has none.
+fn share(mut written: Vec<u8>, body: Bytes) -> Written {
+    if body.len() < SHARED || !written.ends_with(&body) {
+        return unshared(written);
+    }
+    written.truncate(written.len() - body.len());
+    written.shrink_to_fit();
+    Bytes::from(written).chain(body)
 }
 
 impl From<&hyper::Error> for BadHead {
@@ -112,5 +144,33 @@ impl AsyncWrite for Memory {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_body_is_not_copied_and_a_small_one_goes_with_its_head() {
+        for (length, method, shared) in
+            [(SHARED, "GET", true), (SHARED - 1, "GET", false), (SHARED, "HEAD", false)]
+        {
+            let body = Bytes::from(vec![b'x'; length]);
+            let answer = |_: &Request<Incoming>| {
+                let mut response = Response::new(Body::from(body.clone()));
+                let close = hyper::header::HeaderValue::from_static("close");
+                response.headers_mut().insert(hyper::header::CONNECTION, close);
+                (response, ())
+            };
+            let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+            let (mut written, ()) = exchange(head, answer).await.expect("a good head");
+            let (first, last) = (written.first_ref(), written.last_ref());
+            assert!(first.starts_with(b"HTTP/1.1 200 OK\r\n"));
+            assert_eq!(last.as_ptr() == body.as_ptr(), shared, "{method} {length}");
+            assert_eq!(first.ends_with(b"\r\n\r\n"), shared || method == "HEAD");
+            let all = written.copy_to_bytes(written.remaining());
+            assert_eq!(all.ends_with(&body), method == "GET");
+        }
     }
 }
