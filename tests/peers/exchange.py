@@ -117,6 +117,24 @@ async def echoes(connect: Connect, base: str, path: str, prefix: str, bits: int)
     await expect_end(f"{path}: Close after the echoes", peer, 1000, "")
 
 
+async def whole_frames(connect: Connect, base: str, bits: int) -> None:
+    """A large message comes back in one frame if the URL says so, and else in several."""
+    rng = random.Random(2)
+    for query, is_one in (("", False), ("?frames=whole", True)):
+        peer = await connect(f"{base}/socket{query}", [], bits)
+        receive_frames = getattr(peer, "receive_frames", None)
+        if not receive_frames:
+            return
+        for message in (rng.randbytes(LIMIT), rng.randbytes(LIMIT // 4).hex()):
+            await peer.send(message)
+            frames = await receive_frames()
+            reply = PREFIX + message if isinstance(message, str) else message
+            expect(f"echo of {shown(message)}", reply[:0].join(frames), reply)
+            expect(f"one frame for {shown(message)} with {query!r}", len(frames) == 1, is_one)
+        await peer.close(1000, "")
+        await expect_end("Close after the frames", peer, 1000, "")
+
+
 async def pings(connect: Connect, base: str) -> None:
     """A ping is answered with its own payload, also between messages."""
     peer = await connect(f"{base}/socket", [], 0)
@@ -196,6 +214,7 @@ async def check(
             step = partial(echoes, connect, base, path, prefix, bits)
             steps.append((f"echoes through {path}, {how}", step))
         steps.append((f"a message over the limit, {how}", partial(too_big, connect, base, bits)))
+        steps.append((f"whole frames, {how}", partial(whole_frames, connect, base, bits)))
     steps += [
         ("pings", lambda: pings(connect, base)),
         ("subprotocols", lambda: subprotocols(connect, base)),

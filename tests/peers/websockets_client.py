@@ -27,6 +27,9 @@ class Client:
     async def receive(self) -> str | bytes:
         return await self.socket.recv()
 
+    async def receive_frames(self) -> list[str] | list[bytes]:
+        return [frame async for frame in self.socket.recv_streaming()]
+
     async def ping(self, payload: bytes) -> bytes:
         # Pongs are matched by payload: with any other payload this would wait forever.
         await (await self.socket.ping(payload))

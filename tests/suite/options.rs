@@ -1,5 +1,6 @@
 //! Sessions that do more than echo, because the query of their URL says so.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use wsecho::ops::drain::Times;
 
+use crate::engine::support::{BINARY, CLOSE, FIN, TEXT, frame, noise, prose};
 use crate::inside::{Inside, handshake, read_head};
 use crate::service::{Service, echo, upgrade};
 
@@ -220,12 +222,13 @@ async fn a_wrong_value_is_refused_counted_and_takes_nothing_from_the_quota() {
         ("close=1006", "close must be a code that may be sent"),
         ("after=3", "after must be a time up to 1h"),
         ("greeting=%ff", "greeting must be a text of at most 1024 bytes\n"),
+        ("frames=all", "frames must be whole\n"),
         ("ping=off&ping=off", "no option may be there twice\n"),
     ] {
         let answer = inside.exchange(&request(&format!("/echo?{query}"))).await;
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(sentence), "{answer}");
     }
-    assert_eq!(inside.metric("wsecho_handshakes_refused_total{reason=\"bad_option\"}"), 5);
+    assert_eq!(inside.metric("wsecho_handshakes_refused_total{reason=\"bad_option\"}"), 6);
     let mut client = inside.connect();
     client.write_all(request("/echo?ping=off&other=%zz").as_bytes()).await.unwrap();
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 101 "));
@@ -244,17 +247,85 @@ async fn an_endpoint_may_refuse_options_and_nothing_else() {
     let _open = inside.open("/echo?ping=off").await;
 }
 
+/// Reads one frame from the server: its first byte and its payload.
+fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let [first, len] = head;
+    let mut long = [0; 8];
+    let extra = match len {
+        126 => &mut long[6..],
+        127 => &mut long[..],
+        short => {
+            long[7] = short;
+            &mut long[8..]
+        }
+    };
+    stream.read_exact(extra).unwrap();
+    let mut payload = vec![0; usize::try_from(u64::from_be_bytes(long)).unwrap()];
+    stream.read_exact(&mut payload).unwrap();
+    (first, payload)
+}
+
+#[test]
+fn whole_frames_come_back_as_one_from_any_number_of_workers() {
+    const LIMIT: usize = 1 << 20;
+    for workers in [1, 2, 16] {
+        let service = Service::start(&format!("workers = {workers}"));
+        std::thread::scope(|scope| {
+            for client in 0..16 {
+                let stream = service.connect();
+                scope.spawn(move || {
+                    let mut socket = upgrade(stream, "/socket?frames=whole");
+                    let stream = socket.get_mut();
+                    for len in [0, 125, 65_536, 300_000 + client, LIMIT - 8] {
+                        let text = prose(len);
+                        for piece in frame(FIN | TEXT, text.as_bytes()).chunks(20_000) {
+                            stream.write_all(piece).unwrap();
+                        }
+                        let reply = format!("server: {text}").into_bytes();
+                        assert!(read_frame(stream) == (FIN | TEXT, reply), "{len} of {workers}");
+                    }
+                });
+            }
+        });
+        service.stop();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_frames_go_with_the_other_options() {
+    let inside = Inside::new("");
+    let mut client = inside.connect_with(1 << 21, false).0;
+    let target = "/echo?frames=whole&greeting=hi&close=4000,bye&after=2";
+    client.write_all(handshake(target).as_bytes()).await.unwrap();
+    read_head(&mut client).await;
+    for _ in 0..3 {
+        client.write_all(&frame(FIN | BINARY, &noise(200_000))).await.unwrap();
+    }
+    let mut sent = Vec::new();
+    let close = timeout(Duration::from_secs(1), client.read_to_end(&mut sent));
+    assert!(close.await.is_err(), "our Close is not answered");
+    let stream = &mut &sent[..];
+    assert_eq!(read_frame(stream), (FIN | TEXT, b"hi".to_vec()));
+    for _ in 0..2 {
+        assert!(read_frame(stream) == (FIN | BINARY, noise(200_000)));
+    }
+    assert_eq!(read_frame(stream), (FIN | CLOSE, b"\x0f\xa0bye".to_vec()));
+    assert!(stream.is_empty());
+}
+
 #[test]
 fn the_line_of_a_session_shows_its_options_without_their_texts() {
     let mut service = Service::start("log.format = \"json\"");
-    let target = "/echo?greeting=hello%0Aforged&close=4000,bye%0Aforged&after=1";
+    let target = "/echo?greeting=hello%0Aforged&close=4000,bye%0Aforged&after=1&frames=whole";
     let mut socket = upgrade(service.connect(), target);
     assert_eq!(socket.read().unwrap().into_text().unwrap(), "hello\nforged");
     echo(&mut socket, "abc");
     while socket.read().is_ok() {}
     let line = service.log_line("session ended");
     let record: serde_json::Value = serde_json::from_str(&line).unwrap();
-    assert_eq!(record["options"], "greeting=12B close=4000 after=1", "{line}");
+    assert_eq!(record["options"], "greeting=12B close=4000 after=1 frames=whole", "{line}");
     assert_eq!(record["ended"], "requested", "{line}");
     assert_eq!(record["message"], "session ended: closed with 4000, as the client's URL asked");
     assert!(!line.contains("bye"), "{line}");

@@ -18,8 +18,12 @@ use crate::engine::support::{BINARY, CLOSE, CONTINUE, FIN, PING, PONG, Seen, TEX
 use crate::inside::Inside;
 
 mod compression;
+mod whole_frames;
 
-static SILENT: Script = Script { ping: Ping::Off, greeting: None, close: None };
+static SILENT: Script =
+    Script { ping: Ping::Off, greeting: None, close: None, whole_frames: false };
+static WHOLE: Script =
+    Script { ping: Ping::Usual, greeting: None, close: None, whole_frames: true };
 
 /// State shared by all sessions of a test.
 struct Server {
@@ -36,9 +40,17 @@ impl Server {
 
     /// A client with this much room in each direction, and its session.
     fn connect(&self, room: usize, pings: bool) -> (DuplexStream, impl Future<Output = Report>) {
+        self.connect_as(room, (!pings).then_some(&SILENT))
+    }
+
+    /// The same, with what its URL asked for.
+    fn connect_as(
+        &self,
+        room: usize,
+        script: Option<&'static Script>,
+    ) -> (DuplexStream, impl Future<Output = Report>) {
         let (client, stream) = duplex(room);
         let (echo, shared) = (Arc::clone(&self.echo), &self.shared);
-        let script = (!pings).then_some(&SILENT);
         (client, session::run(stream, Vec::new(), echo, &self.timeouts, shared, script, false))
     }
 }
@@ -706,9 +718,12 @@ proptest! {
         steps in steps(),
         room in 1_usize..100_000,
         leaves in any::<bool>(),
+        whole in any::<bool>(),
     ) {
         const LIMIT: u64 = 300_000;
         const MOST: usize = 300_000 + 1024 * 64 + 2 * 128 * 1024 + 64 * 1024;
+        // The last frame completes one that was held.
+        let most = if whole { MOST + 90_000 } else { MOST };
         let (bytes, expected) = stream(&messages);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -717,10 +732,10 @@ proptest! {
             .expect("a runtime");
         runtime.block_on(async {
             let server = Server::new(LIMIT);
-            let (mut client, session) = server.connect(room, true);
+            let (mut client, session) = server.connect_as(room, whole.then_some(&WHOLE));
             let used = || {
                 let used = server.shared.budget.used();
-                assert!(used <= MOST, "{used} bytes held");
+                assert!(used <= most, "{used} bytes held");
             };
             let script = async {
                 let mut echoed = Vec::new();

@@ -1,6 +1,6 @@
 //! The payload of one compressed message, RFC 7692 section 6.2.
 //!
-//! Owns when a message may have an inflater, and that what a turn does not get to stays as it came.
+//! Owns how a message gets its inflater, and that what a turn does not get to stays as it came.
 //! Does not know frames, nor what is sent in reply.
 
 use crate::ws::deflate::inflate::{INFLATER, Inflaters, Inflation, Refused};
@@ -17,7 +17,7 @@ pub(super) struct Terms<'a> {
     pub(super) agreed: bool,
     /// What inflates them.
     pub(super) inflaters: &'a mut Inflaters,
-    /// No inflater may be kept beyond this turn, unless it has been kept before.
+    /// Nothing more may be held beyond this turn, inflaters included.
     pub(super) memory_spent: bool,
 }
 
@@ -25,23 +25,22 @@ pub(super) struct Terms<'a> {
 #[derive(Debug)]
 pub(super) struct Compression {
     inflation: Inflation,
-    awaits_memory: bool,
 }
 
 impl Compression {
     /// A message that may inflate to `room` bytes.
     pub(super) fn new(room: u64) -> Self {
-        Self { inflation: Inflation::new(room), awaits_memory: false }
+        Self { inflation: Inflation::new(room) }
     }
 
-    /// Whether it goes on only when an inflater may be kept.
-    pub(super) fn awaits_memory(&self) -> bool {
-        self.awaits_memory
+    /// Whether its inflater is already kept from one turn to the next.
+    pub(super) fn has_inflater(&self) -> bool {
+        self.inflation.has_inflater()
     }
 
     /// The bytes of memory it takes beyond its own.
     pub(super) fn held_capacity(&self) -> usize {
-        if self.inflation.has_inflater() { INFLATER } else { 0 }
+        if self.has_inflater() { INFLATER } else { 0 }
     }
 
     /// Unmasks and inflates payload, as much of it as this turn has work left for, and says how much
@@ -54,12 +53,6 @@ impl Compression {
         mut text: Option<&mut Utf8>,
         Terms { inflaters, memory_spent, .. }: &mut Terms<'_>,
     ) -> Result<usize, Refused> {
-        // If the end of the message is here, its inflater need not be kept.
-        self.awaits_memory =
-            *memory_spent && !ends && !self.inflation.has_inflater() && !payload.is_empty();
-        if self.awaits_memory {
-            return Ok(0);
-        }
         let unbounded = *memory_spent && ends;
         let mut read = 0;
         for block in payload.chunks_mut(BLOCK) {

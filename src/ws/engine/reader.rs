@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use super::Echo;
 use super::close::{Discard, End, Ending, MAX_EMPTY_FRAGMENTS};
 use super::compression::{Compression, Terms};
+use super::reply::HELD_UNDER_PRESSURE;
 use crate::ws::deflate::inflate::{Inflaters, Refused};
 use crate::ws::deflate::max_compressed_size;
 use crate::ws::frame::{FrameHeader, MAX_CONTROL_PAYLOAD, Mask, PartialHeader, Violation};
@@ -30,6 +31,8 @@ pub(super) struct Incoming {
     message: Option<Message>,
     /// The payload so far of an unfinished control frame, unmasked.
     control: Vec<u8>,
+    /// Whether the rest of the window was left until there is memory.
+    awaits_memory: bool,
 }
 
 #[derive(Debug)]
@@ -113,8 +116,7 @@ impl Incoming {
 
     /// Whether it goes on only when there is memory again.
     pub(super) fn awaits_memory(&self) -> bool {
-        let compression = self.message.as_ref().and_then(|message| message.compression.as_ref());
-        compression.is_some_and(Compression::awaits_memory)
+        self.awaits_memory
     }
 
     /// Where among the client's frames to look for its Close once nothing more is echoed.
@@ -163,6 +165,7 @@ impl<'a> Reader<'a> {
         bytes_in: &'a mut u64,
         compression: Terms<'a>,
     ) -> Self {
+        incoming.awaits_memory = false;
         Self { incoming, echo, window, taken: 0, bytes_in, compression }
     }
 
@@ -235,11 +238,33 @@ impl<'a> Reader<'a> {
         self.taken += here;
         frame.remaining -= here as u64;
         match frame.opcode {
+            OpCode::Data(_) if self.compression.memory_spent && self.must_wait(&frame, here) => {
+                self.taken -= here;
+                frame.remaining += here as u64;
+                self.incoming.frame = Some(frame);
+                self.incoming.awaits_memory = true;
+                Ok(None)
+            }
             OpCode::Data(_) => self.data(frame, payload).map(|part| Some(Event::Data(part))),
             OpCode::Control(kind) => {
                 Ok(self.control(frame, payload).map(|payload| Event::Control(kind, payload)))
             }
         }
+    }
+
+    /// Whether a data frame has to wait with the part that is `here`, because something would have
+    /// to be kept beyond this turn although no memory is left: the inflater of a message that does
+    /// not end here, or a frame that is echoed whole. The last 4 KiB of one never wait: that little
+    /// goes uncharged, and lets the frame be sent.
+    fn must_wait(&self, frame: &Frame, here: usize) -> bool {
+        let ends = frame.remaining == 0;
+        let lacks_inflater = |message: &Message| {
+            let compression = message.compression.as_ref();
+            compression.is_some_and(|it| !it.has_inflater()) && !(ends && frame.fin)
+        };
+        let to_come = here as u64 + frame.remaining;
+        let is_held = self.echo.whole_frames && !ends && to_come > HELD_UNDER_PRESSURE as u64;
+        here > 0 && (is_held || self.incoming.message.as_ref().is_some_and(lacks_inflater))
     }
 
     /// Reads and judges the next header; `None` if it is not complete.

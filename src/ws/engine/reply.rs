@@ -10,6 +10,8 @@
 //! - A larger one is echoed as it comes, so that nobody can make us hold it. It becomes fragments
 //!   of 16 to 64 KiB, the last one excepted: small enough that a Close or a pong can go between
 //!   them soon, large enough that headers and writes cost little.
+//! - If the client asked for whole frames, each of its frames is held until all of it has come, and
+//!   goes out as one, however long.
 //! - A cut of ours never divides a character of a text, because some clients decode each fragment
 //!   by itself. Fragments of the client are echoed as they are, even if they divide one.
 
@@ -30,7 +32,7 @@ const MAX_FRAGMENT: usize = 64 * 1024;
 const MIN_FRAGMENT: usize = 16 * 1024;
 
 /// What may be held when no memory is left: little enough to go uncharged.
-const HELD_UNDER_PRESSURE: usize = COPY_BELOW;
+pub(super) const HELD_UNDER_PRESSURE: usize = COPY_BELOW;
 
 /// A cut may move past the character it would divide, by at most this many bytes.
 const CHARACTER_REST: usize = 3;
@@ -86,8 +88,7 @@ impl Outgoing {
 
     /// Holds `bytes`; `goal` is the most that will ever be held together with them.
     ///
-    /// The memory doubles towards the goal, and the goal is at most one fragment: what a client
-    /// merely declares costs nothing.
+    /// The memory doubles towards the goal: what a client merely declares costs nothing.
     fn hold(&mut self, bytes: &[u8], goal: usize) {
         let needed = self.held.len() + bytes.len();
         if needed > self.held.capacity() {
@@ -188,7 +189,9 @@ impl<'a> Composer<'a> {
     /// memory runs out. If it is too large for that, only what would make too short a fragment is
     /// held.
     fn echo_some(&mut self, part: &Part, window: &[u8]) {
-        let (whole_to, part_from) = if self.pressure.memory_spent {
+        let (whole_to, part_from) = if self.echo.whole_frames {
+            (usize::MAX, usize::MAX)
+        } else if self.pressure.memory_spent {
             (HELD_UNDER_PRESSURE, HELD_UNDER_PRESSURE)
         } else {
             (MAX_FRAGMENT, MIN_FRAGMENT)
@@ -201,7 +204,8 @@ impl<'a> Composer<'a> {
             let all = (at_hand as u64).saturating_add(remaining);
             let whole = !self.outgoing.frame_begun && all <= whole_to as u64;
             if whole || unfinished > end - start || at_hand - unfinished < part_from {
-                let goal = if whole { whole_to } else { part_from };
+                let most = if whole { whole_to } else { part_from };
+                let goal = usize::try_from(all).map_or(most, |all| all.min(most));
                 self.outgoing.hold(&window[start..end], goal);
                 return;
             }
@@ -236,7 +240,7 @@ impl<'a> Composer<'a> {
     fn cut(&self, message: &Part, part: Range<usize>, window: &[u8]) -> usize {
         let before = self.before(message);
         let size = before + part.len();
-        if size <= MAX_FRAGMENT {
+        if size <= MAX_FRAGMENT || self.echo.whole_frames {
             return part.end;
         }
         // Each fragment leaves room for the bytes by which its end may move.

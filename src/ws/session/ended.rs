@@ -30,7 +30,7 @@ pub enum Ended {
     PongTimeout(Duration),
     /// The client stopped reading, for `timeouts.write` and this much longer.
     WriteTimeout(Duration),
-    /// It held memory for too long while the process had none left.
+    /// It held memory for too long while the process had none left: 1013, unless output was unsent.
     MemorySpent,
     /// The service stopped before the session ended.
     Aborted,
@@ -41,10 +41,11 @@ pub enum Ended {
 impl Ended {
     /// The end of a session whose engine stopped for this reason.
     ///
-    /// On its own account the server closes for two reasons only, each with a code of its own.
+    /// On its own account the server closes for three reasons only, each with a code of its own.
     pub(super) fn by(end: &End) -> Self {
         match end {
             End::Server { code: CloseCode::Away, .. } => Self::Draining,
+            End::Server { code: CloseCode::Again, .. } => Self::MemorySpent,
             End::Server { .. } => Self::TooOld,
             end => Self::Closed(end.clone()),
         }

@@ -18,7 +18,7 @@ use crate::ws::engine::{Echo, End};
 /// to measure.
 const MOST_UNPINGED: usize = 100;
 
-/// What a session does besides echoing. Each part is a correct frame at a chosen time.
+/// How a session differs from the others of its endpoint. Each part is a correct frame at a chosen time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     /// When a silent client is pinged.
@@ -27,6 +27,8 @@ pub struct Script {
     pub greeting: Option<Box<str>>,
     /// When the session ends by itself.
     pub close: Option<Closing>,
+    /// Whether each frame is answered by one frame, however long.
+    pub whole_frames: bool,
 }
 
 /// When a silent client is pinged.
@@ -139,16 +141,21 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// How a session echoes that ends as a script says.
+/// How a session echoes that has a script.
 pub(super) fn echo(script: Option<&Script>, echo: Arc<Echo>) -> Arc<Echo> {
-    match script.and_then(|script| script.close.as_ref()) {
+    let Some(Script { close, whole_frames, .. }) = script else { return echo };
+    let last = match close {
         Some(closing @ Closing { after: After::Messages(messages), .. }) => {
-            let mut echo = Arc::unwrap_or_clone(echo);
-            echo.last = Some(Box::new((*messages, closing.end())));
-            Arc::new(echo)
+            Some(Box::new((*messages, closing.end())))
         }
-        _ => echo,
+        _ => None,
+    };
+    if last.is_none() && !whole_frames {
+        return echo;
     }
+    let mut echo = Arc::unwrap_or_clone(echo);
+    (echo.whole_frames, echo.last) = (*whole_frames, last);
+    Arc::new(echo)
 }
 
 /// One session that is pinged later than usual, or never, counted as long as it lives.

@@ -139,6 +139,7 @@ impl<S: Transport> Session<'_, S> {
     /// Does what is due. Each case moves the deadline, or ends the session.
     pub(super) fn act(&mut self, due: Due, now: Instant, scratch: &mut Scratch) -> Option<Ended> {
         const STOPPING: &str = "wsecho: the service is stopping";
+        const SPENT: &str = "wsecho: out of memory (limits.buffer_budget), try again later";
         let Scratch { out, spare, .. } = scratch;
         out.clear();
         match due {
@@ -147,11 +148,17 @@ impl<S: Transport> Session<'_, S> {
                 self.stream.abandon();
                 return Some(Ended::WriteTimeout(self.allowance()));
             }
-            Due::Memory if self.shared.budget.is_spent() => {
-                self.stream.abandon();
-                return Some(Ended::MemorySpent);
+            Due::Memory => {
+                self.holding = Some(now);
+                if self.shared.budget.is_spent() {
+                    // Behind unsent output, a Close would have to wait for the client.
+                    if !self.backlog.is_empty() || self.engine.phase() != Phase::Open {
+                        self.stream.abandon();
+                        return Some(Ended::MemorySpent);
+                    }
+                    self.engine.close(CloseCode::Again, SPENT, out);
+                }
             }
-            Due::Memory => self.holding = Some(now),
             Due::Retry => self.progress = now,
             Due::Leave => self.stage = Stage::Flushing,
             Due::Pong if now < self.due().0 + OVERSLEPT => {

@@ -187,6 +187,8 @@ impl<S: Transport> Session<'_, S> {
                 break;
             }
         }
+        // A whole frame that was held may be as large as a message.
+        out.clear();
         self.keep(&window[taken..read], now);
         let after = self.engine.counts();
         if after.bytes_in > before.bytes_in {

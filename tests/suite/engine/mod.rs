@@ -14,4 +14,5 @@ mod fragments;
 mod frames;
 mod streams;
 pub mod support;
+mod whole_frames;
 mod writing;

@@ -68,9 +68,13 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(prefix: &str, max_message_size: u64) -> Self {
-        let settings = Echo::new(prefix, max_message_size);
+        Self::with(Echo::new(prefix, max_message_size), false)
+    }
+
+    /// For an endpoint like this; `compression` says whether the handshake agreed to it.
+    pub fn with(echo: Echo, compression: bool) -> Self {
         Self {
-            engine: Engine::new(Arc::new(settings), false),
+            engine: Engine::new(Arc::new(echo), compression),
             out: Out::new(),
             inflaters: Inflaters::default(),
             pressure: Pressure::default(),
@@ -81,8 +85,7 @@ impl Peer {
 
     /// As [`Peer::new`], after a handshake that agreed to compression.
     pub fn compressing(prefix: &str, max_message_size: u64) -> Self {
-        let echo = Arc::new(Echo::new(prefix, max_message_size));
-        Self { engine: Engine::new(echo, true), ..Self::new(prefix, max_message_size) }
+        Self::with(Echo::new(prefix, max_message_size), true)
     }
 
     /// An endpoint without a prefix, for messages of up to 16 MiB.

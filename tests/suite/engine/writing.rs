@@ -77,7 +77,9 @@ proptest! {
             let (read, later) = rest.split_at_mut(size.min(rest.len()));
             let mut window = read;
             while !window.is_empty() {
-                let pressure = Pressure { unsent: !socket.waiting.is_empty(), ..pressure };
+                // There is memory for what cannot go on without.
+                let memory_spent = pressure.memory_spent && !engine.awaits_memory();
+                let pressure = Pressure { unsent: !socket.waiting.is_empty(), memory_spent };
                 let taken = engine.receive(window, &mut out, &mut Inflaters::default(), pressure);
                 socket.send(&mut out, window);
                 window = &mut window[taken..];
