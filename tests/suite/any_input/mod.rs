@@ -5,6 +5,7 @@ use proptest::prelude::*;
 mod config;
 mod handshake;
 mod offers;
+mod options;
 mod proxies;
 
 proptest! {
@@ -39,5 +40,12 @@ proptest! {
         proxies::any_configuration(&String::from_utf8_lossy(&data));
         proxies::any_configuration(&words.join(" "));
         proxies::any_configuration(&format!("http {{ server {{ {} }} }}", words.concat()));
+    }
+
+    #[test]
+    fn whatever_options_are_accepted_are_within_their_limits(
+        data in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        options::any_query(&data);
     }
 }
