@@ -41,8 +41,16 @@ const SCRIPT: &str = concat!(
     include_str!("page/test.js"),
 );
 
+/// The style as it is sent: without what is there for its readers only.
+static SENT_STYLE: LazyLock<String> = LazyLock::new(|| {
+    let lines: String = STYLE.lines().map(str::trim).collect();
+    let signs =
+        [("; ", ";"), (": ", ":"), (", ", ","), (" {", "{"), ("{ ", "{"), (" }", "}"), (";}", "}")];
+    signs.iter().fold(lines, |style, (loose, tight)| style.replace(loose, tight))
+});
+
 /// The script as it is sent.
-static SENT: LazyLock<String> = LazyLock::new(|| {
+static SENT_SCRIPT: LazyLock<String> = LazyLock::new(|| {
     let lines = SCRIPT.lines().map(str::trim_start);
     // What is written for its readers is a fifth of it.
     lines.filter(|line| !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect()
@@ -54,8 +62,8 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; \
          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
          require-trusted-types-for 'script'; trusted-types 'none'",
-        hash(&SENT),
-        hash(STYLE)
+        hash(&SENT_SCRIPT),
+        hash(&SENT_STYLE)
     );
     HeaderValue::try_from(policy).expect("it is ASCII")
 });
@@ -101,8 +109,8 @@ impl Page {
         };
         let facts = serde_json::to_string(&facts).expect("facts are plain text and numbers");
         let page = DOCUMENT
-            .replacen("/*style*/", STYLE, 1)
-            .replacen("/*script*/", &SENT, 1)
+            .replacen("/*style*/", &SENT_STYLE, 1)
+            .replacen("/*script*/", &SENT_SCRIPT, 1)
             .replacen("{facts}", &attribute(&facts), 1);
         Self(page.into())
     }

@@ -90,6 +90,8 @@ const CHECKS = {
 
   /** Each kind of message comes back, and is found equal. */
   async messages(page) {
+    // The graph moves what is below it when it appears.
+    await until(page, '#figures', 'median');
     await page.click('#send-text');
     await until(page, '#result', '“Hello world” came back equal in');
     await page.$eval('#text', (it) => (it.value = '<img src=x onerror=alert(1)> Grüße 🦀'));
@@ -100,13 +102,17 @@ const CHECKS = {
       await page.click(`#sizes button:nth-child(${index + 1})`);
       await until(page, '#result', `${size} came back equal`);
     }
-    await page.click('#burst');
-    await until(page, '#result', '1,000 messages came back in');
-    await until(page, '#result', 'all equal and in order');
+    await CHECKS.burst(page);
     const file = await page.$('#file');
     await file.uploadFile(__filename);
     await until(page, '#result', 'page.cjs came back equal');
     assert.equal(await page.$$eval('#entries tr', (rows) => rows.length > 10), true, 'the log has every frame');
+  },
+
+  async burst(page) {
+    await page.click('#burst');
+    await until(page, '#result', '1,000 messages came back in');
+    await until(page, '#result', 'all equal and in order');
   },
 
   /** A close code that a page may send, and one that it may not. */
@@ -173,6 +179,34 @@ const CHECKS = {
     await until(page, '#step-silence', 'survived');
   },
 
+  /** Only Chromium can be told to freeze a page: its timers stop, and what happens meanwhile is told late. */
+  async asleep(page, { name }) {
+    if (name !== 'chrome') return;
+    await until(page, '#step-silence', 'still open');
+    await page.evaluate(() => {
+      window.sentences = [];
+      const sentence = document.getElementById('sentence');
+      new MutationObserver(() => window.sentences.push(sentence.textContent)).observe(sentence, { childList: true });
+    });
+    const session = await page.createCDPSession();
+    await session.send('Page.setWebLifecycleState', { state: 'frozen' });
+    await new Promise((resolve) => setTimeout(resolve, 8000));
+    await session.send('Page.setWebLifecycleState', { state: 'active' });
+    await until(page, '#quiet-note', 'This page slept meanwhile: not measured.');
+    await until(page, '#step-silence', 'not measured');
+    // As long as a cut would take to be found.
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    const cuts = await page.evaluate(() => window.sentences.filter((it) => /cut|no answer|nothing has come back/i.test(it)));
+    assert.deepEqual(cuts, [], 'nothing is blamed on the path');
+  },
+
+  /** The page came from one instance, the WebSocket is one of the other's. */
+  async instances(page) {
+    await until(page, '#seen', /Instance(one|two)The page came from (one|two): there are several\./);
+    const [opened, server] = await page.evaluate(() => [document.querySelector('#seen dd').firstChild.textContent, document.getElementById('server').textContent]);
+    assert.ok(server.startsWith(`${opened} · `), server);
+  },
+
   async check(page) {
     await until(page, '#step-silence', 'still open');
     await page.click('#check');
@@ -187,7 +221,7 @@ const CHECKS = {
 };
 
 /** Opens a page, and checks it as the visit says. */
-async function visit(context, { url, expected, lines, detail, steps = {}, checks = [], shots = {}, calm }) {
+async function visit(context, { url, expected, lines, detail, steps = {}, checks = [], later, shots = {}, forced, calm }) {
   const { browser, name } = context;
   const page = await browser.newPage();
   const said = [];
@@ -220,7 +254,9 @@ async function visit(context, { url, expected, lines, detail, steps = {}, checks
         throw new Error(`${check}: ${error.message}`);
       }
     }
+    if (later && name === 'chrome') await until(page, '#sentence', new RegExp(later));
     for (const [width, path] of Object.entries(shots)) await shoot(page, name, Number(width), path);
+    if (forced && name === 'chrome') await shootForced(page, forced);
     assert.deepEqual(await page.evaluate(() => window.reports), [], 'reports of the security policy');
     const strange = said.filter((it) => calm || !OWN_WORDS.test(it));
     assert.deepEqual(strange, [], 'what is in the console');
@@ -240,6 +276,19 @@ async function shoot(page, name, width, path) {
     await new Promise((resolve) => setTimeout(resolve, 1200));
   }
   await page.screenshot({ path, fullPage: true });
+}
+
+/** The same with the colours of a high-contrast theme. */
+async function shootForced(page, path) {
+  const session = await page.createCDPSession();
+  const features = [{ name: 'forced-colors', value: 'active' }, { name: 'prefers-color-scheme', value: 'dark' }];
+  await session.send('Emulation.setEmulatedMedia', { features });
+  await shoot(page, 'chrome', 1280, path);
+  const [ink, ...drawn] = await page.evaluate(() => {
+    const colour = (selector, property) => getComputedStyle(document.querySelector(selector))[property];
+    return [colour('body', 'color'), colour('.trace', 'stroke'), colour('#scale text', 'fill'), colour('#glyph', 'fill')];
+  });
+  assert.deepEqual(drawn, [ink, ink, ink], 'drawings have the colour of the text');
 }
 
 async function main(name, executablePath, scheme) {

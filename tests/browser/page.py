@@ -17,11 +17,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import service
 from fault import proxy as faulty
 from proxies import BACKEND, Difference, expect, running, wsecho
 from verdicts import ALL, HOST, ROWS, Row
 
 WORKS = r"^WebSockets work from here\.$"
+ASLEEP = r"^The connection ended while this page was asleep\.$"
 BREAKS = r"^The proxy in front of wsecho breaks the handshake: "
 # What a browser is told of each mistake, by label.
 SENTENCES = {
@@ -36,6 +38,8 @@ SENTENCES = {
     "host_lost": BREAKS + ".*the proxy in front replaced “Host”",
 }
 FRONT = "http://127.0.0.1/"
+# A second instance beside the one at BACKEND.
+OTHER = "127.0.0.1:8887"
 # What each fault of tests/browser/fault.py looks like.
 FAULTS: dict[str, dict[str, Any]] = {
     "drops the 101": {
@@ -121,8 +125,8 @@ def locations(*blocks: str, listen: str = "listen 80;") -> tuple[str, str]:
     return "nginx", f"server {{ {listen} {inside} }}"
 
 
-def location(path: str, *lines: str, upstream: str = "") -> str:
-    words = "\n".join([f"proxy_pass http://{BACKEND}{upstream};", *ALL, HOST, *lines])
+def location(path: str, *lines: str, backend: str = BACKEND, upstream: str = "") -> str:
+    words = "\n".join([f"proxy_pass http://{backend}{upstream};", *ALL, HOST, *lines])
     return f"location {path} {{ {words} }}"
 
 
@@ -137,8 +141,10 @@ def direct(browser: Browser, shot: Any) -> None:
         url = started.url.replace("ws", "http", 1) + "/"
         checks = [*everything, "alive"]
         shots = {1280: shot("works"), 390: shot("phone")}
-        browser.visit("directly", url, WORKS, checks=checks, shots=shots, calm=True)
+        browser.visit("directly", url, WORKS, checks=checks, shots=shots, forced=shot("forced"), calm=True)
+        browser.visit("as in the README", url, WORKS, checks=["graph", "burst"], shots={1280: shot("readme")}, calm=True)
         browser.visit("on a small phone", url, WORKS, checks=["narrow"], calm=True)
+        browser.visit("asleep for a while", url, WORKS, checks=["asleep"], later=WORKS, calm=True)
 
 
 def behind_proxies(browser: Browser, shot: Any) -> None:
@@ -157,6 +163,7 @@ def behind_proxies(browser: Browser, shot: Any) -> None:
                 steps={"silence": "cut after 3 s", "echo": "equal"}, checks=["graph", "accessible"],
                 shots={1280: shot("cut")},
             )  # fmt: skip
+            browser.visit("asleep behind it", FRONT, WORKS, checks=["asleep"], later=ASLEEP)
         with running(*locations(location("/"), "location /socket { return 403; }")):
             expected = r"^Something in front of wsecho refuses this path: 403\.$"
             browser.visit("behind a path that is refused", FRONT, expected)
@@ -173,6 +180,32 @@ def behind_proxies(browser: Browser, shot: Any) -> None:
         url = started.url.replace("ws", "http", 1) + "/"
         steps = {"silence": "not measured: refused"}
         browser.visit("without options of the URL", url, WORKS, steps=steps)
+
+
+def behind_a_balancer(browser: Browser) -> None:
+    """Two instances in turn: what one does not know, the other may."""
+    upstream = f"upstream both {{ server {BACKEND}; server {OTHER}; }}"
+
+    def balanced(*blocks: str) -> tuple[str, str]:
+        product, text = locations(*blocks)
+        return product, f"{upstream} {text}"
+
+    everything = location("/", backend="both")
+    with wsecho('http.name = "one"'), service.running(['http.name = "two"'], OTHER):
+        with running(*balanced(everything)):
+            browser.visit("in front of two instances", FRONT, WORKS, checks=["instances"])
+        plain = f"location /socket {{ proxy_pass http://both; {HOST} }}"
+        with running(*balanced(everything, plain)):
+            browser.visit(
+                "broken in front of two instances", FRONT, SENTENCES["proxy_nothing_passed"],
+                detail="That is what instance ", lines=ROWS[0].lines,
+            )  # fmt: skip
+        stopped = location("/socket", "if ($http_upgrade) { return 444; }", backend="both")
+        with running(*balanced(everything, stopped)):
+            browser.visit(
+                "stopped in front of two instances", FRONT, FAULTS["stops handshakes"]["expected"],
+                detail="None of the instances that answer got it: ",
+            )  # fmt: skip
 
 
 def behind_mistakes(browser: Browser, shot: Any) -> None:
@@ -206,6 +239,7 @@ def main() -> None:
         browser, shot = start("light")
         direct(browser, shot)
         behind_proxies(browser, shot)
+        behind_a_balancer(browser)
         behind_mistakes(browser, shot)
         asyncio.run(behind_faults(browser))
         browser, shot = start("dark")

@@ -11,9 +11,24 @@ async function ask(path, query) {
   }
 }
 
+// Behind a balancer, each question may go to another instance: so many are asked for one that knows.
+const QUESTIONS = 8;
+
+// What the service says of a request with the trace of this line, and which instances were asked.
+async function askTrace(line) {
+  const instances = new Set();
+  let answer;
+  for (let asked = 0; asked < QUESTIONS; asked += 1) {
+    answer = await ask('/info', `trace=${line.trace}`);
+    if (answer?.json?.instance) instances.add(answer.json.instance);
+    if (answer?.json?.trace?.outcome !== 'never') break;
+  }
+  return answer && { ...answer, instances: [...instances] };
+}
+
 // The finding about a handshake that did not lead to a WebSocket.
 async function diagnose(line) {
-  const traced = facts.info ? await ask('/info', `trace=${line.trace}`) : {};
+  const traced = facts.info ? await askTrace(line) : {};
   if (!traced) return unreachable();
   const { trace, instance, reason, message } = traced.json ?? {};
   // Over a limit, the question is refused as the handshake was.
@@ -28,7 +43,7 @@ async function diagnose(line) {
     case 'refused':
       return refused(trace.message, source, remedy);
     default:
-      return neverSeen(line, trace, instance);
+      return neverSeen(line, trace, traced.instances);
   }
 }
 
@@ -41,7 +56,7 @@ function broken(message) {
 }
 
 // The service knows of no such handshake, or was not reached by the question.
-async function neverSeen({ endpoint }, trace, instance) {
+async function neverSeen({ endpoint }, trace, instances) {
   const plain = await ask(endpoint.path);
   if (!plain) return unreachable();
   if (!plain.json?.reason) {
@@ -53,8 +68,10 @@ async function neverSeen({ endpoint }, trace, instance) {
       ? 'wsecho was too busy to remember what became of it. Press “Test again”.'
       : `wsecho does not say why: /info is ${facts.info ? 'not forwarded' : 'switched off'}.`);
   }
+  const [one, ...others] = instances;
+  const elsewhere = others.length ? `None of the instances that answer got it: ${instances.join(', ')}.` : `Or another instance than ${one} got it.`;
   return bad('never arrived', 'The handshake never reached wsecho; plain requests do.',
-    `Something on the way stops requests for an upgrade: a proxy, a firewall, or a filter on this computer. Or another instance than ${instance} got it.`);
+    `Something on the way stops requests for an upgrade: a proxy, a firewall, or a filter on this computer. ${elsewhere}`);
 }
 
 const unreachable = () => bad('no answer', 'The server does not answer any more.',

@@ -1,19 +1,21 @@
 // What was agreed, what the server saw of this browser, and the report for a ticket.
 
-// Shows what the server saw of a plain request, which takes the same way as the handshake.
-async function showSeen() {
+// Shows what the server saw of a plain request, which takes the same way as the handshake: the instance
+// that opened the line, if there is one.
+async function showSeen(line) {
   setText(byId('server'), `${facts.instance} · ${facts.version}`);
-  const info = facts.info && (await ask('/info'))?.json;
+  const info = facts.info && (await (line ? askTrace(line) : ask('/info')))?.json;
   if (!info?.client) return list('seen', [['Server', `It does not tell: /info is ${facts.info ? 'not forwarded' : 'switched off'}.`]]);
   const { client, received, reported, headers, warnings } = info;
   setText(byId('server'), `${info.instance} · ${info.version} · up ${age(info.uptime_seconds)}`);
   list('seen', [
+    ['Instance', info.instance !== facts.instance && info.instance, `The page came from ${facts.instance}: there are several.`],
     ['Client', client.address, capital(quoted(client.message))],
     ...client.ignored.map(({ header, message }) => ['Ignored', header, capital(quoted(message))]),
     ['Peer', info.peer, info.proxy_header && `PROXY header: ${info.proxy_header}`],
     ['Host', received.host, reported.host && `The proxy says ${reported.host}.`],
     ['Scheme', reported.scheme ?? received.scheme, reported.scheme && `So says the proxy; ${received.scheme} arrived.`],
-    ['Request', `${received.method} ${received.target}`, received.http_version],
+    ['Request', `${received.method} ${received.target.replace(/\?trace=.*/, '')}`, received.http_version],
     ['Warnings', warnings.length ? '' : 'none'],
     ...warnings.map(({ message, lines }) => ['Warning', capital(quoted(message)), lines?.join('\n')]),
   ]);

@@ -26,6 +26,11 @@ class Pulse {
     if (answer) sample.took = answer.took;
   }
 
+  // Drops what was under way at a time, when the page fell asleep.
+  forget(time) {
+    this.samples = this.samples.filter(({ at, took }) => at + (took ?? PATIENCE) < time);
+  }
+
   // The figures, or null before the first answer.
   figures() {
     const now = performance.now();

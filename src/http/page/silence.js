@@ -28,7 +28,6 @@ class Silence {
       return;
     }
     this.state = 'quiet';
-    this.slept = Date.now() - performance.now();
     this.#show('busy', 'still open', 'A second connection (?ping=off) says nothing until something cuts it. At 10:00 the page asks whether it still lives.');
     this.tick();
     const ended = await line.ended;
@@ -38,9 +37,8 @@ class Silence {
   // Called every second.
   tick() {
     if (this.state !== 'quiet') return;
-    // The clock of the day goes on while a computer sleeps, the other one may not.
-    if (Math.abs(Date.now() - performance.now() - this.slept) > 5000) {
-      this.#stop('none', 'not measured', 'This computer slept meanwhile: not measured.');
+    if (test.slept(this.line)) {
+      this.#sleep();
       return this.line.close();
     }
     this.lived = performance.now() - this.line.since;
@@ -56,6 +54,8 @@ class Silence {
     const lived = clock(this.lived);
     if (answer) {
       this.#stop('ok', `${lived} survived`, `Alive after ${lived} of silence.`);
+    } else if (test.slept(this.line)) {
+      this.#sleep();
     } else if (answer === undefined) {
       this.#stop('warn', `forgotten within ${lived}`, `No answer after ${lived} of silence.`, {
         sentence: `No answer after ${lived} of silence, and no notice: something forgot the connection.`,
@@ -65,10 +65,15 @@ class Silence {
     this.line.close();
   }
 
+  #sleep() {
+    this.#stop('none', 'not measured', 'This page slept meanwhile: not measured.');
+  }
+
   async #end(ended) {
     this.state = 'ended';
     this.lived = ended.lived;
     log.end('silence', ended);
+    if (test.slept(this.line)) return this.#sleep();
     if (ended.wasClean) {
       this.#stop('none', `closed: ${ended.code}`, `The server closed it after ${duration(ended.lived)}: ${closing(ended)}.`);
       return;

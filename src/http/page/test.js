@@ -10,6 +10,27 @@ const test = {
   line: null,
   pulse: null,
   silence: null,
+  ticked: performance.now(),
+  offset: Date.now() - performance.now(),
+  sleptAt: 0,
+
+  // Notices that this page or its computer has slept: the timer comes late, or the clock of the day has
+  // gone on alone. In the background, the timer may come once a minute only.
+  notice() {
+    const now = performance.now();
+    if (now - this.ticked > (document.hidden ? 70_000 : 5000) || Math.abs(Date.now() - now - this.offset) > 5000) {
+      this.pulse?.forget(this.ticked);
+      this.sleptAt = now;
+    }
+    this.ticked = now;
+    this.offset = Date.now() - now;
+  },
+
+  // Whether the page has slept since a line was opened: its end may come of that.
+  slept({ since }) {
+    this.notice();
+    return this.sleptAt > since;
+  },
 
   get figures() {
     return this.pulse?.figures();
@@ -22,7 +43,7 @@ const test = {
     showAgreed(null);
     const line = await this.shake(facts.endpoints[0]);
     // Not earlier: it would count against the client's quota.
-    showSeen();
+    showSeen(line);
     if (!line || !(await this.echo(line))) return;
     this.pulse = new Pulse(line);
     this.silence = new Silence(line);
@@ -114,6 +135,10 @@ const test = {
     if (line !== this.line) return;
     log.end('close', ended);
     showAgreed(null);
+    if (!ended.wasClean && this.slept(line)) {
+      find('use', warn('', 'The connection ended while this page was asleep.', 'Press “Test again”.'));
+      return;
+    }
     if (ended.wasClean) {
       find('use', warn('', `The server closed the connection: ${closing(ended)}.`));
       return;
@@ -126,6 +151,7 @@ const test = {
   },
 
   beat() {
+    this.notice();
     this.pulse?.beat();
     this.pulse?.show();
     this.silence?.tick();
@@ -146,6 +172,9 @@ byId('check').onclick = () => {
   if (test.silence.state === 'quiet') test.silence.check();
   else test.silence = new Silence(test.line);
 };
+document.addEventListener('freeze', () => {
+  test.offset = Infinity;
+});
 prepareTrial();
 setInterval(() => test.beat(), 1000);
 test.run();

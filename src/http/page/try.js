@@ -8,6 +8,7 @@ const OFFERS = {
   'close=1013,busy&after=5s': 'the server closes, with this code and reason, after 5 s',
   'close=4000&after=3': 'the same after 3 messages',
   'greeting=Hello': 'the server speaks first',
+  'frames=whole': 'one frame for each frame, however long',
 };
 
 const trial = {
