@@ -79,7 +79,7 @@ async fn a_refused_client_that_keeps_sending_gets_the_whole_answer_and_is_then_c
         answer
     };
     let (answer, (), _) = tokio::join!(read, send, ended);
-    assert!(answer.ends_with("a WebSocket is opened with GET\n"), "{answer}");
+    assert!(answer.ends_with("a WebSocket is opened with GET\n\n(method)\n"), "{answer}");
     assert_eq!(begun.elapsed().as_secs(), 2);
 }
 
