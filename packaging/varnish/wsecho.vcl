@@ -19,7 +19,7 @@ sub vcl_recv {
     # Who the client is; Varnish appends to X-Forwarded-For itself. A client can forge the headers
     # cleared here, and if headers disagree, wsecho believes none.
     set req.http.X-Forwarded-Proto = "http";
-    # Instead, if TLS ends at a proxy that speaks the PROXY protocol to Varnish (`import proxy;`):
+    # Instead, if all clients come through a proxy in front that ends TLS:
     #set req.http.X-Forwarded-Proto = "https";
     unset req.http.X-Forwarded-Host;
     unset req.http.X-Real-IP;
