@@ -32,12 +32,15 @@ pack_sources() {
     pack "$sources/wsecho-$version.tar.gz" "$work" "wsecho-$version"
 }
 
-# pack ARCHIVE DIRECTORY NAME: reproducible, that is independent of owner, umask and directory order.
-# EL 7's tar cannot sort.
-pack() {
-    (cd "$2" && find "$3" -print0 | LC_ALL=C sort -z |
+# pack ARCHIVE DIRECTORY NAME
+pack() { archive "$2" "$3" | gzip -n -9 > "$1"; }
+
+# archive DIRECTORY NAME: prints a tar that is reproducible, that is independent of owner, umask and
+# directory order. EL 7's tar cannot sort.
+archive() {
+    (cd "$1" && find "$2" -print0 | LC_ALL=C sort -z |
         tar --null --no-recursion -T - --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-            --mode=u=rwX,go=rX -c) | gzip -n -9 > "$1"
+            --mode=u=rwX,go=rX -c)
 }
 
 # Prints the crates that a build for Linux may read, tests included, as NAME-VERSION.

@@ -9,6 +9,7 @@ find_tools() {
     ! wants el7 el8 el9 el10 srpm || tool rpmbuild rpm rpm-build
     ! wants deb || tool dpkg-deb dpkg dpkg
     ! wants repo || ! wants el7 el8 el9 el10 || tool createrepo_c createrepo-c createrepo_c
+    ! wants oci || image_tools
     [ -z "$key" ] || tool gpg gnupg gnupg2
     [ "$mode" != zigbuild ] || install_zig
 }
