@@ -31,7 +31,9 @@ pub use self::host::{UserError, become_user};
 use self::keys::{ENDPOINT, KEYS, Key};
 use self::read::{Document, Table, find_relation};
 use self::shown::{Origin, Setting};
-pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, PATH_VARIABLE, Source};
+pub use self::source::{
+    ConfigError, DEFAULT_PATH, Overrides, PATH_VARIABLE, Pinned, Source,
+};
 pub use self::value::quantity::{duration as read_duration, show_duration};
 pub(crate) use self::value::quantity::{show_size, size as read_size};
 use crate::net::addr::ListenAddr;
@@ -62,6 +64,8 @@ pub struct Boot {
     pub admin: Vec<ListenAddr>,
     /// `unix_mode`: the permissions of Unix sockets.
     pub unix_mode: u32,
+    /// `instance`: its name where several share inherited sockets; empty if there is only this one.
+    pub instance: Box<str>,
     /// `workers`: 0 means one per core.
     pub workers: usize,
     /// `limits.max_connections`; if absent, 10,000 or what the machine allows.
@@ -173,6 +177,7 @@ impl Default for Boot {
             bind: vec![ListenAddr::Tcp(([127, 0, 0, 1], 8888).into())],
             admin: Vec::new(),
             unix_mode: 0o660,
+            instance: "".into(),
             workers: 0,
             max_connections: None,
             buffer_budget: 256 << 20,

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::config::{ConfigError, Loaded, Source};
+use crate::config::{ConfigError, Loaded, Pinned, Source};
 use crate::ops::logging::Logging;
 use crate::ops::machine::Machine;
 use crate::ops::systemd;
@@ -67,7 +66,7 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     };
     // Before any thread starts: taking the sockets changes the environment.
     let inherited = systemd::inherited().map_err(ServeError::config)?;
-    let source = Arc::new(Mutex::new(source.clone()));
+    let source = Arc::new(Mutex::new(Pinned::new(source.clone())));
     let loaded = boot.block_on(async {
         tokio::select! {
             biased;
@@ -77,15 +76,15 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     });
     drop(boot);
     let Some(loaded) = loaded else { return Ok(()) };
-    let (loaded, missing) = loaded.map_err(ServeError::config)?;
+    let (loaded, file) = loaded.map_err(ServeError::config)?;
     Machine::raise_limit();
     let machine = Machine::here();
     let warnings = loaded.warnings(machine);
     let config = loaded.config;
     let logging = Arc::new(Logging::start(config.boot.log_format, config.policy.log_level));
     let lost = logging.lost();
-    if let Some(path) = missing {
-        tracing::info!("{} does not exist: using the defaults", path.display());
+    if let Some(said) = file {
+        tracing::info!("{said}");
     }
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -96,8 +95,11 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     let reload = move || {
         let (loading, logging) = (load(&source), Arc::clone(&leveled));
         async move {
-            let (Loaded { config, .. }, _) = loading.await?;
+            let (Loaded { config, .. }, file) = loading.await?;
             logging.set_level(config.policy.log_level);
+            if let Some(said) = file {
+                tracing::warn!("{said}");
+            }
             Ok(config)
         }
     };
@@ -128,17 +130,16 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
 /// Loads the configuration on a thread of its own: a slow or hung disk must hold up neither the
 /// sessions nor the exit.
 ///
-/// The second value is the path at which there is no file, if the defaults apply.
+/// The second value is what is to be said about the file.
 fn load(
-    source: &Arc<Mutex<Source>>,
-) -> impl Future<Output = Result<(Loaded, Option<PathBuf>), ConfigError>> + use<> {
+    source: &Arc<Mutex<Pinned>>,
+) -> impl Future<Output = Result<(Loaded, Option<String>), ConfigError>> + use<> {
     let (tell, told) = oneshot::channel();
     let read = Arc::clone(source);
     let thread = std::thread::Builder::new().name("config".to_owned()).spawn(move || {
         let mut source = read.lock().unwrap_or_else(PoisonError::into_inner);
-        let loaded = source.load_and_pin();
         // Nobody receives it if the service is stopping.
-        let _ = tell.send(loaded.map(|(config, found)| (config, (!found).then(|| source.path()))));
+        let _ = tell.send(source.load());
     });
     async move {
         let told = told.await;

@@ -132,7 +132,8 @@ impl Server {
         let Capacity { admitted, overflow, admin: seats } = capacity;
         let overflow = Lane::new(overflow);
         let budget = Budget::new(config.boot.buffer_budget);
-        let service = Arc::new(Service::new(budget, lost, overflow.clone()));
+        let service = Service::new(budget, lost, overflow.clone());
+        let service = Arc::new(service.named(&config.boot.instance));
         service.metrics().limit_connections(admitted);
         let port = |listener: &Listener| match listener.addr() {
             ListenAddr::Tcp(addr) => Some(addr.port()),
@@ -141,9 +142,10 @@ impl Server {
         let _ = service.ports.set(listeners.iter().filter_map(port).collect());
         Ok(Self {
             router: Arc::new(Router::new(Arc::clone(&config.policy), Arc::clone(&service))),
-            config,
-            entrance: Entrance::new(Listeners::new(listeners), admitted, overflow),
+            entrance: Entrance::new(Listeners::new(listeners), admitted, overflow)
+                .shared(!config.boot.instance.is_empty()),
             admin: Entrance::new(Listeners::new(admin), 0, Lane::new(seats)),
+            config,
             service,
         })
     }
@@ -255,7 +257,7 @@ impl Server {
         tracing::info!(sessions = service.metrics().sessions.get(), "stopping: draining");
         systemd::notify(&[NotifyState::Stopping, NotifyState::Status("draining")]).await;
         drain.begin(config.policy.shutdown.clone());
-        // Connections in the backlog are accepted and answered with 503: closing the socket would
+        // Connections in the backlog are accepted, to be served until 1001: closing the socket would
         // reset them. However many come, that has an end.
         entrance.keep_own();
         while begun.elapsed() < BACKLOG_PATIENCE {
@@ -356,6 +358,12 @@ fn announce(entrance: &Entrance, admin: &Entrance, config: &Config) {
     }
     for addr in admin.addrs() {
         tracing::info!("admin: /metrics and /healthz on {addr}");
+    }
+    if !config.boot.instance.is_empty() {
+        tracing::info!(
+            instance = &*config.boot.instance,
+            "sharing the sockets of systemd with other instances"
+        );
     }
     if config.policy.origins == Origins::Any {
         tracing::info!("origins = \"any\": pages of any site may open a WebSocket here");

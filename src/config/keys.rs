@@ -114,6 +114,19 @@ pub const KEYS: &[Key] = &[
         field: field!(Mode => boot.unix_mode),
     },
     Key {
+        path: "instance",
+        default: Some(r#""""#),
+        since: "0.1.0",
+        summary: r"
+            Name of this instance where several share the sockets of `wsecho.socket`; empty means that
+            there is only one. `wsecho@.service` sets it.",
+        details: r"
+            It appears in `/info`, in the label `name` of `wsecho_build_info` and in the log. An
+            instance that has a name leaves newcomers to the others while all its
+            `limits.max_connections` are in use, and refuses them only if nobody takes them.",
+        field: field!(Name => boot.instance),
+    },
+    Key {
         path: "origins",
         default: Some(r#""any""#),
         since: "0.1.0",

@@ -16,7 +16,8 @@ use crate::ops::logging::Level;
 
 /// The configuration file unless the command line or the environment names another.
 pub const DEFAULT_PATH: &str = "/etc/wsecho.toml";
-/// The variable that names another file: set in the unit, it holds for each of its commands.
+/// The variable that names another file, or several with colons between them, of which the first that
+/// exists is read: set in the unit, it holds for each of its commands.
 pub const PATH_VARIABLE: &str = "WSECHO_CONFIG";
 /// The largest file that is read, in bytes: no configuration is nearly as long.
 const MAX_SIZE: u64 = 1 << 20;
@@ -35,8 +36,8 @@ pub struct Overrides {
 /// Where the configuration comes from; it can be loaded any number of times.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// `--config`. Without it, the file that `WSECHO_CONFIG` names is read; without that, the one
-    /// at [`DEFAULT_PATH`], which may be missing.
+    /// `--config`. Without it, the first file of `WSECHO_CONFIG` that exists is read; without that,
+    /// the one at [`DEFAULT_PATH`], which may be missing.
     pub path: Option<PathBuf>,
     /// What holds whatever the file says.
     pub overrides: Overrides,
@@ -79,18 +80,34 @@ impl fmt::Display for Listed<'_> {
 }
 
 impl Source {
-    /// The file that is read.
+    /// The file that is read: the first that exists, or the last.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.named().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
+        let (_, file) = self.chosen();
+        file
     }
 
-    /// The file that must exist, because somebody named it: the unit's `WSECHO_CONFIG`, which is
-    /// the default, does not.
-    fn named(&self) -> Option<PathBuf> {
-        let by_default = |path: &PathBuf| path.as_os_str().is_empty() || path == DEFAULT_PATH;
-        let variable = || env::var_os(PATH_VARIABLE).map(PathBuf::from);
-        self.path.clone().or_else(|| variable().filter(|path| !by_default(path)))
+    /// The files before it, none of which exists, and the file.
+    fn chosen(&self) -> (Vec<PathBuf>, PathBuf) {
+        let mut missing = match &self.path {
+            Some(path) => vec![path.clone()],
+            None => named_by_environment(),
+        };
+        let last = missing.pop().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+        match missing.iter().position(|path| exists(path)) {
+            Some(first) => {
+                missing.truncate(first + 1);
+                let file = missing.pop().unwrap_or(last);
+                (missing, file)
+            }
+            None => (missing, last),
+        }
+    }
+
+    /// Whether the file must exist, because somebody named it: the default one does not, even where
+    /// the unit's `WSECHO_CONFIG` ends in it.
+    fn is_required(&self) -> bool {
+        self.path.is_some() || self.path() != Path::new(DEFAULT_PATH)
     }
 
     /// Loads the configuration. The second value is false if there is no file at the default path,
@@ -103,7 +120,7 @@ impl Source {
         let (file, found) = match read_file(&path) {
             Ok(file) => (file, true),
             Err(ConfigError::Unreadable(_, error))
-                if error.kind() == io::ErrorKind::NotFound && self.named().is_none() =>
+                if error.kind() == io::ErrorKind::NotFound && !self.is_required() =>
             {
                 (Vec::new(), false)
             }
@@ -113,19 +130,69 @@ impl Source {
             .map_err(|findings| ConfigError::Invalid(path, findings))?;
         Ok((loaded, found))
     }
+}
 
-    /// The same; if there is a file, it must be there from then on. The defaults are more open than
-    /// most files, and a reload must not fall back to them when the file has gone.
+/// A source whose file is chosen once: if there was one, it must be there from then on, and no other is
+/// read. The defaults are more open than most files, and a reload must not fall back to them.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    source: Source,
+    file: Option<PathBuf>,
+}
+
+impl Pinned {
+    /// Nothing is chosen until the first file has been loaded.
+    #[must_use]
+    pub fn new(source: Source) -> Self {
+        Self { source, file: None }
+    }
+
+    /// Loads the configuration. The second value is what the choice of the file deserves to have said.
     ///
     /// # Errors
     /// As [`Source::load`].
-    pub fn load_and_pin(&mut self) -> Result<(Loaded, bool), ConfigError> {
-        let loaded = self.load()?;
-        if loaded.1 {
-            self.path = Some(self.path());
+    pub fn load(&mut self) -> Result<(Loaded, Option<String>), ConfigError> {
+        let path = self.file.clone().or_else(|| self.source.path.clone());
+        let (loaded, found) = Source { path, ..self.source.clone() }.load()?;
+        let (missing, chosen) = self.source.chosen();
+        let said = match &self.file {
+            Some(file) if *file != chosen => {
+                Some(format!("{} is read only after a restart", chosen.display()))
+            }
+            Some(_) => None,
+            None => said_of(&missing, &chosen, found),
+        };
+        if found {
+            self.file.get_or_insert(chosen);
         }
-        Ok(loaded)
+        Ok((loaded, said))
     }
+}
+
+/// What to say of the files that do not exist.
+fn said_of(missing: &[PathBuf], chosen: &Path, found: bool) -> Option<String> {
+    let (also, instead) = if found {
+        (None, chosen.display().to_string())
+    } else {
+        (Some(chosen), "the defaults".into())
+    };
+    let missing = missing.iter().map(PathBuf::as_path).chain(also);
+    let missing: Vec<_> = missing.map(|path| path.display().to_string()).collect();
+    let verb = if missing.len() > 1 { "do" } else { "does" };
+    let missing = missing.join(" and ");
+    (!missing.is_empty()).then(|| format!("{missing} {verb} not exist: using {instead}"))
+}
+
+/// The files that `WSECHO_CONFIG` names.
+fn named_by_environment() -> Vec<PathBuf> {
+    let names = env::var_os(PATH_VARIABLE).unwrap_or_default();
+    env::split_paths(&names).filter(|path| !path.as_os_str().is_empty()).collect()
+}
+
+/// Whether something is there, even a file that cannot be read, or a link that leads nowhere: it is what
+/// the administrator means.
+fn exists(path: &Path) -> bool {
+    !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Reads a file whose reading ends.

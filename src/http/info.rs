@@ -227,7 +227,7 @@ impl Info {
     }
 }
 
-/// The name of this instance: `http.name`, or else the host's.
+/// The name of this instance: `http.name`, or else the host's, and its own there if it has one.
 pub(super) fn instance<'a>(policy: &'a Policy, service: &'a Service) -> &'a str {
     match &*policy.http.name {
         "" => &service.host,

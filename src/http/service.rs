@@ -40,7 +40,7 @@ pub struct Service {
     pub ports: OnceLock<BTreeSet<u16>>,
     /// What became of handshakes with a trace.
     pub(super) traces: Traces,
-    /// The name of the host.
+    /// The name of the host, and of this instance there if there are several.
     pub(super) host: String,
     /// When it began.
     pub(super) started: Instant,
@@ -64,6 +64,16 @@ impl Service {
             started: Instant::now(),
             blame: Blame::default(),
         }
+    }
+
+    /// The same, as one of several instances on a host, unless the name is empty.
+    #[must_use]
+    pub fn named(mut self, instance: &str) -> Self {
+        if !instance.is_empty() {
+            self.host = format!("{}/{instance}", self.host);
+            self.metrics().name(instance);
+        }
+        self
     }
 
     /// The one door through which tasks start.

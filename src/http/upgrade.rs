@@ -142,7 +142,9 @@ pub(super) fn open<B>(
 ) -> Result<(Response<Body>, Opening), Refusal> {
     let (headers, peer, policy) = (request.headers(), caller.peer, &route.policy);
     let client = resolve(policy, headers, caller);
-    let checked = admitted(service, caller)
+    // Also while the service stops: who was accepted hears 1001, which clients answer by coming back.
+    let checked = (caller.refused)
+        .map_or(Ok(()), Err)
         .and_then(|()| handshake::check(request, trace, route.rules(), client.host.as_deref()))
         .and_then(|accepted| {
             let script = script(caller)?;
@@ -248,14 +250,6 @@ fn trace_compression(route: &Route, headers: &HeaderMap, client: ClientAddr, agr
     );
 }
 
-/// Whether any WebSocket is opened on this connection.
-fn admitted(service: &Service, caller: &Caller) -> Result<(), Rejection> {
-    if service.drain().is_draining() {
-        return Err(Rejection::Draining);
-    }
-    caller.refused.map_or(Ok(()), Err)
-}
-
 /// Refuses a handshake on a path that is no endpoint, which is counted and logged.
 pub(super) fn misplaced<B>(
     policy: &Policy,
@@ -266,9 +260,9 @@ pub(super) fn misplaced<B>(
     let (peer, path) = (caller.peer, request.uri().path());
     tracing::debug!(%peer, path = %Untrusted(path.as_bytes()), "no such path");
     let client = resolve(policy, request.headers(), caller);
-    let refusal = match admitted(service, caller) {
-        Ok(()) => Refusal::no_endpoint(path, &policy.endpoints),
-        Err(rejection) => rejection.into(),
+    let refusal = match caller.refused {
+        None => Refusal::no_endpoint(path, &policy.endpoints),
+        Some(rejection) => rejection.into(),
     };
     if service.refuse(client.addr, &refusal) {
         tracing::info!(

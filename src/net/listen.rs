@@ -9,12 +9,13 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::either::Either;
@@ -23,6 +24,9 @@ use super::addr::{ListenAddr, PeerAddr};
 use super::stream::{KEEPALIVE, Stream, UNSENT};
 use crate::ops::systemd::Inherited;
 
+/// How long accept(2) may wait on a socket that somebody else makes blocking: the kernel rounds it up
+/// to its next tick. What is accepted never blocks, whatever timeout it inherits.
+const LONGEST_BLOCK: Duration = Duration::from_millis(1);
 /// Connections that the kernel may queue for us; `net.core.somaxconn` caps it silently.
 pub const BACKLOG: i32 = 4096;
 
@@ -91,6 +95,15 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        }
+    }
+}
+
 /// One listening socket.
 pub struct Listener {
     acceptor: Acceptor,
@@ -122,16 +135,20 @@ impl Listener {
         }
     }
 
-    /// Takes over a socket that systemd opened.
+    /// Takes over a socket that systemd opened, and that other processes may share.
     ///
     /// # Errors
     /// When the kernel refuses to set its options.
     pub fn adopt(socket: Inherited) -> io::Result<Self> {
         match socket {
-            Inherited::Tcp(tcp) => Ok(Self { own: false, ..Self::from_tcp(tcp)? }),
+            Inherited::Tcp(tcp) => {
+                SockRef::from(&tcp).set_read_timeout(Some(LONGEST_BLOCK))?;
+                Ok(Self { own: false, ..Self::from_tcp(tcp)? })
+            }
             Inherited::Unix(unix) => {
                 let path = unix.local_addr()?.as_pathname().map(Path::to_path_buf);
                 unix.set_nonblocking(true)?;
+                SockRef::from(&unix).set_read_timeout(Some(LONGEST_BLOCK))?;
                 Ok(Self {
                     acceptor: Acceptor::Unix(UnixListener::from_std(unix)?),
                     addr: ListenAddr::Unix(path.unwrap_or_default()),
@@ -191,7 +208,18 @@ impl Listener {
         &self.addr
     }
 
+    /// Whether a connection waits to be accepted.
+    fn is_waited_at(&self) -> bool {
+        let mut listening = [PollFd::new(&self.acceptor, PollFlags::IN)];
+        poll(&mut listening, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, PeerAddr)>> {
+        if !self.own {
+            // Whoever shares the socket may have cleared the flag, as systemd does when it starts a
+            // unit without NonBlocking=yes. What cannot be set is bounded by LONGEST_BLOCK.
+            let _ = SockRef::from(&self.acceptor).set_nonblocking(true);
+        }
         match &self.acceptor {
             Acceptor::Tcp(tcp) => tcp.poll_accept(cx).map_ok(|(stream, addr)| {
                 let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
@@ -283,6 +311,15 @@ impl Drop for OwnPath {
     }
 }
 
+/// Which sockets connections are accepted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Each of them.
+    All,
+    /// Those that we opened: whoever shares the others may have room for their connections.
+    Own,
+}
+
 /// All listening sockets, behind one accept.
 pub struct Listeners {
     all: Vec<Listener>,
@@ -310,14 +347,20 @@ impl Listeners {
         self.all.retain(|listener| listener.own);
     }
 
-    /// Waits for the next connection. It cannot fail: a connection that is gone before it is
-    /// accepted is skipped, and when the machine is out of descriptors or memory, this backs off
-    /// from 5 ms to 1 s and logs it once.
+    /// Whether a connection waits at an inherited socket.
+    #[must_use]
+    pub fn are_waited_at(&self) -> bool {
+        self.all.iter().any(|listener| !listener.own && listener.is_waited_at())
+    }
+
+    /// Waits for the next connection, from our own sockets alone or from all of them. It cannot fail:
+    /// a connection that is gone before it is accepted is skipped, and when the machine is out of
+    /// descriptors or memory, this backs off from 5 ms to 1 s and logs it once.
     ///
     /// Cancel safe.
-    pub async fn accept(&mut self) -> (Stream, PeerAddr) {
+    pub async fn accept(&mut self, from: Reach) -> (Stream, PeerAddr) {
         loop {
-            match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
+            match std::future::poll_fn(|cx| self.poll_accept(from, cx)).await {
                 Ok(accepted) => {
                     if self.pause.take().is_some() {
                         tracing::info!("accepting connections again");
@@ -338,10 +381,17 @@ impl Listeners {
         }
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, PeerAddr)>> {
+    fn poll_accept(
+        &mut self,
+        from: Reach,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(Stream, PeerAddr)>> {
         for _ in 0..self.all.len() {
             self.turn = (self.turn + 1) % self.all.len();
-            if let Poll::Ready(accepted) = self.all[self.turn].poll_accept(cx) {
+            let listener = &self.all[self.turn];
+            if (listener.own || from == Reach::All)
+                && let Poll::Ready(accepted) = listener.poll_accept(cx)
+            {
                 return Poll::Ready(accepted);
             }
         }
@@ -381,7 +431,7 @@ mod tests {
         }
         let mut served = Vec::new();
         for _ in 0..3 {
-            let (stream, _) = listeners.accept().await;
+            let (stream, _) = listeners.accept(Reach::All).await;
             let Either::Left(stream) = stream else { panic!("a TCP stream") };
             assert!(stream.nodelay().unwrap(), "small writes must not wait");
             served.push(stream.local_addr().unwrap().to_string());

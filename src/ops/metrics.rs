@@ -26,6 +26,8 @@ pub trait Label {
 
 /// One label and its value.
 type Labels = [(&'static str, &'static str); 1];
+/// What `wsecho_build_info` says.
+type Build = Vec<(&'static str, String)>;
 type Seconds = Counter<f64, AtomicU64>;
 
 /// From a nearby client to the default of `timeouts.handshake`.
@@ -63,6 +65,7 @@ pub struct Metrics {
     reload_time: Gauge,
     reload_successful: Gauge,
     connections_limit: Gauge,
+    build: Family<Build, Gauge>,
     at_scrape: AtScrape,
 }
 
@@ -118,9 +121,9 @@ impl Metrics {
             start: process.add("start_time_seconds", "Start of the process, as Unix time"),
         };
         let own = &mut Names(registry.sub_registry_with_prefix("wsecho"));
-        let build: Family<Labels, Gauge> =
-            own.add("build_info", "Always 1, labelled with the version");
-        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        let build: Family<Build, Gauge> =
+            own.add("build_info", "Always 1, labelled with the version and the instance's name");
+        build.get_or_create(&version()).set(1);
         Self {
             sessions: own.add("sessions", "Open WebSockets"),
             sessions_compressed: own
@@ -161,6 +164,7 @@ impl Metrics {
                 "connections_limit",
                 "Most connections served: limits.max_connections, or what file descriptors allow",
             ),
+            build,
             at_scrape: AtScrape {
                 messages: own.add("messages", "Messages echoed"),
                 bytes: own.add("bytes", "Message payload in bytes, by direction"),
@@ -175,6 +179,14 @@ impl Metrics {
             },
             registry,
         }
+    }
+
+    /// Names the instance, where there are several.
+    pub fn name(&self, instance: &str) {
+        let mut build = version();
+        build.push(("name", instance.to_owned()));
+        self.build.clear();
+        self.build.get_or_create(&build).set(1);
     }
 
     /// Counts a request that was refused a WebSocket.
@@ -228,6 +240,10 @@ impl Metrics {
         self.at_scrape.update(&self.traffic, now);
         classic(&OpenMetrics(&self.registry).to_string())
     }
+}
+
+fn version() -> Build {
+    vec![("version", env!("CARGO_PKG_VERSION").to_owned())]
 }
 
 /// All metrics, in the OpenMetrics format.

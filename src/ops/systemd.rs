@@ -97,7 +97,8 @@ pub enum InheritedError {
     NotAStream(usize),
 }
 
-/// Takes every socket passed in `LISTEN_FDS`, and clears the variables.
+/// Takes every socket passed in `LISTEN_FDS`, and clears the variables. They do not block any more:
+/// other processes may be accepting on them, and a start that fails later must not hang those.
 ///
 /// Call it once, before the first thread starts: it changes the environment.
 ///
@@ -116,11 +117,14 @@ pub fn inherited() -> Result<Vec<Inherited>, InheritedError> {
             } else {
                 return Err(InheritedError::NotAStream(FIRST + index));
             };
-            let listens = match &socket {
-                Inherited::Tcp(tcp) => SockRef::from(tcp).is_listener(),
-                Inherited::Unix(unix) => SockRef::from(unix).is_listener(),
+            let options = match &socket {
+                Inherited::Tcp(tcp) => SockRef::from(tcp),
+                Inherited::Unix(unix) => SockRef::from(unix),
             };
-            if listens.unwrap_or(false) { Ok(socket) } else { Err(InheritedError::Connected) }
+            let listens = options.is_listener().unwrap_or(false);
+            // A failure comes back when the socket is adopted.
+            let _ = options.set_nonblocking(true);
+            if listens { Ok(socket) } else { Err(InheritedError::Connected) }
         })
         .collect()
 }

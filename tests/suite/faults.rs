@@ -19,6 +19,7 @@ mod handshakes;
 #[cfg(feature = "faults")]
 mod hooks;
 mod idle;
+mod instances;
 mod log_attacks;
 pub mod measure;
 #[cfg(not(feature = "faults"))]

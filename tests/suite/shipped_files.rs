@@ -4,6 +4,7 @@
 
 mod reference;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -286,4 +287,46 @@ fn the_address_assumed_for_sockets_from_systemd_is_that_of_the_shipped_unit() {
     let backend = Backend { bind, machines: &[], paths, proxy_protocol: false };
     let text = render(Product::Nginx, &backend);
     assert!(text.contains(&format!("\n    server {addr} max_fails=0;\n")), "{addr} in {text}");
+}
+
+#[test]
+fn an_instance_runs_as_the_service_does_but_for_what_it_shares() {
+    let [service, instance] = ["wsecho.service", "wsecho@.service"].map(|name| {
+        let unit = fs::read_to_string(shipped(&format!("systemd/{name}"))).unwrap();
+        let settings = unit.lines().filter(|line| line.contains('=') && !line.starts_with('#'));
+        settings.map(str::to_owned).collect::<BTreeSet<_>>()
+    });
+    let only = |one: &BTreeSet<String>, other: &BTreeSet<String>| -> Vec<String> {
+        one.difference(other).cloned().collect()
+    };
+    assert_eq!(
+        only(&service, &instance),
+        [
+            "After=network-online.target",
+            "Description=WebSocket echo service",
+            "Environment=WSECHO_CONFIG=/etc/wsecho.toml",
+            "RuntimeDirectory=wsecho",
+            "StartLimitBurst=50",
+            "StartLimitInterval=10s",
+            "WantedBy=multi-user.target",
+        ]
+    );
+    assert_eq!(
+        only(&instance, &service),
+        [
+            "After=network-online.target wsecho.socket",
+            "Description=WebSocket echo service, instance %i",
+            "Environment=WSECHO_ADMIN_BIND=unix:/run/wsecho-%i/admin.sock",
+            "Environment=WSECHO_BIND=systemd",
+            "Environment=WSECHO_CONFIG=/etc/wsecho/%i.toml:/etc/wsecho.toml",
+            "Environment=WSECHO_INSTANCE=%i",
+            "PartOf=wsecho.target wsecho.socket",
+            "RuntimeDirectory=wsecho-%i",
+            "Sockets=wsecho.socket",
+            "StartLimitInterval=0",
+            "SyslogIdentifier=wsecho@%i",
+            "TimeoutStartSec=20s",
+            "WantedBy=wsecho.target",
+        ]
+    );
 }

@@ -55,8 +55,6 @@ pub enum Rejection {
     Full,
     /// What would be said at once does not fit into `limits.buffer_budget`.
     MemorySpent,
-    /// The service is stopping.
-    Draining,
 }
 
 impl Rejection {
@@ -74,7 +72,7 @@ impl Rejection {
             | Self::Body => StatusCode::BAD_REQUEST,
             Self::Origin(_) | Self::NoOrigin | Self::OptionsOff => StatusCode::FORBIDDEN,
             Self::ClientFull => StatusCode::TOO_MANY_REQUESTS,
-            Self::Full | Self::MemorySpent | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::MemorySpent => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -97,7 +95,6 @@ impl Label for Rejection {
             Self::ClientFull => "client_full",
             Self::Full => "full",
             Self::MemorySpent => "memory_spent",
-            Self::Draining => "draining",
         }
     }
 }
@@ -159,7 +156,6 @@ impl fmt::Display for Rejection {
             Self::MemorySpent => {
                 "the service has no memory left (limits.buffer_budget): try again later"
             }
-            Self::Draining => "the service is stopping: try again later",
         })
     }
 }
