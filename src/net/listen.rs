@@ -1,17 +1,18 @@
 //! Listening: sockets, and an accept that cannot fail.
 //!
-//! Owns the socket families, their options, the backlog, the life of a Unix socket's path, and
-//! what to do when the machine is out of descriptors. It does not know who limits connections, nor
-//! which protocol they carry.
+//! Owns the socket families, their options, the backlog, and what to do when the machine is out of
+//! descriptors. It does not know who limits connections, nor which protocol they carry.
 //!
 //! Sources: socket(7), tcp(7), unix(7), accept(2).
+
+mod path;
 
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::either::Either;
 
+use self::path::{OwnPath, remove_stale};
 use super::addr::{ListenAddr, PeerAddr};
 use super::stream::{KEEPALIVE, Stream, UNSENT};
 use crate::ops::systemd::Inherited;
@@ -256,58 +258,6 @@ fn if_known(option: &str, set: io::Result<()>) -> io::Result<()> {
             Ok(())
         }
         set => set,
-    }
-}
-
-/// Removes a socket that nothing listens on, and never anything else.
-fn remove_stale(path: &Path, addr: &ListenAddr) -> Result<(), BindError> {
-    let Ok(found) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !found.file_type().is_socket() {
-        return Err(BindError::NotASocket(addr.clone()));
-    }
-    match connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!(%addr, "removing a stale socket that nothing listens on");
-            fs::remove_file(path).map_err(|error| BindError::new(addr, error))
-        }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(BindError::Other(addr.clone(), error))
-        }
-        Ok(()) | Err(_) => Err(BindError::InUse(addr.clone())),
-    }
-}
-
-/// Connects without waiting: a process that listens but no longer accepts would block us forever.
-fn connect(path: &Path) -> io::Result<()> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.connect(&SockAddr::unix(path)?)
-}
-
-/// The path of a Unix socket that we bound; removed on drop, unless it was replaced.
-struct OwnPath {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl OwnPath {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_path_buf(), identity: Self::identity(path)? })
-    }
-
-    fn identity(path: &Path) -> io::Result<(u64, u64)> {
-        fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-    }
-}
-
-impl Drop for OwnPath {
-    fn drop(&mut self) {
-        if Self::identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // Another process may just have removed it, which is as good.
-            let _ = fs::remove_file(&self.path);
-        }
     }
 }
 
