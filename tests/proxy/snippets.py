@@ -413,4 +413,5 @@ def main() -> None:
             asyncio.run(check(variant, files, tls))
 
 
-main()
+if __name__ == "__main__":
+    main()
