@@ -3,7 +3,6 @@
 //! Owns which URL stands for which way. The stages are those of `wsecho probe`, one after the other so
 //! that a report is of one path; certificates are shown to nobody, so any will do.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
@@ -11,7 +10,7 @@ use hyper::header::HeaderValue;
 use super::passage::{Entry, Passage, Speaks};
 use super::report::{Finding, Report};
 use crate::config::Config;
-use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::addr::{ListenAddr, PeerAddr, from_here};
 use crate::probe::{self, Options, Pinned, Target};
 use crate::proxy::protocol::{Expect, Version};
 use crate::ws::handshake::Origins;
@@ -33,11 +32,7 @@ pub(super) fn directly(config: &Config, addrs: &[ListenAddr], report: &mut Repor
         }
         let (target, unix) = match addr {
             ListenAddr::Tcp(tcp) => {
-                let ip = match tcp.ip() {
-                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                    ip => ip,
-                };
+                let ip = from_here(tcp.ip());
                 (target(false, &ip.to_string(), tcp.port(), config.endpoint()), None)
             }
             ListenAddr::Unix(path) => {

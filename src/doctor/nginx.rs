@@ -10,7 +10,7 @@ mod locations;
 mod syntax;
 mod variables;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use self::variables::Variables;
 use super::files::{Files, Node};
 use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, lists, paths_below};
 use crate::config::Config;
-use crate::net::addr::PeerAddr;
+use crate::net::addr::{PeerAddr, from_here};
 use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
 
 /// The directives that hold for a place, from the innermost block outwards.
@@ -347,12 +347,7 @@ pub(super) fn listen_addr(text: &str) -> Option<SocketAddr> {
         "*" | "" | "localhost" => Ipv4Addr::LOCALHOST.into(),
         host => host.parse::<IpAddr>().ok()?,
     };
-    let ip = match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    Some((ip, port).into())
+    Some((from_here(ip), port).into())
 }
 
 /// A server of `stream` that leads to the service.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::ops::logging::needs_escape;
+use crate::ops::logging::one_line;
 
 /// The longest text that is shown, in characters: a token of a proxy's configuration may be longer.
 const MAX_TEXT: usize = 1024;
@@ -139,21 +139,9 @@ fn finding(it: &Finding) -> Value {
     })
 }
 
-/// A text in one line, without anything that a terminal obeys, and cut.
+/// A text from a file or a tool.
 fn shown(text: &str) -> String {
-    let mut line = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == MAX_TEXT {
-            line.push('…');
-            break;
-        }
-        if needs_escape(character) {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
+    one_line(text, MAX_TEXT)
 }
 
 #[cfg(test)]

@@ -3,12 +3,22 @@
 //! Owns the forms of `bind`. It does not know sockets.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Room for a path in `sockaddr_un`, without the final NUL (unix(7)).
 const MAX_UNIX_PATH: usize = 107;
+
+/// Where this host reaches what listens on `ip`: the loopback address if that is every address.
+#[must_use]
+pub fn from_here(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
 
 /// An address to listen on, as written in `bind`.
 #[derive(Clone, Debug, PartialEq, Eq)]

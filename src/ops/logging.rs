@@ -116,13 +116,30 @@ impl fmt::Display for Untrusted<'_> {
 }
 
 /// Whether a character could break a line, or change how the rest of it is displayed.
-pub(crate) fn needs_escape(character: char) -> bool {
+fn needs_escape(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}'
         )
+}
+
+/// A text in one line of at most `max` characters, without anything that a terminal obeys.
+pub(crate) fn one_line(text: &str, max: usize) -> String {
+    let mut line = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == max {
+            line.push('…');
+            break;
+        }
+        if needs_escape(character) {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 /// Whether stderr is the stream socket that journald listens on.
@@ -349,14 +366,7 @@ impl Visit for Fields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = String::new();
-        for character in format!("{value:?}").chars() {
-            if needs_escape(character) {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
-            }
-        }
+        let text = one_line(&format!("{value:?}"), usize::MAX);
         let name = field.name();
         if name == "message" {
             self.message = text;

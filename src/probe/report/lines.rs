@@ -2,7 +2,7 @@
 //!
 //! Owns how much of it is shown. What is to be escaped is what log lines escape, too.
 
-use crate::ops::logging::needs_escape;
+use crate::ops::logging::one_line;
 
 /// The longest line of text from the network in a report, in characters.
 const MAX_LINE: usize = 256;
@@ -11,19 +11,7 @@ const MAX_LINES: usize = 24;
 
 /// A line of text from the network, which cannot break the line or garble a terminal.
 pub fn printable(bytes: &[u8]) -> String {
-    let mut line = String::new();
-    for (count, character) in String::from_utf8_lossy(bytes).trim().chars().enumerate() {
-        if count == MAX_LINE {
-            line.push('…');
-            break;
-        }
-        if needs_escape(character) {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
+    one_line(String::from_utf8_lossy(bytes).trim(), MAX_LINE)
 }
 
 /// Text of several lines from the network, each of them [`printable`].

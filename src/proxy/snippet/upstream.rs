@@ -5,10 +5,10 @@
 //!
 //! Sources: nginx's ngx_http_core_module for decoded paths, RFC 3986, section 2.1.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::template::Values;
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{ListenAddr, from_here};
 
 /// Reads the address of a machine: an IP address and a port, neither of which may be left open.
 ///
@@ -51,11 +51,7 @@ impl Upstream {
         for listen in bind {
             let (address, note) = match listen {
                 ListenAddr::Tcp(tcp) => {
-                    let ip = match tcp.ip() {
-                        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-                        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-                        ip => ip,
-                    };
+                    let ip = from_here(tcp.ip());
                     match tcp.port() {
                         0 => {
                             let note = "`bind` leaves the port open: set one there and here.";
