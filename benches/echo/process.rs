@@ -164,6 +164,17 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Lets the calling thread run before all others of its CPU.
+pub fn at_real_time_priority() -> io::Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let set = Command::new("chrt").args(["--fifo", "--pid", "10", &thread]).output()?;
+    if set.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&set.stderr).trim().to_owned();
+    Err(io::Error::other(format!("real-time priority needs root: {message}")))
+}
+
 /// The folder a server shares with its parent. One server runs at a time.
 struct Folder(PathBuf);
 

@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::capacity;
 use crate::load::{Limit, Load, Tally, Traffic};
-use crate::process::{Process, Server};
+use crate::process::{self, Process, Server};
 use crate::wire::{self, Message};
 
 const KIB: usize = 1024;
@@ -300,16 +300,24 @@ fn latency(server: &Process, effort: &Effort) -> io::Result<Figures> {
     Ok(tally.percentiles().map(|time| time.as_secs_f64() * 1e6).to_vec())
 }
 
+/// The client of the small session has real-time priority: on a CPU that it shares with the streams'
+/// load, it would measure the slices of the kernel's scheduler.
 fn beside(server: &Process, effort: &Effort) -> io::Result<Figures> {
     let streams = open(server, 3)?;
     let (small, huge) = (Traffic::text(32, 1).timed(), Traffic::binary(MIB, 2));
-    let traffics = [&small, &huge, &huge];
-    let mut load = Load::new(streams.iter().zip(traffics))?;
-    let mut tally = warm_and_run(&mut load, effort)?;
-    let streamed = (tally.messages - tally.round_trips.len() as u64) as f64;
-    let mut figures = tally.percentiles().map(|time| time.as_secs_f64() * 1e3).to_vec();
-    figures.push(streamed / tally.time.as_secs_f64());
-    Ok(figures)
+    let mut single = Load::new([(&streams[0], &small)])?;
+    let mut streaming = Load::new(streams[1..].iter().map(|stream| (stream, &huge)))?;
+    thread::scope(|scope| {
+        let timed = scope.spawn(|| {
+            process::at_real_time_priority()?;
+            warm_and_run(&mut single, effort)
+        });
+        let streamed = warm_and_run(&mut streaming, effort)?;
+        let mut timed = timed.join().expect("no panic")?;
+        let mut figures = timed.percentiles().map(|time| time.as_secs_f64() * 1e3).to_vec();
+        figures.push(streamed.messages as f64 / streamed.time.as_secs_f64());
+        Ok(figures)
+    })
 }
 
 fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {

@@ -91,14 +91,28 @@ impl Service {
     /// Counts a connection for as long as the value lives, and a panic that ends it.
     pub(super) fn count_connection(&self) -> impl Drop + Send + use<'_> {
         self.metrics().connections.inc();
-        Counted::<false>(self.metrics())
+        Counted(self.metrics())
     }
 
-    /// Counts a session, and the connection it runs on, as [`Service::count_connection`] does.
-    pub(super) fn count_session(&self) -> impl Drop + Send + use<'_> {
-        self.metrics().connections.inc();
-        self.metrics().sessions.inc();
-        Counted::<true>(self.metrics())
+    /// Counts a session, and the connection it runs on, until [`Service::discount_session`].
+    pub(super) fn count_session(&self, compressed: bool) {
+        let metrics = self.metrics();
+        metrics.connections.inc();
+        metrics.sessions.inc();
+        if compressed {
+            metrics.sessions_compressed.inc();
+        }
+    }
+
+    /// Ends what [`Service::count_session`] began, and counts a panic that led to it.
+    pub(super) fn discount_session(&self, compressed: bool) {
+        let metrics = self.metrics();
+        if compressed {
+            metrics.sessions_compressed.dec();
+        }
+        metrics.sessions.dec();
+        // What connection and session have in common.
+        drop(Counted(metrics));
     }
 
     /// Counts a connection against its client's quota; 0 means that there is none.
@@ -164,15 +178,12 @@ impl Service {
     }
 }
 
-/// A connection, or one with its session.
-struct Counted<'a, const SESSION: bool>(&'a Metrics);
+/// A connection.
+struct Counted<'a>(&'a Metrics);
 
-impl<const SESSION: bool> Drop for Counted<'_, SESSION> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.connections.dec();
-        if SESSION {
-            self.0.sessions.dec();
-        }
         if std::thread::panicking() {
             self.0.panics.inc();
         }

@@ -13,6 +13,7 @@ use hyper::header::{
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
 use hyper::{Request, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::answer::Body;
@@ -296,44 +297,65 @@ fn switch(accepted: Accepted) -> Response<Body> {
 ///
 /// `first` is what the client sent behind its handshake; `permit` is kept for as long as the
 /// session lives.
-#[expect(clippy::manual_async_fn, reason = "an async fn stores its arguments twice")]
 pub(super) fn run<S: Transport>(
-    mut opening: Opening,
+    opening: Opening,
     service: Arc<Service>,
     stream: S,
     first: Vec<u8>,
-    permit: impl Send,
+    permit: Option<OwnedSemaphorePermit>,
 ) -> impl Future<Output = ()> + Send {
-    // Every argument is used inside, where the future keeps it: moving it first would store it
-    // twice, and an idle session is little more than this future.
+    let mut live = Live::new(opening, service, permit);
+    // Boxed until the session has it: a future keeps room for what it captures, and an idle session
+    // is little more than this future.
+    let boxed = Box::new((stream, first));
     async move {
+        let Live { opening, service, .. } = &live;
         let Route { policy, echo, .. } = &*opening.route;
-        let timeouts = &policy.timeouts;
-        let counted = service.count_session();
-        if opening.compressed {
-            service.metrics().sessions_compressed.inc();
-        }
-        let unfinished = Unfinished { opening: &opening, service: &service, begun: Instant::now() };
-        let echo = Arc::clone(echo);
-        let (shared, script) = (&service.shared, opening.script.as_deref());
-        let running =
-            session::run(stream, first, echo, timeouts, shared, script, opening.compressed);
+        let (stream, first) = {
+            // Moved, so that it is freed here and not with the future.
+            let boxed = boxed;
+            *boxed
+        };
+        let running = session::run(
+            stream,
+            first,
+            Arc::clone(echo),
+            &policy.timeouts,
+            &service.shared,
+            opening.script.as_deref(),
+            opening.compressed,
+        );
         #[cfg(feature = "faults")]
         let running = super::faults::run(opening.fault, &service.shared.budget, running);
         let Report { ended, counts, lasted } = running.await;
-        std::mem::forget(unfinished);
-        drop((counted, permit, opening.claim.take()));
-        opening.end(&service, &ended, Some(counts), lasted);
+        live.end(&ended, Some(counts), lasted);
     }
 }
 
-impl Opening {
-    /// Counts and logs the end of the session; `counts` are lost if its future was dropped.
-    fn end(&self, service: &Service, ended: &Ended, counts: Option<Counts>, lasted: Duration) {
-        if self.compressed {
-            service.metrics().sessions_compressed.dec();
-        }
-        if !service.end(self.client, ended, lasted) {
+/// A session's part in what is counted and limited. If it is dropped before the session ends, that is
+/// logged and counted too.
+struct Live {
+    opening: Opening,
+    service: Arc<Service>,
+    permit: Option<OwnedSemaphorePermit>,
+    /// When it began; `None` once it has ended.
+    begun: Option<Instant>,
+}
+
+impl Live {
+    fn new(opening: Opening, service: Arc<Service>, permit: Option<OwnedSemaphorePermit>) -> Self {
+        service.count_session(opening.compressed);
+        Self { opening, service, permit, begun: Some(Instant::now()) }
+    }
+
+    /// Gives back what the session took, then counts and logs its end; `counts` are lost if its future
+    /// was dropped.
+    fn end(&mut self, ended: &Ended, counts: Option<Counts>, lasted: Duration) {
+        self.begun = None;
+        let Self { opening, service, permit, .. } = self;
+        service.discount_session(opening.compressed);
+        drop((permit.take(), opening.claim.take()));
+        if !service.end(opening.client, ended, lasted) {
             return;
         }
         let close_reason = match ended {
@@ -343,12 +365,12 @@ impl Opening {
             _ => None,
         };
         let inflated = counts.filter(|counts| counts.compressed_in > 0);
-        let script = self.script.as_deref().filter(|_| self.route.has_options());
+        let script = opening.script.as_deref().filter(|_| opening.route.has_options());
         tracing::info!(
-            client = %self.client,
-            via = self.via.as_ref().map(tracing::field::display),
-            endpoint = self.route.path(),
-            compression = self.compressed,
+            client = %opening.client,
+            via = opening.via.as_ref().map(tracing::field::display),
+            endpoint = opening.route.path(),
+            compression = opening.compressed,
             options = script.map(|script| tracing::field::display(Shown(script))),
             messages = counts.map(|counts| counts.messages),
             bytes_in = counts.map(|counts| counts.bytes_in),
@@ -363,16 +385,11 @@ impl Opening {
     }
 }
 
-/// Logs and counts a session whose future is dropped before it ends.
-struct Unfinished<'a> {
-    opening: &'a Opening,
-    service: &'a Service,
-    begun: Instant,
-}
-
-impl Drop for Unfinished<'_> {
+impl Drop for Live {
     fn drop(&mut self) {
-        let ended = if std::thread::panicking() { Ended::Panicked } else { Ended::Aborted };
-        self.opening.end(self.service, &ended, None, self.begun.elapsed());
+        if let Some(begun) = self.begun {
+            let ended = if std::thread::panicking() { Ended::Panicked } else { Ended::Aborted };
+            self.end(&ended, None, begun.elapsed());
+        }
     }
 }

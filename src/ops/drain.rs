@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
 /// How long a drain may take, and how it is spread: `[shutdown]` in the configuration.
@@ -42,6 +42,13 @@ struct Tasks {
     tracker: TaskTracker,
     token: CancellationToken,
     schedule: OnceLock<Schedule>,
+}
+
+impl Tasks {
+    /// The schedule of the drain, which has begun.
+    fn schedule(&self) -> &Schedule {
+        self.schedule.get().expect("`begin` sets the schedule before the token")
+    }
 }
 
 /// A handle on the set of all tasks; clones share it.
@@ -85,12 +92,19 @@ impl Drain {
         self.0.schedule.get().map(|schedule| schedule.begun + schedule.times.timeout)
     }
 
-    /// Waits until the drain begins, then hands out the next slot: the time from which a session
-    /// closes at its next message boundary. Slots are spread evenly over `spread`, and the first is
-    /// due at once.
-    pub async fn slot(&self) -> Instant {
-        self.0.token.cancelled().await;
-        let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
+    /// Waits until the drain begins. Cancel safe.
+    pub fn begun(&self) -> WaitForCancellationFuture<'_> {
+        self.0.token.cancelled()
+    }
+
+    /// Hands out the next slot: the time from which a session closes at its next message boundary.
+    /// Slots are spread evenly over `spread`, and the first is due at once.
+    ///
+    /// # Panics
+    /// Before the drain begins.
+    #[must_use]
+    pub fn slot(&self) -> Instant {
+        let schedule = self.0.schedule();
         let ticket = schedule.tickets.fetch_add(1, Ordering::Relaxed).min(schedule.tasks);
         schedule.begun + schedule.times.spread * ticket / schedule.tasks
     }
@@ -98,8 +112,8 @@ impl Drain {
     /// Waits until every task has ended, or the deadline of the drain, and returns how many are
     /// left. Those are dropped with the runtime.
     pub async fn wait(&self) -> usize {
-        self.0.token.cancelled().await;
-        let schedule = self.0.schedule.get().expect("`begin` sets the schedule before the token");
+        self.begun().await;
+        let schedule = self.0.schedule();
         let deadline = schedule.begun + schedule.times.timeout;
         // A timeout is no error here: what remains is counted below.
         let _ = timeout_at(deadline, self.0.tracker.wait()).await;
@@ -121,16 +135,14 @@ mod tests {
         for _ in 0..4 {
             let task = drain.clone();
             drain.spawn(async move {
-                task.slot().await;
+                task.begun().await;
                 std::future::pending::<()>().await;
             });
         }
         let begun = Instant::now();
         let waiting = drain.clone();
         drain.begin(times(30, 8));
-        let due: Vec<u64> = [waiting.slot().await, waiting.slot().await, waiting.slot().await]
-            .map(|slot| (slot - begun).as_secs())
-            .to_vec();
+        let due: [u64; 3] = std::array::from_fn(|_| (waiting.slot() - begun).as_secs());
         assert_eq!(due, [0, 2, 4]);
         assert_eq!(waiting.wait().await, 4, "the stuck tasks are counted");
         assert_eq!(begun.elapsed().as_secs(), 30);
@@ -143,7 +155,7 @@ mod tests {
         drain.spawn(async { panic!("on purpose") });
         let other = drain.clone();
         drain.spawn(async move {
-            other.slot().await;
+            other.begun().await;
             tell.send("alive").expect("the test listens");
         });
         tokio::task::yield_now().await;

@@ -294,6 +294,12 @@ impl Engine {
         }
     }
 
+    /// Whether it is open and nothing is unfinished: no message, no frame.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Open { unfinished: None, .. })
+    }
+
     /// The bytes of memory that an unfinished message takes, by capacity.
     ///
     /// At most 64 KiB, whatever lengths the client declares, or with [`Echo::whole_frames`] twice

@@ -19,15 +19,17 @@ mod unproven;
 mod write;
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io::Cursor;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::WaitForCancellationFuture;
 
 use self::backlog::{Backlog, Spare};
 pub use self::budget::{Budget, Charge};
@@ -48,6 +50,11 @@ use crate::ws::engine::{Counts, Echo, Engine, Out, Phase};
 /// also what one read may produce, and what a session reads or produces before others have their
 /// turn.
 const WINDOW: usize = 516 * 1024;
+/// The same while others on the worker echo small messages: those wait half as long, and the large
+/// ones become a tenth slower.
+const SHORT_WINDOW: usize = 132 * 1024;
+/// After a small message, so many turns of its worker are short.
+const SHORT_TURNS: u32 = 16;
 /// Reads in one turn, however small. Well below tokio's own budget for a task, so that a write that
 /// is not ready always means that the socket is full.
 const READS: u32 = 32;
@@ -108,13 +115,31 @@ where
     S: Transport,
 {
     let engine = Engine::new(script::echo(script, echo), compression);
-    let mut session = Session::new(stream, first, engine, timeouts, shared, script);
-    // The session is moved into the future and never again: an async fn would store it twice.
-    async move {
-        let mut timer = pin!(sleep_until(session.due().0));
-        let mut slot = pin!(shared.drain.slot());
-        let ended = poll_fn(|cx| session.poll(cx, timer.as_mut(), slot.as_mut())).await;
-        Report { ended, counts: session.counts(), lasted: session.began.elapsed() }
+    let session = Session::new(stream, first, engine, timeouts, shared, script);
+    let timer = sleep_until(session.due().0);
+    Running { session, timer, drain: shared.drain.begun() }
+}
+
+pin_project! {
+    /// A session and what wakes it: nearly all that an idle one costs. An async block would keep
+    /// references into itself besides.
+    #[project = Projection]
+    struct Running<'a, S> {
+        session: Session<'a, S>,
+        #[pin]
+        timer: Sleep,
+        #[pin]
+        drain: WaitForCancellationFuture<'a>,
+    }
+}
+
+impl<S: Transport> Future for Running<'_, S> {
+    type Output = Report;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Report> {
+        let Projection { session, timer, drain } = self.project();
+        let ended = ready!(session.poll(cx, timer, drain));
+        Poll::Ready(Report { ended, counts: session.counts(), lasted: session.began.elapsed() })
     }
 }
 
@@ -124,6 +149,8 @@ struct Scratch {
     out: Out,
     spare: Spare,
     inflaters: Inflaters,
+    /// How many of its next turns are short.
+    short_turns: u32,
 }
 
 thread_local! {
@@ -132,6 +159,7 @@ thread_local! {
         out: Out::new(),
         spare: Spare::default(),
         inflaters: Inflaters::default(),
+        short_turns: 0,
     });
 }
 
@@ -201,15 +229,17 @@ impl<'a, S: Transport> Session<'a, S> {
         &mut self,
         cx: &mut Context<'_>,
         mut timer: Pin<&mut Sleep>,
-        slot: Pin<&mut impl Future<Output = Instant>>,
+        drain: Pin<&mut WaitForCancellationFuture<'_>>,
     ) -> Poll<Ended> {
         // Polled once to be woken when the drain begins, and not again before that: it takes a lock
         // that all sessions share.
         if let Stage::Open { registered } = self.stage
             && (!registered || self.shared.drain.is_draining())
         {
-            self.stage = match slot.poll(cx) {
-                Poll::Ready(slot) => Stage::Draining { slot, fed: Instant::now() },
+            self.stage = match drain.poll(cx) {
+                Poll::Ready(()) => {
+                    Stage::Draining { slot: self.shared.drain.slot(), fed: Instant::now() }
+                }
                 Poll::Pending => Stage::Open { registered: true },
             };
         }

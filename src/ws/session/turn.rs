@@ -3,17 +3,24 @@
 //! Owns how much a turn may do before others have theirs, and what is read while output waits. What
 //! becomes of output that the socket does not take is for the session.
 
+use std::future::Future;
 use std::io::{self, Cursor, Read};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::write::poll_send_out;
-use super::{Ended, FAST, READS, SMALL_WINDOW, Scratch, Session, WINDOW};
+use super::{
+    Ended, FAST, READS, SHORT_TURNS, SHORT_WINDOW, SMALL_WINDOW, Scratch, Session, WINDOW,
+};
 use crate::net::stream::Transport;
 use crate::ws::engine::Pressure;
+
+/// What a turn with small messages reads or produces at most, in bytes.
+const SMALL_TURN: usize = 16 * 1024;
 
 /// The most that is read at once of what is unread, in bytes: about what a turn may inflate.
 const UNREAD: usize = 32 * 1024;
@@ -27,6 +34,8 @@ impl<S: Transport> Session<'_, S> {
     /// the session itself. So whatever makes new output goes round the loop again: only a write
     /// that was tried will wake us.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Poll<Ended> {
+        let most = if scratch.short_turns > 0 { SHORT_WINDOW } else { WINDOW };
+        let was_idle = self.engine.is_idle();
         let mut work = 0;
         let mut reads = 0;
         scratch.inflaters.begin_turn();
@@ -58,18 +67,22 @@ impl<S: Transport> Session<'_, S> {
             }
             // A backlog does not stop reading by itself: a client that writes a whole message before
             // it reads would wait for us, and we for it.
-            let room = self.room();
+            let room = self.room().min(most);
             if room == 0 {
                 return Poll::Pending;
             }
-            if work >= WINDOW || reads >= READS || scratch.inflaters.are_spent() {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if work >= most || reads >= READS || scratch.inflaters.are_spent() {
+                scratch.short_turns = scratch.short_turns.saturating_sub(1);
+                // Not woken at once: that would be before tokio looks at the sockets of others.
+                return pin!(yield_now()).poll(cx).map(|()| unreachable!("it has just been made"));
             }
             let read = match self.poll_read(cx, &mut scratch.window[..room]) {
                 Poll::Ready(Ok(read)) => read,
                 Poll::Ready(Err(error)) => return Poll::Ready(self.broken(&error)),
                 Poll::Pending => {
+                    if was_idle && self.engine.is_idle() && (1..SMALL_TURN).contains(&work) {
+                        scratch.short_turns = SHORT_TURNS;
+                    }
                     // No frame is at hand that the pong could go before.
                     if self.release_pong(scratch) {
                         continue;
@@ -159,7 +172,7 @@ impl<S: Transport> Session<'_, S> {
         }
         let before = self.engine.counts();
         let mut produced = 0;
-        let Scratch { window, out, spare, inflaters } = scratch;
+        let Scratch { window, out, spare, inflaters, .. } = scratch;
         let mut taken = 0;
         while taken < read {
             let pressure = Pressure {
@@ -215,5 +228,105 @@ impl<S: Transport> Session<'_, S> {
         }
         self.owe(out, &[], 0, spare, Instant::now());
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex};
+    use tokio::net::UnixStream;
+
+    use crate::ws::session::{Budget, Shared, Timeouts, run};
+
+    const MIB: usize = 1 << 20;
+
+    /// Messages of 1 MiB without end, and a reader that takes every echo at once.
+    struct Endless {
+        position: usize,
+        /// The room of each read.
+        rooms: Arc<Mutex<Vec<usize>>>,
+        /// Told of the first read.
+        neighbour: Option<std::os::unix::net::UnixStream>,
+    }
+
+    impl Transport for Endless {}
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            const HEADER: [u8; 14] = [0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0];
+            self.rooms.lock().unwrap().push(buffer.remaining());
+            if let Some(mut neighbour) = self.neighbour.take() {
+                neighbour.write_all(b"!")?;
+            }
+            while buffer.remaining() > 0 {
+                let from = self.position % (HEADER.len() + MIB);
+                let left = HEADER.len() + MIB - from;
+                let header = HEADER.get(from..).unwrap_or_default();
+                let rest = vec![0; left - header.len()];
+                let bytes = [header, &rest].concat();
+                let count = left.min(buffer.remaining());
+                buffer.put_slice(&bytes[..count]);
+                self.position += count;
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_gives_way_to_sockets_after_each_turn_and_has_short_ones_beside_small_messages()
+     {
+        let shared: &'static Shared = Box::leak(Box::new(Shared::new(Budget::new(MIB))));
+        let timeouts: &'static Timeouts = Box::leak(Box::default());
+        let rooms = Arc::<Mutex<Vec<usize>>>::default();
+        let reads = || rooms.lock().unwrap().len();
+        let (neighbour, mut told) = UnixStream::pair().unwrap();
+        let neighbour = Some(neighbour.into_std().unwrap());
+        let stream = Endless { position: 0, rooms: Arc::clone(&rooms), neighbour };
+        let (mut client, served) = duplex(64);
+        let stream = run(stream, Vec::new(), Arc::default(), timeouts, shared, None, false);
+        shared.drain.spawn(async { drop(stream.await) });
+        let small = run(served, Vec::new(), Arc::default(), timeouts, shared, None, false);
+        shared.drain.spawn(async { drop(small.await) });
+
+        told.read_exact(&mut [0]).await.unwrap();
+        assert!(reads() <= 8, "{} reads before the socket was looked at", reads());
+        assert!(rooms.lock().unwrap().iter().all(|&room| room == WINDOW));
+
+        client.write_all(b"\x81\x82\0\0\0\0hi").await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        let before = reads();
+        while reads() < before + 4 * SHORT_TURNS as usize {
+            yield_now().await;
+        }
+        let rooms = &rooms.lock().unwrap()[before..];
+        let short = rooms.iter().filter(|&&room| room == SHORT_WINDOW).count();
+        assert!((1..=2 * SHORT_TURNS as usize).contains(&short), "{rooms:?}");
+        assert_eq!(rooms.last(), Some(&WINDOW), "the small session is silent");
     }
 }
