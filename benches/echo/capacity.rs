@@ -45,7 +45,7 @@ pub fn measure(
     times: &Times,
 ) -> io::Result<[f64; COLUMNS.len()]> {
     // Allocate what all sessions share before the first reading.
-    wire::close(wire::open(server.address())?)?;
+    wire::close(wire::open(server.address(0))?)?;
     let memory = || {
         let kernel = kernel_memory()?;
         Ok::<_, io::Error>([server.memory("Rss:")?, server.memory("Pss:")?, kernel])
@@ -54,7 +54,7 @@ pub fn measure(
     let mut streams = Vec::with_capacity(sessions);
     for source in (2..=ADDRESSES + 1).cycle().take(sessions) {
         let source = Ipv4Addr::new(127, 0, 0, source);
-        streams.push(wire::open_from(source, server.address())?);
+        streams.push(wire::open_from(source, server.address(0))?);
     }
     let after = memory()?;
     let per_session = |index: usize| (after[index] as f64 - before[index] as f64) / sessions as f64;

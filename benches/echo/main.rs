@@ -7,8 +7,8 @@
 //!
 //! The other files: `floor` and `peers` are the servers wsecho is compared with, `process` runs a
 //! server and reads its CPU time and memory, `load` generates the traffic, `wire` speaks the
-//! client's side of the protocol, `shape` says what is measured (`capacity` is the largest shape)
-//! and `report` prints it.
+//! client's side of the protocol, `shape` says what is measured (`capacity` is the largest shape),
+//! `report` prints it and `chart` draws it.
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,6 +16,7 @@
 )]
 
 mod capacity;
+mod chart;
 mod floor;
 #[path = "../../tests/suite/engine/frames.rs"]
 mod frames;
@@ -26,9 +27,10 @@ mod report;
 mod shape;
 mod wire;
 
-use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use clap::{Parser, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -55,6 +57,9 @@ struct Options {
     /// Measure only this server (may be repeated).
     #[arg(long)]
     server: Vec<Server>,
+    /// Measure wsecho on more workers and instances, and draw the chart of docs/scaling.md.
+    #[arg(long, value_name = "FILE.svg", conflicts_with_all = ["shape", "server"])]
+    scaling: Option<PathBuf>,
     /// Added by `cargo bench`; without it, as under `cargo test --benches`, the run is quick.
     #[arg(long, hide = true)]
     bench: bool,
@@ -70,7 +75,13 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match options.serve {
         Some(server) => server.become_it(&options.cpus),
-        None => compare(&options).map(|report| print!("{report}")),
+        None => compare(&options).and_then(|report| {
+            print!("{report}");
+            options
+                .scaling
+                .as_ref()
+                .map_or(Ok(()), |file| fs::write(file, chart::draw(&report.scaling())))
+        }),
     };
     outcome.map_or_else(
         |error| {
@@ -86,9 +97,12 @@ fn compare(options: &Options) -> io::Result<Report> {
     let cpus = Cpus::choose()?;
     process::pin(&[cpus.load])?;
 
-    let mut shapes = chosen(&options.shape);
-    shapes.retain(|shape| shape.is_compared() || !options.shape.is_empty());
-    let mut servers = chosen(&options.server);
+    let mut shapes = chosen(&options.shape, Shape::is_compared);
+    let mut servers = chosen(&options.server, Server::is_compared);
+    if options.scaling.is_some() {
+        shapes = Shape::SCALING.to_vec();
+        servers = chosen(&[], |server| server == Server::Wsecho || server.is_spread());
+    }
     servers.retain(|server| {
         let available = server.is_available();
         if !available {
@@ -128,9 +142,10 @@ fn compare(options: &Options) -> io::Result<Report> {
     Ok(report)
 }
 
-/// What was asked for, or else everything.
-fn chosen<T: ValueEnum>(asked: &[T]) -> Vec<T> {
-    if asked.is_empty() { T::value_variants().to_vec() } else { asked.to_vec() }
+/// What was asked for, or else all that are compared.
+fn chosen<T: ValueEnum + Copy>(asked: &[T], is_compared: impl Fn(T) -> bool) -> Vec<T> {
+    let all = || T::value_variants().iter().copied().filter(|&one| is_compared(one)).collect();
+    if asked.is_empty() { all() } else { asked.to_vec() }
 }
 
 /// Ten thousand connections need as many descriptors here and in the server, which inherits the

@@ -1,5 +1,6 @@
-//! One server under test, in its own process. This file owns how it is started, pinned and
-//! stopped, how it reports its address, and how its CPU time and memory are read.
+//! One server under test, in a process of its own, or wsecho in several. This file owns how they are
+//! started, pinned and stopped, how they report their address, and how their CPU time and memory are
+//! read.
 //!
 //! All servers start the same way: this program runs itself again as a child that pins itself,
 //! asks to die with its parent, and then serves or, for wsecho, executes the real binary. All of
@@ -31,6 +32,15 @@ pub enum Server {
     Wsecho,
     #[value(name = "wsecho-2")]
     WsechoTwoWorkers,
+    #[value(name = "wsecho-4")]
+    WsechoFourWorkers,
+    #[value(name = "wsecho-16")]
+    WsechoSixteenWorkers,
+    /// Instances with one worker each.
+    #[value(name = "wsecho-2x1")]
+    WsechoTwoInstances,
+    #[value(name = "wsecho-4x1")]
+    WsechoFourInstances,
     /// wsecho, asked for no compression.
     WsechoUncompressed,
     TokioTungstenite,
@@ -45,12 +55,38 @@ impl Server {
             Self::Floor => "floor",
             Self::Wsecho => "wsecho",
             Self::WsechoTwoWorkers => "wsecho, 2 workers",
+            Self::WsechoFourWorkers => "wsecho, 4 workers",
+            Self::WsechoSixteenWorkers => "wsecho, 16 workers",
+            Self::WsechoTwoInstances => "wsecho, 2 instances",
+            Self::WsechoFourInstances => "wsecho, 4 instances",
             Self::WsechoUncompressed => "wsecho, uncompressed",
             Self::TokioTungstenite => "hyper + tokio-tungstenite",
             Self::Fastwebsockets => "hyper + fastwebsockets",
             Self::Yawc => "hyper + yawc",
             Self::NodeWs => "Node's ws",
         }
+    }
+
+    /// How it is spread: processes, and threads that serve in each.
+    fn spread(self) -> (usize, u32) {
+        match self {
+            Self::WsechoTwoWorkers => (1, 2),
+            Self::WsechoFourWorkers => (1, 4),
+            Self::WsechoSixteenWorkers => (1, 16),
+            Self::WsechoTwoInstances => (2, 1),
+            Self::WsechoFourInstances => (4, 1),
+            _ => (1, 1),
+        }
+    }
+
+    /// Whether it is wsecho on more than one thread or process.
+    pub fn is_spread(self) -> bool {
+        self.spread() != (1, 1)
+    }
+
+    /// Whether it runs when no server is asked for.
+    pub fn is_compared(self) -> bool {
+        self.spread().0.max(self.spread().1 as usize) <= 2
     }
 
     /// Whether this machine has it: Node's `ws` comes from outside, by `NODE_PATH`.
@@ -73,8 +109,7 @@ impl Server {
             Self::Fastwebsockets => peers::serve_fastwebsockets(announced_listener()?),
             Self::Yawc => peers::serve_yawc(announced_listener()?),
             Self::NodeWs => Err(become_node(announced_listener()?)),
-            Self::Wsecho | Self::WsechoUncompressed => Err(become_wsecho(1)),
-            Self::WsechoTwoWorkers => Err(become_wsecho(2)),
+            _ => Err(become_wsecho(self.spread().1)),
         }
     }
 }
@@ -195,9 +230,8 @@ impl Folder {
 /// A running server, killed when dropped.
 pub struct Process {
     server: Server,
-    child: Child,
+    instances: Vec<(Child, SocketAddr)>,
     folder: Folder,
-    address: SocketAddr,
     /// Kept open: wsecho goes on reporting its sessions.
     notify: UnixDatagram,
 }
@@ -209,19 +243,23 @@ impl Process {
         let notify = UnixDatagram::bind(folder.notify_socket())?;
         notify.set_read_timeout(Some(TIME_TO_START))?;
 
-        let pinned_to = match server {
-            Server::WsechoTwoWorkers => format!("{},{}", cpus.server, cpus.second),
-            _ => cpus.server.to_string(),
-        };
+        let (instances, workers) = server.spread();
         let name = server.to_possible_value().expect("no server is hidden");
-        let child = Command::new(env::current_exe()?)
-            .args(["--serve", name.get_name(), "--cpus", &pinned_to])
-            .env("NOTIFY_SOCKET", folder.notify_socket())
-            .spawn()?;
-        // From here on the child is killed whatever happens.
-        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let mut process = Self { server, child, folder, address: nowhere, notify };
-        process.address = process.wait_until_ready()?;
+        let mut process = Self { server, instances: Vec::new(), folder, notify };
+        for number in 0..instances {
+            let pinned_to = match workers {
+                1 => [cpus.server, cpus.second][number % 2].to_string(),
+                _ => format!("{},{}", cpus.server, cpus.second),
+            };
+            let child = Command::new(env::current_exe()?)
+                .args(["--serve", name.get_name(), "--cpus", &pinned_to])
+                .env("NOTIFY_SOCKET", process.folder.notify_socket())
+                .spawn()?;
+            // From here on the child is killed whatever happens.
+            let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+            process.instances.push((child, nowhere));
+            process.instances[number].1 = process.wait_until_ready()?;
+        }
         Ok(process)
     }
 
@@ -246,29 +284,32 @@ impl Process {
         self.server
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where a connection goes: its instances have their turn one after another, since a socket that
+    /// they shared would give nearly all connections to one.
+    pub fn address(&self, connection: usize) -> SocketAddr {
+        self.instances[connection % self.instances.len()].1
     }
 
     /// The CPU time of all its threads. Exact only while the server sleeps: the kernel accounts for
     /// a running thread late.
     pub fn cpu(&self) -> io::Result<Duration> {
         let mut nanoseconds = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let line = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += line
-                .split(' ')
-                .next()
-                .and_then(|word| word.parse::<u64>().ok())
-                .ok_or_else(|| io::Error::other(format!("unexpected schedstat: {line:?}")))?;
+        for (child, _) in &self.instances {
+            for task in fs::read_dir(format!("/proc/{}/task", child.id()))? {
+                let line = fs::read_to_string(task?.path().join("schedstat"))?;
+                nanoseconds +=
+                    line.split(' ').next().and_then(|word| word.parse::<u64>().ok()).ok_or_else(
+                        || io::Error::other(format!("unexpected schedstat: {line:?}")),
+                    )?;
+            }
         }
         Ok(Duration::from_nanos(nanoseconds))
     }
 
-    /// One of its memory figures in bytes, such as `Rss:`. (`statm` is cheaper, but off by a few
-    /// hundred KiB.)
+    /// One of the memory figures of its first process in bytes, such as `Rss:`. (`statm` is cheaper,
+    /// but off by a few hundred KiB.)
     pub fn memory(&self, key: &str) -> io::Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.instances[0].0.id()))?;
         text.lines()
             .find_map(|line| line.strip_prefix(key))
             .and_then(|value| value.trim().strip_suffix(" kB"))
@@ -280,9 +321,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error means that it is gone already, which is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for (child, _) in &mut self.instances {
+            // An error means that it is gone already, which is fine.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
         let _ = fs::remove_dir_all(&self.folder.0);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 
+use crate::chart::Panel;
 use crate::process::{Cpus, Server};
 use crate::shape::{Figures, Shape};
 
@@ -18,6 +19,17 @@ pub struct Report {
 impl Report {
     pub fn new(cpus: &Cpus) -> Self {
         Self { machine: machine(cpus), shapes: BTreeMap::new() }
+    }
+
+    /// The CPU time of each spread server as a multiple of one worker's, by shape.
+    pub fn scaling(&self) -> Vec<Panel> {
+        let panel = |(shape, servers): (&Shape, &BTreeMap<Server, Rounds>)| {
+            let one = servers.get(&Server::Wsecho)?;
+            let spread = servers.iter().filter(|(server, _)| server.is_spread());
+            let rows = spread.map(|(server, rounds)| (server.name(), ratios(rounds, one)));
+            Some(Panel { title: shape.name(), rows: rows.collect() })
+        };
+        self.shapes.iter().filter_map(panel).collect()
     }
 
     pub fn add(&mut self, shape: Shape, server: Server, round: u32, figures: Figures) {
@@ -50,8 +62,8 @@ fn machine(cpus: &Cpus) -> String {
     let Cpus { server, second, load } = cpus;
     format!(
         "{model}, {cores} cores, Linux {}, load average {busy} at the start. One server process at \
-         a time, on CPU {server} (two workers: {server} and {second}); the load generator on CPU \
-         {load}. Each cell is min · **median** · max over the rounds; a ratio is of first figures, \
+         a time, on CPU {server} (several workers: {server} and {second}; of several instances, \
+         which have one worker each, every second on {second}); the load generator on CPU {load}. Each cell is min · **median** · max over the rounds; a ratio is of first figures, \
          paired by round.",
         kernel.trim(),
     )
@@ -81,16 +93,21 @@ fn table(f: &mut Formatter<'_>, shape: Shape, servers: &BTreeMap<Server, Rounds>
         writeln!(f)?;
     }
 
-    if let (Some(one), Some(two)) =
-        (servers.get(&Server::Wsecho), servers.get(&Server::WsechoTwoWorkers))
+    if let Some(one) = servers.get(&Server::Wsecho) {
+        for (server, rounds) in servers.iter().filter(|(server, _)| server.is_spread()) {
+            writeln!(f, "\n- {} ÷ one worker: {}", server.name(), ratios(rounds, one))?;
+        }
+    }
+    if let (Some(workers), Some(instances)) =
+        (servers.get(&Server::WsechoTwoWorkers), servers.get(&Server::WsechoTwoInstances))
     {
-        writeln!(f, "\nTwo workers ÷ one worker: {}", ratios(two, one))?;
+        writeln!(f, "\n- Two workers ÷ two instances: {}", ratios(workers, instances))?;
     }
     if let (Some(wsecho), Some(plain)) =
         (servers.get(&Server::Wsecho), servers.get(&Server::WsechoUncompressed))
     {
         let sums = plain.iter().map(|(&round, plain)| (round, vec![plain[0] + plain[2]])).collect();
-        writeln!(f, "\nwsecho ÷ (uncompressed + inflating alone): {}", ratios(wsecho, &sums))?;
+        writeln!(f, "\n- wsecho ÷ (uncompressed + inflating alone): {}", ratios(wsecho, &sums))?;
     }
     Ok(())
 }
@@ -100,10 +117,11 @@ fn ratios(above: &Rounds, below: &Rounds) -> Spread {
     Spread::of(above.iter().filter_map(|(round, above)| Some(above[0] / below.get(round)?[0])))
 }
 
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
+/// The spread of a figure over the rounds.
+pub struct Spread {
+    pub min: f64,
+    pub median: f64,
+    pub max: f64,
 }
 
 impl Spread {

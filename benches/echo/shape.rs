@@ -171,9 +171,10 @@ impl Shape {
         if few { 3 } else { u32::MAX }
     }
 
-    /// A second worker only matters where many connections carry messages.
+    /// The shapes that more workers or instances matter for: many connections carry messages.
+    pub const SCALING: [Self; 4] = [Self::Single, Self::Pipelined, Self::Large, Self::Huge];
+
     pub fn is_for(self, server: Server) -> bool {
-        let messages = matches!(self, Self::Single | Self::Pipelined | Self::Large | Self::Huge);
         let compresses = matches!(server, Server::Yawc | Server::NodeWs);
         match self {
             Self::Capacity => matches!(server, Server::Wsecho | Server::WsechoTwoWorkers),
@@ -182,7 +183,7 @@ impl Shape {
                 matches!(server, Server::Wsecho | Server::WsechoUncompressed) || compresses
             }
             _ if compresses || server == Server::WsechoUncompressed => false,
-            _ => server != Server::WsechoTwoWorkers || messages,
+            _ => !server.is_spread() || Self::SCALING.contains(&self),
         }
     }
 
@@ -218,7 +219,7 @@ impl Shape {
 }
 
 fn open(server: &Process, connections: usize) -> io::Result<Vec<TcpStream>> {
-    (0..connections).map(|_| wire::open(server.address())).collect()
+    (0..connections).map(|number| wire::open(server.address(number))).collect()
 }
 
 /// Warms up, checking every byte, then measures.
@@ -259,7 +260,7 @@ fn deflated(server: &Process, effort: &Effort, json: &Json) -> io::Result<Figure
     let compressed = server.which() != Server::WsechoUncompressed;
     let open = if compressed { wire::open_compressed } else { wire::open };
     let streams: Vec<_> =
-        (0..connections).map(|_| open(server.address())).collect::<io::Result<_>>()?;
+        (0..connections).map(|number| open(server.address(number))).collect::<io::Result<_>>()?;
     let message = Message::json(size);
     let message = if compressed { message.compressed() } else { message };
     let traffic = Traffic::new(message, in_flight);
@@ -326,7 +327,7 @@ fn handshakes(server: &Process, effort: &Effort) -> io::Result<Figures> {
             let threads: Vec<_> = (0..HANDSHAKERS)
                 .map(|_| {
                     scope.spawn(move || {
-                        (0..count).try_for_each(|_| wire::close(wire::open(server.address())?))
+                        (0..count).try_for_each(|_| wire::close(wire::open(server.address(0))?))
                     })
                 })
                 .collect();
@@ -355,14 +356,14 @@ fn memory(
         server.memory("Rss:").map(|bytes| bytes as f64)
     };
     // Allocate what all connections share before the first reading.
-    let first = open(server.address())?;
+    let first = open(server.address(0))?;
     echo_once(std::slice::from_ref(&first), huge)?;
     first.set_nonblocking(false)?;
     wire::close(first)?;
     let before = settled()?;
 
     let streams: Vec<_> =
-        (0..effort.idle).map(|_| open(server.address())).collect::<io::Result<_>>()?;
+        (0..effort.idle).map(|_| open(server.address(0))).collect::<io::Result<_>>()?;
     let fresh = (settled()? - before) / effort.idle as f64;
 
     echo_once(&streams, medium)?;
