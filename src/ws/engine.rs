@@ -10,6 +10,7 @@
 
 mod close;
 mod compression;
+mod echo;
 mod out;
 mod reader;
 mod reply;
@@ -19,63 +20,15 @@ use std::sync::Arc;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 pub use close::{End, MAX_REASON, may_be_sent};
+pub use echo::Echo;
 pub use out::Out;
 
 use crate::ws::deflate::inflate::{Inflaters, Volume};
-use crate::ws::deflate::stored;
 use crate::ws::frame::{MAX_CONTROL_PAYLOAD, write_control, write_header};
 use close::{Discard, Ending};
 use compression::Terms;
 use reader::{Event, Incoming, Reader};
 use reply::{Composer, Outgoing};
-
-/// How an endpoint echoes; shared by its connections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Echo {
-    prefix: Box<str>,
-    /// The prefix as it goes before compressed text.
-    stored_prefix: Box<[u8]>,
-    /// The largest reply in bytes: the payload of all fragments of a message, inflated, and for
-    /// text the prefix; headers do not count.
-    pub max_message_size: u64,
-    /// Whether each frame is answered by one frame, however long; it is held until all of it has
-    /// come.
-    pub whole_frames: bool,
-    /// How many messages are echoed before the server ends the WebSocket by itself, and how; at least
-    /// one.
-    pub last: Option<Box<(u64, End)>>,
-}
-
-impl Echo {
-    /// Echoes with `prefix` before each text message, empty ones too, and never before a binary
-    /// one.
-    ///
-    /// It is part of the message's first fragment: keep it well under 64 KiB.
-    #[must_use]
-    pub fn new(prefix: &str, max_message_size: u64) -> Self {
-        let stored_prefix = stored(prefix.as_bytes());
-        let (whole_frames, last) = (false, None);
-        Self { prefix: prefix.into(), stored_prefix, max_message_size, whole_frames, last }
-    }
-
-    /// What goes before a compressed message of this type.
-    #[inline]
-    fn stored_prefix_of(&self, kind: Data) -> &[u8] {
-        if kind == Data::Text { &self.stored_prefix } else { b"" }
-    }
-
-    /// What goes before a message of this type.
-    #[inline]
-    fn prefix_of(&self, kind: Data) -> &[u8] {
-        if kind == Data::Text { self.prefix.as_bytes() } else { b"" }
-    }
-}
-
-impl Default for Echo {
-    fn default() -> Self {
-        Self::new("", 1 << 20)
-    }
-}
 
 /// What the engine must know about its surroundings for one turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
