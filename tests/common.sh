@@ -92,7 +92,8 @@ need_python() {
 }
 
 install_python() { # FOLDER
-    python3 -m venv "$1" && "$1/bin/pip" install --quiet "${requirements[@]/#/--requirement=}"
+    python3 -m venv "$1" &&
+        "$1/bin/pip" install --quiet --require-hashes "${requirements[@]/#/--requirement=}"
 }
 
 # need_ws: provides Node with `ws`: $kept/node_modules.

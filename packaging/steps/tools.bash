@@ -1,11 +1,14 @@
 # What a build needs besides Rust. Sourced by packaging/build.
 # shellcheck shell=bash disable=SC2154
 
-# Another zig may produce a different program.
-zig_tools=(ziglang==0.17.1 cargo-zigbuild==0.24.0)
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests/zigbuild
+# cargo zigbuild and zig, which packaging/zigbuild.txt pins: another zig may produce a different program.
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests/zigbuild-$(sha256sum < packaging/zigbuild.txt | cut -c 1-12)
+
+# of_rust ARG…: the compiler that cargo uses.
+of_rust() { "${RUSTC:-rustc}" "$@"; }
 
 find_tools() {
+    tool python3 python3 python3
     ! wants el7 el8 el9 el10 srpm || tool rpmbuild rpm rpm-build
     ! wants deb || tool dpkg-deb dpkg dpkg
     ! wants repo || ! wants el7 el8 el9 el10 || tool createrepo_c createrepo-c createrepo_c
@@ -26,15 +29,15 @@ tool() {
 }
 
 install_zig() {
-    mkdir -p "$venv"
+    mkdir -p "${venv%/*}"
     # Locked, because two concurrent builds may both find it missing.
     exec 9> "$venv.lock"
     flock 9
-    if [ "$(cat "$venv/tools" 2>/dev/null)" != "${zig_tools[*]}" ]; then
-        say "installing ${zig_tools[*]} into $venv"
+    if [ ! -e "$venv/.whole" ]; then
+        say "installing cargo-zigbuild and zig into $venv"
         python3 -m venv --clear "$venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "${zig_tools[@]}"
-        echo "${zig_tools[*]}" > "$venv/tools"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes --requirement packaging/zigbuild.txt
+        touch "$venv/.whole"
     fi
     exec 9>&-
 }

@@ -74,13 +74,8 @@ needs() {
     done
 }
 
-# needs_python PACKAGE: sets $python to a Python with this PyPI package.
+# needs_python: sets $python to a Python with a WebSocket client.
 needs_python() {
-    wanted=$1
-    keep "python-$1" fill_python
+    need_clients
     python=$kept/bin/python
-}
-
-fill_python() {
-    python3 -m venv "$1" && "$1/bin/pip" install --quiet --disable-pip-version-check "$wanted"
 }
