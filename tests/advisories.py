@@ -64,8 +64,8 @@ def read_snapshot(folder: pathlib.Path) -> str:
                 advisories.append(front["advisory"] | front["versions"])
     newest = max(path.stem for path in folder.glob("crates/*/RUSTSEC-*.md"))
     lines = [
-        "# What tests/supply-chain takes for the RustSec database where that cannot be fetched. To renew it:",
-        "# tests/advisories.py snapshot CLONE > tests/advisories.toml",
+        "# Stands in for the RustSec database where tests/supply-chain cannot fetch that. To renew it from a clone:",
+        "#     python3 tests/advisories.py snapshot CLONE > tests/advisories.toml",
         f'newest = "{newest}"',
         "# Looked up, whether or not there is an advisory about them.",
         'crates = """',

@@ -11,7 +11,8 @@ build_image() {
     local root=$work/image layout=$work/layout archive=$out/wsecho-$version-$release.$arch.oci.tar
     mkdir "$root" "$layout"
     stage_debian "$root"
-    packaging/stage oci "$root" "$program" "$licences" > /dev/null
+    print_sbom "$version-$release" "$(image_purl)" "$(image_licence)" > "$work/sbom"
+    packaging/stage oci "$root" "$program" "$licences" "$work/sbom" > /dev/null
 
     local line config=(
         --entrypoint '["/usr/bin/wsecho"]' --stop-signal SIGTERM --port 8888/tcp
@@ -77,10 +78,21 @@ annotations() {
     echo "version=$version-$release"
     [ -z "${WSECHO_COMMIT:-}" ] || echo "revision=$WSECHO_COMMIT"
     echo "source=$(of_spec URL)"
-    # Debian's glibc and Mozilla's list of authorities are in the image, too.
-    echo "licenses=$(whole_licence) AND LGPL-2.1-or-later AND MPL-2.0"
+    echo "licenses=$(image_licence)"
     echo "created=$(date -u +%FT%TZ -d "@$SOURCE_DATE_EPOCH")"
 }
+
+# Debian's glibc and Mozilla's list of authorities are in the image, too.
+image_licence() { echo "$(whole_licence) AND $(debian_licence libc6) AND $(debian_licence ca-certificates)"; }
+debian_licence() {
+    case $1 in
+        libc6) echo LGPL-2.1-or-later ;;
+        ca-certificates) echo MPL-2.0 ;;
+    esac
+}
+
+# Without a digest, because the image holds this itself.
+image_purl() { echo "pkg:oci/wsecho?arch=$deb_arch"; }
 
 # stage_debian DIRECTORY: fills it with what the program needs of Debian's.
 stage_debian() {

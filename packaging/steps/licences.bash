@@ -10,11 +10,12 @@ list_licences() {
     local architecture unlisted without
     vendor_crates
     # Linked on Linux, that is without procedural macros, build scripts and test dependencies.
-    crates=$out/wsecho-$version-crates.txt
     for architecture in x86_64 aarch64; do
         cargo tree --quiet --locked --offline --edges normal,no-proc-macro \
-            --target "$architecture-unknown-linux-gnu" --prefix none --format '{p}|{l}'
-    done | sed 's/ (\*)$//; s/|/\t/; s/ v/\t/; s/ ([^\t]*)//' | LC_ALL=C sort -u |
+            --target "$architecture-unknown-linux-gnu" --prefix depth --format '{p}|{l}' > "$work/tree-$architecture"
+    done
+    crates=$out/wsecho-$version-crates.txt
+    cat "$work"/tree-* | sed 's/^[0-9]*//; s/ (\*)$//; s/|/\t/; s/ v/\t/; s/ ([^\t]*)//' | LC_ALL=C sort -u |
         grep -v '^wsecho' > "$crates"
     wrote "$crates"
 
@@ -47,7 +48,7 @@ find_texts() {
                 text "$name $number: ${file##*/}" "$file"
             done
     done < "$crates"
-    while IFS=$'\t' read -r name license texts; do
+    while IFS=$'\t' read -r name license texts _; do
         for file in $texts; do
             text "$name" "packaging/licences/$file"
         done
@@ -68,7 +69,7 @@ print_licences() {
     echo "What Rust links into every program, and zig into one that cargo zigbuild builds:"
     echo
     column_width=$(cut -f 1 "$components" | wc -L)
-    while IFS=$'\t' read -r name license texts; do
+    while IFS=$'\t' read -r name license texts _; do
         printf "  %-${column_width}s  %s\n" "$name" "$license"
     done < "$components"
     # Each text once, below the names of all that it is the licence of.

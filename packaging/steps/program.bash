@@ -28,6 +28,10 @@ split_symbols() {
     local note=.note.gnu.build-id=$work/build-id
     symbols=$out/wsecho-$version-$release.$arch.debug
     run_objcopy --strip-all "$1" "$program"
+    # Where and as cargo auditable has it, for vulnerability scanners. Not by cargo auditable, which takes
+    # features that only tests need for the program's, and lists crates that are not in it.
+    python3 packaging/steps/sbom.py section "$work/tree-$arch" > "$work/dep-v0"
+    run_objcopy --add-section ".dep-v0=$work/dep-v0" "$program"
     build_id 0000000000000000000000000000000000000000 > "$work/build-id"
     run_objcopy --update-section "$note" "$program"
     build_id "$(sha1sum < "$program" | cut -c 1-40)" > "$work/build-id"

@@ -3,6 +3,7 @@
 //! With `UPDATE=1` in the environment the generated ones are written instead of compared.
 
 mod reference;
+mod security;
 
 use std::collections::BTreeSet;
 use std::fs;
