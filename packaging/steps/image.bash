@@ -97,7 +97,7 @@ image_purl() { echo "pkg:oci/wsecho?arch=$deb_arch"; }
 # stage_debian DIRECTORY: fills it with what the program needs of Debian's.
 stage_debian() {
     local to=$1 from=$work/debian loader library package text
-    fetch_debian "$from" libc6 ca-certificates base-files
+    fetch_debian "$from" "$deb_arch" libc6 ca-certificates base-files
     loader=$(readelf -W -l "$program" | sed -n 's/.*program interpreter: \(.*\)\]/\1/p')
     # Debian's loader looks into /lib on every architecture.
     for library in "$loader" $(readelf -W -d "$program" | sed -n 's#.*(NEEDED).*\[\(lib.*\)\]#/lib/\1#p'); do
@@ -123,24 +123,4 @@ keep_debian() {
     [ -f "$1" ] || die "Debian has no ${2##*/} where it was expected"
     mkdir -p "$to${2%/*}"
     install -m "$([ -x "$1" ] && echo 0755 || echo 0644)" "$1" "$to$2"
-}
-
-# fetch_debian DIRECTORY PACKAGE…: unpacks the packages there for $deb_arch, as this machine's Debian has
-# them now, with the control data as PACKAGE.control. apt keeps its state there, too: the machine's own
-# architectures and lists stay as they are.
-fetch_debian() {
-    local to=$1 package
-    shift
-    mkdir -p "$to/apt/lists/partial" "$to/apt/cache/archives/partial"
-    : > "$to/apt/status"
-    (
-        cd "$to/apt"
-        apt=(apt-get -qq -o "APT::Architecture=$deb_arch" -o "APT::Architectures=$deb_arch" -o "Dir::State=$PWD"
-            -o "Dir::State::status=$PWD/status" -o "Dir::Cache=$PWD/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none)
-        "${apt[@]}" update && "${apt[@]}" download "$@"
-    ) > "$work/log" 2>&1 || { cat "$work/log" >&2; die "Debian's packages cannot be downloaded"; }
-    for package; do
-        dpkg-deb -x "$to/apt/${package}"_*.deb "$to"
-        dpkg-deb -f "$to/apt/${package}"_*.deb > "$to/$package.control"
-    done
 }

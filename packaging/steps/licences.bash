@@ -21,7 +21,7 @@ list_licences() {
 
     components=$work/components
     grep -v '^#' packaging/licences/components > "$components"
-    unlisted=$(find "$(rustc --print target-libdir)" -name 'lib*.rlib' -printf '%f\n' |
+    unlisted=$(find "$(of_rust --print target-libdir)" -name 'lib*.rlib' -printf '%f\n' |
         sed -E 's/^lib(.*)-[0-9a-f]+\.rlib$/\1/' | grep -vxE "$own" | LC_ALL=C sort |
         LC_ALL=C comm -23 - <(cut -f 1 "$components" | tr - _ | LC_ALL=C sort))
     [ -z "$unlisted" ] || say "packaging/licences/components lacks these crates of Rust's: ${unlisted//$'\n'/, }"

@@ -8,6 +8,8 @@ build_program() {
         install -m 0755 "$given" "$program"
         return
     fi
+    [ -d "$(of_rust --print target-libdir --target "$arch-unknown-linux-gnu")" ] ||
+        die "$(of_rust --version) has no standard library for $arch: see --arch in packaging/build --help"
     say "building the program for glibc 2.17, $arch"
     # Paths in the program would reveal where it was built, and differ between machines.
     local registry remap="--remap-path-prefix=$top=/wsecho"
@@ -53,11 +55,13 @@ build_id() {
 # machine. The system's does for a Rust that has none.
 run_objcopy() {
     local sysroot rust
-    sysroot=$(rustc --print sysroot)
-    rust=$sysroot/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/rust-objcopy
+    for sysroot in "$(of_rust --print sysroot)" "$(rustc --print sysroot 2> /dev/null)"; do
+        rust=$sysroot/lib/rustlib/$(of_rust -vV | sed -n 's/^host: //p')/bin/rust-objcopy
+        [ ! -x "$rust" ] || break
+    done
     if [ -x "$rust" ]; then
         LD_LIBRARY_PATH=$sysroot/lib "$rust" "$@"
     else
-        "$(command -v llvm-objcopy objcopy | head -n 1)" "$@"
+        "$(command -v llvm-objcopy "${arch}-linux-gnu-objcopy" objcopy | head -n 1)" "$@"
     fi
 }

@@ -18,7 +18,7 @@ box_enter() {
     unshare --mount --pid --fork true 2> /dev/null || skip "cannot make mount and process namespaces here"
     rm -rf "$work"
     # Inside, this script is process 1.
-    exec env BOX_ENTERED=1 timeout --kill-after=10 "$1" \
+    exec env BOX_ENTERED=1 WSECHO_BINARY="${WSECHO_BINARY:-}" timeout --kill-after=10 "$1" \
         unshare --mount --propagation private --pid --fork --kill-child --mount-proc "${@:2}"
 }
 
@@ -112,4 +112,31 @@ box_stop() {
         find "$group" -depth -type d -exec rmdir {} + 2> /dev/null || true
     done
     umount "$box" "$work/upper" 2> /dev/null || true
+}
+
+# el_stub EL GLIBC SYSTEMD DIRECTORY: a repository there of one package, el-base, which provides what packages find
+# on that release: glibc 2.GLIBC, and this version of systemd.
+el_stub() {
+    local library version
+    {
+        cat << END
+Name: el-base
+Version: $1
+Release: 1
+Summary: What the package under test finds on EL $1
+License: MIT
+BuildArch: noarch
+AutoReqProv: no
+Provides: systemd = $3 shadow-utils /bin/sh rtld(GNU_HASH)
+END
+        for library in libc.so.6 libm.so.6 libpthread.so.0 libdl.so.2 librt.so.1 ld-linux-x86-64.so.2; do
+            echo "Provides: $library()(64bit)"
+            for version in 2.2.5 2.3 2.3.2 2.3.3 2.3.4 $(seq -f 2.%g 4 "$2"); do
+                echo "Provides: $library(GLIBC_$version)(64bit)"
+            done
+        done
+        printf 'Provides: libgcc_s.so.1()(64bit)\n%%description\nA stub.\n%%files\n'
+    } > "$work/el-base.spec"
+    rpmbuild --quiet -bb --define "_topdir $work/stub-$1" "$work/el-base.spec" &&
+        cp "$work/stub-$1"/RPMS/noarch/el-base-*.rpm "$4/" && createrepo_c --quiet "$4"
 }

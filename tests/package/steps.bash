@@ -5,6 +5,10 @@
 . "${BASH_SOURCE[0]%/*}/../common.sh"
 work=$(mktemp -d)
 failed=0
+# What packaging/build is given, if anything: the program to package instead of building one. wsecho itself would
+# warn about the variable.
+given=(${WSECHO_BINARY:+--binary "$WSECHO_BINARY"})
+export -n WSECHO_BINARY
 
 # check SENTENCE COMMAND…: the sentence is true if the command succeeds.
 check() {
@@ -78,4 +82,12 @@ needs() {
 needs_python() {
     need_clients
     python=$kept/bin/python
+}
+
+# copy_checkout DIRECTORY: the files of the checkout, as they are now, in another one.
+copy_checkout() {
+    mkdir -p "$1"
+    git ls-files -z --cached --others --exclude-standard |
+        while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
+        tar --null -T - -c | tar -x -C "$1"
 }
