@@ -29,7 +29,8 @@ list_linked() {
 std_version() {
     local libraries
     libraries=$(of_rust --print target-libdir --target "$arch-unknown-linux-gnu")
-    grep -ahosE "/$1-[0-9]+\.[0-9][^/]*/" "$libraries/lib${1//-/_}"-*.r{lib,meta} | LC_ALL=C sort -u |
+    # By bytes: what matches in a binary would otherwise depend on the locale.
+    LC_ALL=C grep -ahosE "/$1-[0-9]+\.[0-9][0-9A-Za-z.+-]*/" "$libraries/lib${1//-/_}"-*.r{lib,meta} | LC_ALL=C sort -u |
         sed -n "1s#^/$1-\(.*\)/#\1#p" || true
 }
 
