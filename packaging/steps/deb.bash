@@ -51,6 +51,8 @@ build_deb() {
             s/@SIZE@/$(installed_size "$root")/" packaging/deb/control
         debian_description
     } > "$root/DEBIAN/control"
+    # dpkg-deb itself changes only times after SOURCE_DATE_EPOCH.
+    find "$root" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
     # xz, because dpkg of Debian 11 knows no zstd.
     package=$out/wsecho_$version-${release}_$deb_arch.deb
     dpkg-deb --root-owner-group -Zxz -b "$root" "$package" > /dev/null
