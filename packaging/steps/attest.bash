@@ -128,6 +128,8 @@ fact() { printf '%s\t%s\n' "$1" "$2"; }
 # Writes the provenance of all that was written.
 write_provenance() {
     local provenance=$out/wsecho-$version-$release.$arch.intoto.jsonl
+    # gpg knows how to ask for a passphrase; gpg-agent remembers it.
+    gpg_as_key --output "$work/unlocked" --detach-sign "$info"
     (cd "$out" && python3 "$top/packaging/steps/provenance.py" "$info" "${targets[*]}" "$key" "${written[@]}") > "$provenance"
     wrote "$provenance"
 }

@@ -91,7 +91,7 @@ def main():
     info_path, targets, key, *files = sys.argv[1:]
     with open(info_path, encoding="utf-8") as file:
         info = json.load(file)
-    payload = json.dumps(statement(info, targets.split(), files), ensure_ascii=False).encode()
+    payload = json.dumps(statement(info, targets.split(), files)).encode()
     fingerprint, keygrip = signing_key(key)
     message = b"DSSEv1 %d %b %d %b" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
     signature = {"keyid": fingerprint, "sig": base64.b64encode(sign(keygrip, message)).decode()}

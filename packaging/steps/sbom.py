@@ -125,7 +125,7 @@ def print_bill(args):
     root["externalReferences"] = [{"type": "website", "url": args.url}]
     document = bill(root, read_crates(args.tree), checksums, others)
     serial = uuid.uuid5(uuid.NAMESPACE_URL, args.url + json.dumps(document, sort_keys=True))
-    print(json.dumps({"serialNumber": serial.urn, **document}, indent=1, ensure_ascii=False))
+    print(json.dumps({"serialNumber": serial.urn, **document}, indent=1))
 
 
 def main():
