@@ -77,8 +77,9 @@ impl Secrets {
 
     /// Masks them wherever text from the network is in a report.
     pub(super) fn hide(&self, report: &mut Report) {
-        let Report { answer, heads, agreed, redirects, failed, .. } = report;
+        let Report { answer, heads, agreed, redirects, failed, measured, .. } = report;
         let mut texts: Vec<&mut String> = report.warnings.iter_mut().collect();
+        texts.extend(measured.texts());
         texts.extend([&mut report.greeting, &mut report.prefix].into_iter().flatten());
         if let Some(answer) = answer {
             texts.push(&mut answer.reason);
@@ -103,5 +104,34 @@ impl Secrets {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::probe::report::measured::{Cut, Idle, Limit, Refused, Size};
+
+    #[test]
+    fn a_secret_is_masked_where_a_measurement_quotes_it() {
+        let close = || Cut::Close { code: Some(1011), reason: "no access for pa55word".to_owned() };
+        let mut report = Report::default();
+        let refused = Refused { bytes: 2, how: close(), probably: &[] };
+        report.measured.size =
+            Some(Size { largest_bytes: 1, limit_bytes: 2, refused: Some(refused) });
+        let second = Duration::from_secs(1);
+        report.measured.idle = Some(Idle {
+            max: second,
+            lived: second,
+            limit: Limit::Cut { after: second, how: close(), probably: Vec::new() },
+            accidents: 0,
+            connections: 1,
+        });
+        Secrets(vec!["pa55word".to_owned()]).hide(&mut report);
+        let shown = format!("{report:?}");
+        assert_eq!(shown.matches("no access for …").count(), 2, "{shown}");
+        assert!(!shown.contains("pa55word"), "{shown}");
     }
 }

@@ -15,7 +15,7 @@ use wsecho::probe::failure::{Failed, Failure};
 use wsecho::probe::report::nagios::{Limit, Limits, State};
 use wsecho::probe::report::{
     Agreed, Answer, Attempt, Certificate, Closed, Ending, Family, Heads, Outcome, Redirect, Report,
-    RoundTrip, Stage, Step, Tls, Unconnected, json, nagios, prometheus,
+    RoundTrip, Stage, Step, Tls, Unconnected, json, nagios, prometheus, terminal,
 };
 
 use self::measured::measured;
@@ -298,12 +298,22 @@ fn json_is_as_its_schema_says() {
         seen: String::new(),
         quote: Some("words".to_owned()),
     });
-    let text = json::print(&[healthy(), refused(), expired]);
+    let mut told = refused();
+    told.failed = Some(Failed {
+        failure: Failure::RefusedByWsecho,
+        stage: Stage::Http,
+        seen: "503".to_owned(),
+        quote: Some("try again later\n\n(full)".to_owned()),
+    });
+    let text = json::print(&[healthy(), refused(), expired, told]);
     assert_eq!(text.find('\n'), Some(text.len() - 1), "one line");
     let printed: Value = serde_json::from_str(&text).unwrap();
     check(&schema, &schema, &printed, "");
     assert_eq!(printed["healthy"], json!(false));
-    let [healthy, refused, _] = &printed["probes"].as_array().unwrap()[..] else { panic!() };
+    let [healthy, refused, _, told] = &printed["probes"].as_array().unwrap()[..] else { panic!() };
+    assert_eq!(told["failure"]["refusal"], "full");
+    assert_eq!(refused["failure"]["refusal"], Value::Null);
+    assert_eq!(healthy["tls"]["chain_not_after_unix_seconds"], json!(1_800_000_000 + 63 * 86_400));
     assert_eq!(healthy["url"], "wss://example.com/socket", "the one that was asked for");
     assert_eq!(healthy["redirects"][0]["location"], "wss://echo.example.com/socket");
     assert_eq!(healthy["round_trip_seconds"], json!(0.009));
@@ -410,6 +420,14 @@ fn a_file_for_prometheus_is_replaced_at_once_or_left_alone() {
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "new");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_warning_stands_apart_from_the_label_before_it() {
+    let mut report = refused();
+    report.warnings.push("IPv6 does not work.".to_owned());
+    let text = terminal::print(&report, terminal::Style::default());
+    assert!(text.ends_with("\n\n(tcp_refused)\n\nWarning: IPv6 does not work.\n"), "{text}");
 }
 
 /// A port that is taken, but on which nobody listens.

@@ -110,6 +110,7 @@ fn tls(it: &Tls) -> Value {
         "alpn": it.alpn,
         "verified": it.verified,
         "client_certificate_asked": it.client_certificate_asked,
+        "chain_not_after_unix_seconds": it.last_expiry_unix_seconds,
         "chain": all(&it.chain, certificate),
     })
 }
@@ -237,6 +238,7 @@ fn cut(how: &Cut) -> Value {
 fn failure(it: &Failed) -> Value {
     json!({
         "label": it.failure.label(),
+        "refusal": it.diagnosis().map(|(_, label)| label),
         "stage": it.stage.label(),
         "seen": it.seen,
         "quote": it.quote,

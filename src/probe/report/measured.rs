@@ -46,6 +46,23 @@ pub struct Measured {
     pub load: Option<Load>,
 }
 
+impl Measured {
+    /// The text in it that came from the network.
+    pub(in crate::probe) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let refused = self.size.iter_mut().filter_map(|it| it.refused.as_mut());
+        let limits = self.idle.iter_mut().map(|it| &mut it.limit);
+        let ends = limits.filter_map(|limit| match limit {
+            Limit::Cut { how, .. } | Limit::Dropped { how, .. } => Some(how),
+            Limit::None | Limit::Spoken { .. } => None,
+        });
+        let cuts = refused.map(|it| &mut it.how).chain(ends);
+        cuts.filter_map(|how| match how {
+            Cut::Close { reason: text, .. } | Cut::Broken(text) => Some(text),
+            _ => None,
+        })
+    }
+}
+
 /// How something stopped working.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {

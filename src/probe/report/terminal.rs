@@ -76,6 +76,9 @@ pub fn print(report: &Report, style: Style) -> String {
         None => healthy(report).iter().for_each(|text| paragraph(&mut out, text)),
         Some(failed) => unhealthy(&mut out, failed),
     }
+    if report.failed.is_some() && !report.warnings.is_empty() {
+        out.push('\n');
+    }
     for warning in &report.warnings {
         paragraph(&mut out, &format!("Warning: {warning}"));
     }
