@@ -81,7 +81,9 @@ pub fn run(source: &Source) -> Result<(), ServeError> {
     let machine = Machine::here();
     let warnings = loaded.warnings(machine);
     let config = loaded.config;
-    let logging = Arc::new(Logging::start(config.boot.log_format, config.policy.log_level));
+    let boot = &config.boot;
+    let logging = Logging::start(boot.log_format, config.policy.log_level, &boot.instance);
+    let logging = Arc::new(logging);
     let lost = logging.lost();
     if let Some(said) = file {
         tracing::info!("{said}");

@@ -360,10 +360,8 @@ fn announce(entrance: &Entrance, admin: &Entrance, config: &Config) {
         tracing::info!("admin: /metrics and /healthz on {addr}");
     }
     if !config.boot.instance.is_empty() {
-        tracing::info!(
-            instance = &*config.boot.instance,
-            "sharing the sockets of systemd with other instances"
-        );
+        let name = &config.boot.instance;
+        tracing::info!("sharing the sockets of systemd with other instances, as {name}");
     }
     if config.policy.origins == Origins::Any {
         tracing::info!("origins = \"any\": pages of any site may open a WebSocket here");

@@ -157,18 +157,20 @@ fn stderr_is_the_journal() -> bool {
 
 /// Prints a fatal error on stderr, line by line, in the format of the log once that has started.
 pub fn print_error(message: &impl fmt::Display) {
-    let early = || stderr_is_the_journal().then_some(Style::Line(Line::Journal));
-    let style = STYLE.get().copied().or_else(early);
+    let style = STYLE.get();
+    let journal = style.is_none() && stderr_is_the_journal();
     for line in message.to_string().lines() {
         let line = match style {
-            Some(Style::Json) => {
+            Some(Style::Json(json)) => {
                 let mut time = String::new();
                 // A string takes whatever is written.
                 let _ = SystemTime.format_time(&mut format::Writer::new(&mut time));
-                serde_json::json!({ "timestamp": time, "level": "ERROR", "message": line })
-                    .to_string()
+                let record =
+                    serde_json::json!({ "timestamp": time, "level": "ERROR", "message": line });
+                json.named(&record.to_string())
             }
             Some(Style::Line(Line::Journal)) => format!("<3>{line}"),
+            None if journal => format!("<3>{line}"),
             Some(Style::Line(Line::Text { .. })) | None => format!("wsecho: {line}"),
         };
         // With stderr closed there is nobody left to tell.
@@ -202,12 +204,13 @@ impl Logging {
     /// Starts logging to stderr, panics included.
     ///
     /// Records pass through a bounded queue, and are lost if the reader of stderr stalls: logging
-    /// must never block a session.
+    /// must never block a session. `instance` is the name that every record carries, unless it is
+    /// empty or journald names the unit.
     ///
     /// # Panics
     /// If called twice in one process.
     #[must_use]
-    pub fn start(format: Format, level: Level) -> Self {
+    pub fn start(format: Format, level: Level, instance: &str) -> Self {
         let failed = Arc::<AtomicUsize>::default();
         let (writer, worker) = NonBlockingBuilder::default()
             .buffered_lines_limit(QUEUE)
@@ -218,11 +221,11 @@ impl Logging {
         let (filter, level) = reload::Layer::new(LevelFilter::from(level));
         let layer = layer::layer().with_writer(writer);
         let registry = tracing_subscriber::registry().with(filter);
-        match *STYLE.get_or_init(|| Style::of(format)) {
+        match STYLE.get_or_init(|| Style::of(format, instance)) {
             Style::Line(line) => registry.with(layer.event_format(line)).init(),
-            Style::Json => {
-                let json = layer.json().flatten_event(true).with_current_span(false);
-                registry.with(json.with_span_list(false).with_target(false)).init();
+            Style::Json(json) => {
+                let layer = layer.fmt_fields(format::JsonFields::new());
+                registry.with(layer.event_format(json)).init();
             }
         }
         std::panic::set_hook(Box::new(|panic| {
@@ -278,31 +281,35 @@ impl io::Write for Stderr {
 }
 
 /// [`Format`], once it is known where stderr leads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Style {
     Line(Line),
-    Json,
+    Json(Json),
 }
 
 impl Style {
-    fn of(format: Format) -> Self {
+    fn of(format: Format, instance: &str) -> Self {
         match format {
-            Format::Json => Self::Json,
+            Format::Json => Self::Json(Json::of(instance)),
             Format::Journal => Self::Line(Line::Journal),
             Format::Auto if stderr_is_the_journal() => Self::Line(Line::Journal),
             Format::Auto | Format::Text => {
                 let colour = io::stderr().is_terminal() && wants_colour(|name| env::var_os(name));
-                Self::Line(Line::Text { colour })
+                Self::Line(Line::Text { colour, instance: instance.into() })
             }
         }
     }
 }
 
 /// The two formats for people.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Line {
+    /// Without the name of the instance: journald has that of its unit.
     Journal,
-    Text { colour: bool },
+    Text {
+        colour: bool,
+        instance: Box<str>,
+    },
 }
 
 /// Whether the user of a terminal wants colour, by the conventions of no-color.org and terminfo(5).
@@ -311,7 +318,7 @@ pub(crate) fn wants_colour(variable: impl Fn(&str) -> Option<OsString>) -> bool 
         && variable("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
-impl<S, N> FormatEvent<S, N> for Line
+impl<S, N> FormatEvent<S, N> for &'static Line
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -324,8 +331,9 @@ where
     ) -> fmt::Result {
         let mut line = String::with_capacity(256);
         let level = *event.metadata().level();
+        let mut fields = Fields::default();
         match self {
-            Self::Journal => {
+            Line::Journal => {
                 let priority = match level {
                     tracing::Level::ERROR => 3,
                     tracing::Level::WARN => 4,
@@ -334,7 +342,7 @@ where
                 };
                 write!(line, "<{priority}>")?;
             }
-            Self::Text { colour } => {
+            Line::Text { colour, instance } => {
                 SystemTime.format_time(&mut format::Writer::new(&mut line))?;
                 let (on, off) = match (colour, level) {
                     (false, _) => ("", ""),
@@ -343,13 +351,57 @@ where
                     (true, _) => ("\x1b[2m", "\x1b[0m"),
                 };
                 write!(line, " {on}{level:>5}{off} ")?;
+                // First, so that it is never cut.
+                if !instance.is_empty() {
+                    fields.add("instance", instance);
+                }
             }
         }
-        let mut fields = Fields::default();
         event.record(&mut fields);
         line.extend([fields.message, fields.rest]);
         cut(&mut line, MAX_LINE - 1);
         writeln!(writer, "{line}")
+    }
+}
+
+/// Records as JSON objects, each with the name of the instance.
+#[derive(Debug)]
+struct Json {
+    format: format::Format<format::Json>,
+    /// What ends an object.
+    end: String,
+}
+
+impl Json {
+    fn of(instance: &str) -> Self {
+        let format = format::format().json().flatten_event(true).with_current_span(false);
+        let end = match instance {
+            "" => "}".to_owned(),
+            name => format!(",\"instance\":{}}}", serde_json::Value::from(name)),
+        };
+        Self { format: format.with_span_list(false).with_target(false), end }
+    }
+
+    /// An object with the name added to it.
+    fn named(&self, object: &str) -> String {
+        let open = object.trim_end().strip_suffix('}').unwrap_or(object);
+        [open, &self.end].concat()
+    }
+}
+
+impl<S> FormatEvent<S, format::JsonFields> for &'static Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, format::JsonFields>,
+        mut writer: format::Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut object = String::with_capacity(256);
+        self.format.format_event(context, format::Writer::new(&mut object), event)?;
+        writeln!(writer, "{}", self.named(&object))
     }
 }
 
@@ -367,13 +419,17 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = one_line(&format!("{value:?}"), usize::MAX);
-        let name = field.name();
-        if name == "message" {
-            self.message = text;
-            return;
+        match field.name() {
+            "message" => self.message = text,
+            name => self.add(name, &text),
         }
+    }
+}
+
+impl Fields {
+    fn add(&mut self, name: &str, text: &str) {
         let quote = if text.is_empty() || text.contains([' ', '=']) { "\"" } else { "" };
-        self.rest.extend([" ", name, "=", quote, &text, quote]);
+        self.rest.extend([" ", name, "=", quote, text, quote]);
     }
 }
 

@@ -126,13 +126,37 @@ fn newcomers_that_nobody_takes_are_refused_instead_of_left_waiting() {
 fn an_instance_tells_its_name() {
     let listener = shared();
     let mut service = start(&listener, "blue", "");
-    service.log_line("sharing the sockets of systemd with other instances instance=blue");
+    service.log_line("sharing the sockets of systemd with other instances, as blue");
     let version = env!("CARGO_PKG_VERSION");
     let label = format!("wsecho_build_info{{version=\"{version}\",name=\"blue\"}}");
     assert_eq!(service.metric(&label), 1);
     let info = ask(&listener, "GET /info HTTP/1.1\r\nHost: a\r\n\r\n");
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert!(info.contains(&format!("\"instance\":\"{}/blue\"", host.trim())), "{info}");
+}
+
+#[test]
+fn every_record_names_its_instance() {
+    let listener = shared();
+    let log = |format: &str| {
+        let service = start(&listener, "bl\"ue", &format!("log.format = \"{format}\""));
+        Client::open(&service, "/echo").echo(TEXT, b"a");
+        ask(&listener, &handshake("/nowhere"));
+        service.reload();
+        service.stop().1
+    };
+    let json = log("json");
+    for line in json.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert_eq!(record["instance"], "bl\"ue", "{line}");
+        assert_eq!(line.matches("\"instance\"").count(), 1, "{line}");
+    }
+    assert!(json.lines().count() > 5, "{json}");
+    for line in log("text").lines() {
+        assert!(line.contains(" instance=bl\"ue"), "{line}");
+    }
+    // journald has the name of the unit.
+    assert!(!log("journal").contains("instance="));
 }
 
 /// Starts with `WSECHO_CONFIG=…/1.toml:…/all.toml`, of which these exist.
