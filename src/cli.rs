@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{self, Config, Environment, Loaded, Overrides, Source, UserError};
+use crate::config::{self, Config, Loaded, Source, UserError};
 use crate::doctor;
 use crate::net::addr::ListenAddr;
 use crate::ops::logging::{self, Level};
@@ -90,11 +90,11 @@ struct Options {
 impl Options {
     /// These, or else those in front of the command.
     fn or(self, before: Self) -> Source {
-        let bind = if self.bind.is_empty() { before.bind } else { self.bind };
-        let environment = Environment::new(std::env::vars_os());
-        let log_level = self.log_level.or(before.log_level);
-        let overrides = Overrides { environment, bind, log_level };
-        Source { path: self.config.or(before.config), overrides }
+        let mut source = Source::new(std::env::vars_os());
+        source.path = self.config.or(before.config);
+        source.overrides.bind = if self.bind.is_empty() { before.bind } else { self.bind };
+        source.overrides.log_level = self.log_level.or(before.log_level);
+        source
     }
 }
 
@@ -163,7 +163,7 @@ pub fn run() -> ExitCode {
             usage(Cli::command().error(ErrorKind::ArgumentConflict, text))
         }
         Command::Probe(args) => probe(*args),
-        Command::Doctor { options, format } => doctor(options.or(before), format),
+        Command::Doctor { options, format } => doctor(&options.or(before), format),
     }
 }
 
@@ -334,7 +334,7 @@ fn probe(args: probe::args::Args) -> ExitCode {
     if code == 0 { printed } else { ExitCode::from(code) }
 }
 
-fn doctor(source: Source, format: doctor::Format) -> ExitCode {
+fn doctor(source: &Source, format: doctor::Format) -> ExitCode {
     let report = doctor::run(source);
     let printed = output(&match format {
         doctor::Format::Terminal => report.terminal(),

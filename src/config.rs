@@ -31,7 +31,7 @@ pub use self::host::{UserError, become_user};
 use self::keys::{ENDPOINT, KEYS, Key};
 use self::read::{Document, Table, find_relation};
 use self::shown::{Origin, Setting};
-pub use self::source::{ConfigError, DEFAULT_PATH, Overrides, PATH_VARIABLE, Pinned, Source};
+pub use self::source::{ConfigError, Overrides, Pinned, Source};
 pub use self::value::quantity::{duration as read_duration, show_duration};
 pub(crate) use self::value::quantity::{show_size, size as read_size};
 use crate::net::addr::ListenAddr;

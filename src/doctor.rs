@@ -17,26 +17,20 @@ pub mod proc;
 mod proxies;
 pub mod reload;
 pub mod report;
+mod service;
 pub mod unit;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::thread::available_parallelism;
-
-use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
 
 use self::passage::Ours;
 use self::proc::{Listening, Process};
 use self::report::{Finding, Report};
+use self::service::Service;
 use self::unit::Unit;
-use crate::config::{Config, DEFAULT_PATH, Environment, PATH_VARIABLE, Source};
+use crate::config::{ConfigError, Source};
 use crate::net::addr::ListenAddr;
 use crate::net::listen;
-use crate::ops::machine::Machine;
-
-/// The unit whose user, limits and environment are looked at.
-const SERVICE: &str = "wsecho.service";
 
 /// The forms of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -55,55 +49,46 @@ are, nor read every file of a proxy.
 
 Exit codes: 0 all well, 1 findings, 2 usage. More: /usr/share/doc/wsecho/doctor.md";
 
-/// Examines this host. Without a file in `source`, the configuration is the one of the service.
+/// Examines this host. Without a file in `source`, the configuration is the one of each service.
 #[must_use]
-pub fn run(source: Source) -> Report {
+pub fn run(source: &Source) -> Report {
     let mut report = Report::default();
     let units = units(&mut report);
     let processes = proc::processes();
-    let service = service(&units, &processes, source.path.as_deref());
-    let source = source_of(source, &units, service);
-    let file = source.path();
-    let config = match source.load() {
-        Ok((loaded, _)) => loaded.config,
-        Err(error) => {
-            report.findings.push(Finding {
-                label: "config_invalid",
-                what: format!("{} cannot be used", file.display()),
-                why: "A start exits with 78, and a reload is refused.".to_owned(),
-                fix: "Correct it; `wsecho check` shows this again:".to_owned(),
-                lines: error.to_string().lines().map(str::to_owned).collect(),
-                ..Finding::default()
-            });
-            report.skip("ports, limits, proxies, echoes", "there is no configuration to go by");
-            return report;
-        }
+    let services = services(source, &units, &processes, &mut report);
+    let Some(first) = services.first() else {
+        report.skip("ports, limits, proxies, echoes", "there is no configuration to go by");
+        return report;
     };
-    let host = Host { config: &config, units: &units, processes: &processes, service };
-    host.as_its_user(&file, &mut report);
-    let is_up = host.ports(&mut report);
-    host.limits(&mut report);
-    host.reload(&file, &mut report);
-    report.advice.extend(config.surprises().into_iter().map(|what| Finding {
-        label: "config_advice",
-        what,
-        ..Finding::default()
-    }));
-    let ours = host.ours();
-    let passages = proxies::judge(&processes, &ours, &config, &mut report);
+    for service in &services {
+        report.absorb(|part| service.as_its_user(part));
+    }
+    let ours = ours(&services, &units);
+    let is_up = ports(&ours, &services, &processes, &mut report);
+    limits::kernel(&listen::lacking(), &mut report);
+    for service in &services {
+        report.absorb(|part| {
+            service.limits(part);
+            service.reload(part);
+            service.surprises(part);
+        });
+    }
+    let config = &first.config;
+    let passages = proxies::judge(&processes, &ours, config, &mut report);
     barriers::judge(&ours, &passages, &mut report);
     if is_up {
-        echo::directly(&config, &ours.addrs, &mut report);
+        echo::directly(config, &ours.addrs, &mut report);
     }
     if report.is_healthy() {
-        echo::through(&config, &passages, &mut report);
+        echo::through(config, &passages, &mut report);
     }
     report
 }
 
 /// Asks systemd, and judges what it says.
 fn units(report: &mut Report) -> Vec<Unit> {
-    let show = [&["show", "--no-pager", unit::PROPERTIES][..], &unit::UNITS].concat();
+    // All of their properties: systemd 219 fails when asked for one that a unit lacks.
+    let show = [&["show", "--no-pager"][..], &unit::UNITS].concat();
     let units = match host::run("systemctl", &show) {
         Ok(answer) if answer.ok => Unit::all(&answer.text),
         Ok(answer) => {
@@ -127,9 +112,44 @@ fn units(report: &mut Report) -> Vec<Unit> {
     units
 }
 
-/// The process of the service: systemd's or, where there is no systemd, one that looks like it and
-/// was started with the file that was named.
-fn service(units: &[Unit], processes: &[Process], named: Option<&Path>) -> Option<u32> {
+/// The services to look at, with the configuration of each: those that are in use, or else
+/// wsecho.service. With a file in `given` there is only one, which has that file.
+fn services<'a>(
+    given: &Source,
+    units: &'a [Unit],
+    processes: &[Process],
+    report: &mut Report,
+) -> Vec<Service<'a>> {
+    let mut found: Vec<(Option<&Unit>, Option<u32>)> = Vec::new();
+    if given.path.is_none() {
+        found.extend(unit::in_use(units).map(|unit| (Some(unit), unit.pid())));
+    }
+    if found.is_empty() {
+        let unit = units.iter().find(|unit| unit.id() == unit::SERVICE);
+        let pid = match units {
+            [] => serving(processes, given.path.as_deref()),
+            units => units.iter().filter(|unit| unit.is_service()).find_map(Unit::pid),
+        };
+        found.push((unit, pid));
+    }
+    let mut services = Vec::new();
+    for (unit, pid) in found {
+        let source = source_of(given, unit, pid);
+        let file = source.path();
+        match source.load() {
+            Ok((loaded, found)) => {
+                let config = loaded.config;
+                let file = found.then_some(file);
+                services.push(Service { unit, pid, file, config });
+            }
+            Err(error) => report.absorb(|part| part.findings.push(invalid(&file, &error))),
+        }
+    }
+    services
+}
+
+/// A process that looks like the service and was started with the file that was named.
+fn serving(processes: &[Process], named: Option<&Path>) -> Option<u32> {
     let serves = |process: &&Process| {
         let others = ["probe", "check", "snippet", "doctor"];
         let has = |word: &dyn Fn(&str) -> bool| process.args.iter().any(|arg| word(arg));
@@ -137,196 +157,125 @@ fn service(units: &[Unit], processes: &[Process], named: Option<&Path>) -> Optio
             && !has(&|arg| others.contains(&arg))
             && named.is_none_or(|named| has(&|arg| Path::new(arg) == named))
     };
-    let by_unit = units.iter().filter(|unit| unit.id().ends_with(".service")).find_map(Unit::pid);
-    let by_name = || processes.iter().find(serves).map(|process| process.pid);
-    if units.is_empty() { by_name() } else { by_unit }
+    processes.iter().find(serves).map(|process| process.pid)
 }
 
-/// The file that was named, or else the one that the service was started with; and what the unit's
-/// environment sets, over the file.
-fn source_of(mut source: Source, units: &[Unit], service: Option<u32>) -> Source {
-    let of_service = || {
-        let args = service.and_then(proc::process)?.args;
+/// The file that was given, or else the one that a service was started with, or that its unit names;
+/// and what the unit's environment sets, over the file.
+fn source_of(given: &Source, unit: Option<&Unit>, pid: Option<u32>) -> Source {
+    let mut source = match unit {
+        Some(unit) => {
+            Source::new(unit.variables().map(|(name, value)| (name.into(), value.into())))
+        }
+        None => given.clone(),
+    };
+    source.overrides.bind.clone_from(&given.overrides.bind);
+    source.overrides.log_level = given.overrides.log_level;
+    let started_with = || {
+        let args = pid.and_then(proc::process)?.args;
         let at = args.iter().position(|arg| arg == "--config" || arg == "-c")?;
         args.get(at + 1).map(PathBuf::from)
     };
-    let mut path = source.path.clone().or_else(of_service);
-    if let Some(unit) = units.iter().find(|unit| unit.id() == SERVICE) {
-        let variables = unit.variables().map(|(name, value)| (name.into(), value.into()));
-        source.overrides.environment = Environment::new(variables);
-        let of_unit = unit.variables().find(|(name, _)| *name == PATH_VARIABLE);
-        // The packaged unit names the default, which may be missing.
-        let of_unit = of_unit.map(|(_, file)| file).filter(|file| *file != DEFAULT_PATH);
-        path = path.or_else(|| of_unit.map(PathBuf::from));
-    }
-    Source { path, ..source }
+    source.path = given.path.clone().or_else(started_with);
+    source
 }
 
-/// What the checks go by.
-struct Host<'a> {
-    config: &'a Config,
-    units: &'a [Unit],
-    processes: &'a [Process],
-    service: Option<u32>,
+fn invalid(file: &Path, error: &ConfigError) -> Finding {
+    Finding {
+        label: "config_invalid",
+        what: format!("{} cannot be used", file.display()),
+        why: "A start exits with 78, and a reload is refused.".to_owned(),
+        fix: "Correct it; `wsecho check` shows this again:".to_owned(),
+        lines: error.to_string().lines().map(str::to_owned).collect(),
+        ..Finding::default()
+    }
 }
 
-impl Host<'_> {
-    fn unit(&self) -> Option<&Unit> {
-        self.units.iter().find(|unit| unit.id() == SERVICE)
+/// Where the services listen; sockets of systemd's included.
+fn ours(services: &[Service<'_>], units: &[Unit]) -> Ours {
+    let mut addrs: Vec<ListenAddr> = Vec::new();
+    for addr in services.iter().flat_map(|service| &service.config.boot.bind) {
+        if *addr == ListenAddr::Inherited {
+            let sockets = units.iter().filter(|unit| unit.id().ends_with(".socket"));
+            addrs.extend(sockets.flat_map(Unit::listens).filter_map(|text| {
+                if text.starts_with('/') {
+                    return Some(ListenAddr::Unix(text.into()));
+                }
+                text.parse::<SocketAddr>().ok().map(ListenAddr::Tcp)
+            }));
+        } else {
+            addrs.push(addr.clone());
+        }
     }
+    addrs.retain(|addr| !matches!(addr, ListenAddr::Tcp(tcp) if tcp.port() == 0));
+    let mut once: Vec<ListenAddr> = Vec::new();
+    for addr in addrs {
+        if !once.contains(&addr) {
+            once.push(addr);
+        }
+    }
+    Ours { addrs: once, hosts: passage::hosts(&host::read("/etc/hosts").unwrap_or_default()) }
+}
 
-    /// Where the service listens; sockets of systemd's included.
-    fn ours(&self) -> Ours {
-        let mut addrs = Vec::new();
-        for addr in &self.config.boot.bind {
-            if *addr == ListenAddr::Inherited {
-                let sockets = self.units.iter().filter(|unit| unit.id().ends_with(".socket"));
-                addrs.extend(sockets.flat_map(Unit::listens).filter_map(|text| {
-                    if text.starts_with('/') {
-                        return Some(ListenAddr::Unix(text.into()));
-                    }
-                    text.parse::<SocketAddr>().ok().map(ListenAddr::Tcp)
-                }));
-            } else {
-                addrs.push(addr.clone());
+/// Whose the ports are. Whether something of ours listens.
+fn ports(
+    ours: &Ours,
+    services: &[Service<'_>],
+    processes: &[Process],
+    report: &mut Report,
+) -> bool {
+    let listening = proc::listening();
+    let mut is_up = true;
+    for addr in &ours.addrs {
+        let taken = |it: &&Listening| it.addr == *addr || it.addr.collides(addr);
+        let mut sockets = listening.iter().filter(taken).peekable();
+        if sockets.peek().is_none() {
+            is_up = false;
+            // The unit's state has said it already.
+            if report.is_healthy() {
+                report.findings.push(closed(addr, &services[0]));
             }
+            continue;
         }
-        addrs.retain(|addr| !matches!(addr, ListenAddr::Tcp(tcp) if tcp.port() == 0));
-        Ours { addrs, hosts: passage::hosts(&host::read("/etc/hosts").unwrap_or_default()) }
-    }
-
-    /// Whether the unit's user can read the file and listen.
-    fn as_its_user(&self, file: &Path, report: &mut Report) {
-        let Some(unit) = self.unit() else { return };
-        let user = unit.get("User");
-        if user.is_empty() {
-            return;
-        }
-        if !geteuid().is_root() {
-            report.skip(format!("the configuration as the user {user}"), "only root can do that");
-            return;
-        }
-        // The check that follows is to see the limit that the service has.
-        if let Some(most) = unit.limit("LimitNOFILE") {
-            let limit = Rlimit { current: Some(most), maximum: Some(most) };
-            // Without the right to raise it, it stays: its word on descriptors is not used anyway.
-            let _ = setrlimit(Resource::Nofile, limit);
-        }
-        let file = file.display().to_string();
-        let found = file != DEFAULT_PATH || Path::new(&file).exists();
-        let named: &[&str] = if found { &["--config", &file] } else { &[] };
-        let answer = match host::run_self(&[&["check", "--user", user][..], named].concat()) {
-            Ok(answer) => answer,
-            Err(error) => return report.skip("the configuration as the unit's user", &error),
-        };
-        let finding = |label, what: String, lines: Vec<String>| Finding {
-            label,
-            what,
-            why: "A start fails, and so does a reload.".to_owned(),
-            fix: format!("Correct what it says; `sudo wsecho check --user {user}` shows it again:"),
-            lines,
-            ..Finding::default()
-        };
-        let said = || answer.text.lines().map(str::to_owned);
-        if !answer.ok {
-            let what = format!("{file} cannot be used by the user {user}");
-            report.findings.push(finding("config_as_user", what, said().collect()));
-            return;
-        }
-        // Descriptors are judged by the limits of the service.
-        let obstacle = |line: String| {
-            let line = line.strip_prefix("warning: it would not start: ")?.to_owned();
-            (!line.contains("file descriptors")).then_some(line)
-        };
-        let obstacles: Vec<String> = said().filter_map(obstacle).collect();
-        if !obstacles.is_empty() {
-            let what = format!("the service would not start as the user {user}");
-            report.findings.push(finding("start_as_user", what, obstacles));
-        }
-    }
-
-    /// Whose the ports are. Whether something of ours listens.
-    fn ports(&self, report: &mut Report) -> bool {
-        let listening = proc::listening();
-        let mut is_up = true;
-        for addr in self.ours().addrs {
-            let taken = |it: &&Listening| it.addr == addr || it.addr.collides(&addr);
-            let mut sockets = listening.iter().filter(taken).peekable();
-            if sockets.peek().is_none() {
+        match sockets.find_map(|socket| proc::owner(socket.inode, processes)) {
+            Some(owner) if owner.name == "wsecho" || owner.pid == 1 => {}
+            Some(owner) if services.iter().any(|service| service.pid == Some(owner.pid)) => {}
+            Some(owner) => {
                 is_up = false;
-                // The unit's state has said it already.
-                if report.is_healthy() {
-                    report.findings.push(Finding {
-                        label: "port_closed",
-                        what: format!("nothing listens on {addr}"),
-                        why: "No client can connect, and a proxy answers 502 or 503.".to_owned(),
-                        fix:
-                            "Run `systemctl start wsecho`; if it runs, `systemctl restart wsecho`: \
-                              a change of `bind` needs that."
-                                .to_owned(),
-                        ..Finding::default()
-                    });
-                }
-                continue;
+                report.findings.push(Finding {
+                    label: "port_taken",
+                    what: format!("{addr} belongs to {} (process {})", owner.name, owner.pid),
+                    why: "wsecho cannot listen there, and clients reach something else.".into(),
+                    fix: format!(
+                        "Stop it: `systemctl status {}` names its unit. Or choose another \
+                         address in `bind`.",
+                        owner.pid
+                    ),
+                    ..Finding::default()
+                });
             }
-            match sockets.find_map(|socket| proc::owner(socket.inode, self.processes)) {
-                Some(owner) if owner.name == "wsecho" || owner.pid == 1 => {}
-                Some(owner) if Some(owner.pid) == self.service => {}
-                Some(owner) => {
-                    is_up = false;
-                    report.findings.push(Finding {
-                        label: "port_taken",
-                        what: format!("{addr} belongs to {} (process {})", owner.name, owner.pid),
-                        why: "wsecho cannot listen there, and clients reach something else.".into(),
-                        fix: format!(
-                            "Stop it: `systemctl status {}` names its unit. Or choose another \
-                             address in `bind`.",
-                            owner.pid
-                        ),
-                        ..Finding::default()
-                    });
-                }
-                None => report.skip(format!("whose {addr} is"), "only root can see that"),
-            }
-        }
-        is_up
-    }
-
-    fn limits(&self, report: &mut Report) {
-        let read = |name: &str| host::read(format!("/proc/{}/{name}", self.service?)).ok();
-        let of_process = read("limits").and_then(|text| limits::descriptors(&text));
-        let of_unit = || self.unit()?.get("LimitNOFILE").parse().ok();
-        let here = Machine::here();
-        let descriptors = of_process.or_else(of_unit).unwrap_or(here.descriptors);
-        let machine = Machine { descriptors, ..here };
-        limits::kernel(&listen::lacking(), report);
-        let Some(capacity) = limits::connections(self.config, machine, report) else { return };
-        let cores = available_parallelism().map_or(1, usize::from);
-        let workers = self.config.boot.workers;
-        let workers = if workers == 0 { cores } else { workers };
-        let needed = self.config.most_memory(capacity, workers);
-        let set = |unit: &Unit| unit.limit("MemoryMax").or_else(|| unit.limit("MemoryLimit"));
-        if let Some((unit, limit)) = self.unit().and_then(|unit| Some((unit, set(unit)?))) {
-            limits::memory(needed, limit, &format!("MemoryMax= of {}", unit.id()), report);
-        } else if let Some(groups) = read("cgroup")
-            && let Some((limit, file)) = limits::cgroup_limit(&groups, |path| host::read(path))
-        {
-            limits::memory(needed, limit, &file.display().to_string(), report);
+            None => report.skip(format!("whose {addr} is"), "only root can see that"),
         }
     }
+    is_up
+}
 
-    fn reload(&self, file: &Path, report: &mut Report) {
-        let Some(pid) = self.service else { return };
-        match fs::read_link(format!("/proc/{pid}/exe")) {
-            Ok(exe) => reload::program(&exe, report),
-            Err(error) => report.skip("the running program", &error),
-        }
-        let admin = &self.config.boot.admin;
-        let metrics = reload::metrics(admin);
-        if metrics.is_none() && !admin.is_empty() {
-            report.skip("the last reload", "the admin listener does not answer");
-        }
-        let (written, began) = (reload::written(file), reload::began(pid));
-        reload::judge(&file.display().to_string(), metrics.as_deref(), written, began, report);
+/// An address on which nothing listens, of a service that should.
+fn closed(addr: &ListenAddr, service: &Service<'_>) -> Finding {
+    let fix = if service.config.boot.bind.contains(&ListenAddr::Inherited) {
+        "Run `systemctl restart wsecho.socket`: it restarts what listens there, too.".to_owned()
+    } else {
+        let name = service.name();
+        format!(
+            "Run `systemctl start {name}`; if it runs, `systemctl restart {name}`: a change of \
+             `bind` needs that."
+        )
+    };
+    Finding {
+        label: "port_closed",
+        what: format!("nothing listens on {addr}"),
+        why: "No client can connect, and a proxy answers 502 or 503.".to_owned(),
+        fix,
+        ..Finding::default()
     }
 }

@@ -4,6 +4,7 @@
 //! not know the keys, nor when the file is read again.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -15,10 +16,10 @@ use crate::net::addr::ListenAddr;
 use crate::ops::logging::Level;
 
 /// The configuration file unless the command line or the environment names another.
-pub const DEFAULT_PATH: &str = "/etc/wsecho.toml";
+const DEFAULT_PATH: &str = "/etc/wsecho.toml";
 /// The variable that names another file, or several with colons between them, of which the first that
 /// exists is read: set in the unit, it holds for each of its commands.
-pub const PATH_VARIABLE: &str = "WSECHO_CONFIG";
+pub(super) const PATH_VARIABLE: &str = "WSECHO_CONFIG";
 /// The largest file that is read, in bytes: no configuration is nearly as long.
 const MAX_SIZE: u64 = 1 << 20;
 
@@ -39,6 +40,8 @@ pub struct Source {
     /// `--config`. Without it, the first file of `WSECHO_CONFIG` that exists is read; without that,
     /// the one at [`DEFAULT_PATH`], which may be missing.
     pub path: Option<PathBuf>,
+    /// The files of `WSECHO_CONFIG`.
+    files: Vec<PathBuf>,
     /// What holds whatever the file says.
     pub overrides: Overrides,
 }
@@ -80,6 +83,18 @@ impl fmt::Display for Listed<'_> {
 }
 
 impl Source {
+    /// What these environment variables say: which file, and what holds over it.
+    #[must_use]
+    pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let variables: Vec<_> = variables.into_iter().collect();
+        let files = variables.iter().filter(|(name, _)| name == PATH_VARIABLE);
+        let files = files.flat_map(|(_, files)| env::split_paths(files));
+        let files = files.filter(|path| !path.as_os_str().is_empty()).collect();
+        let environment = Environment::new(variables);
+        let overrides = Overrides { environment, ..Overrides::default() };
+        Self { path: None, files, overrides }
+    }
+
     /// The file that is read: the first that exists, or the last.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -91,7 +106,7 @@ impl Source {
     fn chosen(&self) -> (Vec<PathBuf>, PathBuf) {
         let mut missing = match &self.path {
             Some(path) => vec![path.clone()],
-            None => named_by_environment(),
+            None => self.files.clone(),
         };
         let last = missing.pop().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
         match missing.iter().position(|path| exists(path)) {
@@ -106,7 +121,8 @@ impl Source {
 
     /// Whether the file must exist, because somebody named it: the default one does not, even where
     /// the unit's `WSECHO_CONFIG` ends in it.
-    fn is_required(&self) -> bool {
+    #[must_use]
+    pub fn is_required(&self) -> bool {
         self.path.is_some() || self.path() != Path::new(DEFAULT_PATH)
     }
 
@@ -181,12 +197,6 @@ fn said_of(missing: &[PathBuf], chosen: &Path, found: bool) -> Option<String> {
     let verb = if missing.len() > 1 { "do" } else { "does" };
     let missing = missing.join(" and ");
     (!missing.is_empty()).then(|| format!("{missing} {verb} not exist: using {instead}"))
-}
-
-/// The files that `WSECHO_CONFIG` names.
-fn named_by_environment() -> Vec<PathBuf> {
-    let names = env::var_os(PATH_VARIABLE).unwrap_or_default();
-    env::split_paths(&names).filter(|path| !path.as_os_str().is_empty()).collect()
 }
 
 /// Whether something is there, even a file that cannot be read, or a link that leads nowhere: it is what

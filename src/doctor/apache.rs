@@ -16,7 +16,9 @@ use regex_lite::{Captures, Regex, RegexBuilder};
 pub use self::syntax::{Started, parse};
 use super::files::{Files, Node};
 use super::nginx::listen_addr;
-use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, paths_below};
+use super::passage::{
+    Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, paths_below, without_query,
+};
 use super::report::Finding;
 use crate::config::Config;
 use crate::net::addr::PeerAddr;
@@ -24,6 +26,8 @@ use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
 
 /// The most rules of one server that are compared with each other.
 const MAX_RULES: usize = 300;
+/// The most virtual hosts that are looked at: each inherits what the main server has.
+const MAX_HOSTS: usize = 2_000;
 
 /// Reads a configuration and all that it includes.
 #[must_use]
@@ -44,6 +48,7 @@ pub fn passages(nodes: &[Node], ours: &Ours, config: &Config) -> (Vec<Passage>, 
         })
     };
     let hosts = nodes.iter().filter(|node| node.is("VirtualHost")).filter(has_rules);
+    let hosts = hosts.take(MAX_HOSTS);
     let main = Server { own: nodes, main: nodes, section: None, ours, endpoints: &endpoints };
     let servers = hosts.map(|host| Server { own: host.children(), section: Some(host), ..main });
     let (mut found, mut findings) = (Vec::new(), Vec::new());
@@ -129,7 +134,7 @@ impl<'a> Server<'a> {
                 Matches::Regex(_) => self.endpoints.iter().map(|&path| path.to_owned()).collect(),
             };
             let arrives = |asked: String| match takes(&asked) {
-                Some((taking, gets)) if taking == index => Some((asked, gets)),
+                Some((taking, gets)) if taking == index => Some((asked, without_query(gets))),
                 _ => None,
             };
             let mut paths: Vec<_> = asked.into_iter().filter_map(arrives).collect();

@@ -3,7 +3,6 @@
 //! Owns what nginx and Apache have in common: the tree, patterns in the names of files, and the
 //! bounds on size and depth. It does not know a syntax.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +19,12 @@ const MAX_UNREAD: usize = 20;
 pub(super) const MAX_INCLUDES: usize = 10;
 /// How deep blocks may nest; what is deeper is left out.
 pub(super) const MAX_BLOCKS: usize = 40;
-/// The most names that are looked at in one folder.
+/// The most directives of one file; what comes after them is left out.
+const MAX_DIRECTIVES: usize = 100_000;
+/// The most names that are looked at in one folder, and that fit one pattern.
 const MAX_NAMES: usize = 10_000;
+/// The most folders that are looked into for one pattern.
+const MAX_FOLDERS: usize = 1_000;
 
 /// A directive, with what is in its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,15 +65,17 @@ pub(super) struct Builder {
     top: Vec<Node>,
     /// Blocks that are open and left out.
     ignored: usize,
+    count: usize,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { open: Vec::new(), top: Vec::new(), ignored: 0 }
+        Self { open: Vec::new(), top: Vec::new(), ignored: 0, count: 0 }
     }
 
     pub(super) fn add(&mut self, node: Node) {
-        if self.ignored == 0 {
+        self.count += 1;
+        if self.ignored == 0 && self.count <= MAX_DIRECTIVES {
             let list = self.open.last_mut().and_then(|open| open.block.as_mut());
             list.unwrap_or(&mut self.top).push(node);
         }
@@ -147,17 +152,15 @@ pub(super) fn matching(pattern: &Path) -> Vec<PathBuf> {
             continue;
         }
         let mut next = Vec::new();
-        for folder in found {
-            let names = fs::read_dir(&folder).into_iter().flatten().flatten().take(MAX_NAMES);
-            let names = names.map(|entry| entry.file_name()).filter(|name| {
+        for folder in found.iter().take(MAX_FOLDERS) {
+            let all = host::names(folder, MAX_NAMES).unwrap_or_default();
+            let fitting = all.into_iter().filter(|name| {
                 let name = name.to_string_lossy();
                 (!name.starts_with('.') || text.starts_with('.')) && fits(&name, &text)
             });
-            let mut names: Vec<_> = names.collect();
-            names.sort_unstable();
-            next.extend(names.into_iter().map(|name| folder.join(name)));
+            let room = MAX_NAMES - next.len();
+            next.extend(fitting.take(room).map(|name| folder.join(name)));
         }
-        next.truncate(MAX_NAMES);
         found = next;
     }
     found

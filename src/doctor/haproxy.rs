@@ -5,7 +5,7 @@
 //!
 //! Source: HAProxy's configuration manual, sections 2.2 (words), 4 (proxies) and 5 (bind and server).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -144,7 +144,9 @@ fn words(line: &str) -> Vec<String> {
 #[must_use]
 pub fn passages<'a>(sections: &'a [Section], ours: &Ours) -> (Vec<Passage>, Vec<Finding>) {
     let all = Sections(sections);
-    let (mut passages, mut findings) = (Vec::new(), Vec::new());
+    let mut passages = Vec::new();
+    // Each only once, however many lead to the service by way of it.
+    let (mut lossless, mut bound): (Vec<&Section>, Vec<&Section>) = (Vec::new(), Vec::new());
     for section in sections.iter().filter(|it| ["backend", "listen"].contains(&&*it.kind)) {
         let mut servers = section.lines.iter().filter(|line| line.words[0] == "server");
         let leads = |line: &'a Line| Some((line, ours.peer(line.words.get(2)?, 80)?));
@@ -156,17 +158,31 @@ pub fn passages<'a>(sections: &'a [Section], ours: &Ours) -> (Vec<Passage>, Vec<
             passage.proxy_headers = 2;
         }
         if matches!(passage.speaks, Speaks::Http(_)) {
-            let sections = fronts.iter().copied().chain([section]);
-            findings.extend(sections.flat_map(|it| all.with_defaults(it)).filter_map(lossy));
+            lossless.extend(fronts.iter().copied().chain([section]));
         }
-        findings.extend(fronts.iter().flat_map(|it| &it.lines).filter_map(http2_alone));
+        bound.extend(fronts);
         passages.push(passage);
         if passages.len() == MAX_PASSAGES {
             break;
         }
     }
-    findings.dedup();
+    let lossy = distinct(lossless).into_iter().flat_map(|it| all.with_defaults(it));
+    let lossy = lossy.filter_map(lossy_rule);
+    let alone = distinct(bound).into_iter().flat_map(|it| &it.lines).filter_map(http2_alone);
+    let mut findings: Vec<Finding> = Vec::new();
+    for finding in lossy.take(MAX_PASSAGES).chain(alone.take(MAX_PASSAGES)) {
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
     (passages, findings)
+}
+
+/// Sections without those that are named twice.
+fn distinct(mut sections: Vec<&Section>) -> Vec<&Section> {
+    let mut seen = HashSet::new();
+    sections.retain(|section| seen.insert(std::ptr::from_ref::<Section>(*section)));
+    sections
 }
 
 struct Sections<'a>(&'a [Section]);
@@ -288,7 +304,7 @@ impl<'a> Sections<'a> {
 }
 
 /// A rule that takes from every request what a handshake needs.
-fn lossy(line: &Line) -> Option<Finding> {
+fn lossy_rule(line: &Line) -> Option<Finding> {
     let [rule, action, header, rest @ ..] = &line.words[..] else { return None };
     let (action, in_one) = match action.split_once('(') {
         Some((action, header)) => (action, Some(header.trim_end_matches(')'))),

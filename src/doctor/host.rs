@@ -1,9 +1,10 @@
-//! How the host is asked: files and programs, neither of which can hold up the doctor or fill its
+//! How the host is asked: files, folders and programs, none of which can hold up the doctor or fill its
 //! memory.
 //!
 //! Owns the bounds on time and size. It does not know what an answer means.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ const MAX_TABLE: u64 = 16 << 20;
 const MAX_OUTPUT: u64 = 1 << 20;
 /// How long a program may take: semanage needs seconds on a small machine.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a file or a folder may take: one on a network that is down, or like /proc/kmsg, never answers.
+const FILE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is looked after whether a program has ended.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -37,13 +40,41 @@ pub(super) fn read_table(path: &str) -> io::Result<String> {
 }
 
 fn read_up_to(path: &Path, most: u64) -> io::Result<String> {
-    // Before opening it: for a FIFO, that waits for a writer.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let path = path.to_path_buf();
+    in_time(FILE_PATIENCE, move || {
+        // Before opening it: for a FIFO, that waits for a writer.
+        if !fs::metadata(&path)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(path)?.take(most).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    })?
+}
+
+/// The names in a folder, at most `most` of them, in order.
+pub(super) fn names(folder: &Path, most: usize) -> io::Result<Vec<OsString>> {
+    let folder = folder.to_path_buf();
+    in_time(FILE_PATIENCE, move || {
+        let names = fs::read_dir(folder)?.flatten().take(most).map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        Ok(names)
+    })?
+}
+
+/// What `look` returns, if that comes in time. Otherwise its thread is left behind.
+pub(super) fn in_time<T: Send + 'static>(
+    patience: Duration,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (tell, told) = sync_channel(1);
+    thread::Builder::new().spawn(move || {
+        // Nobody waits any more if that took too long.
+        let _ = tell.send(look());
+    })?;
+    let late = |_| io::Error::other(format!("it took longer than {} s", patience.as_secs()));
+    told.recv_timeout(patience).map_err(late)
 }
 
 /// What a program answered.
@@ -72,22 +103,30 @@ pub(super) enum Unanswered {
 /// Runs a program from PATH, in the language that its output is read in.
 pub(super) fn run(name: &str, arguments: &[&str]) -> Result<Answer, Unanswered> {
     let program = find(name).ok_or_else(|| Unanswered::Missing(name.to_owned()))?;
-    run_file(&program, arguments)
+    run_file(&program, arguments, [])
 }
 
-/// Runs this program itself.
-pub(super) fn run_self(arguments: &[&str]) -> Result<Answer, Unanswered> {
-    let name = "wsecho".to_owned();
-    run_file(&env::current_exe().map_err(|error| Unanswered::Failed(name, error))?, arguments)
+/// Runs this program itself, with these environment variables added.
+pub(super) fn run_self<'a>(
+    arguments: &[&str],
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Answer, Unanswered> {
+    let failed = |error| Unanswered::Failed("wsecho".to_owned(), error);
+    run_file(&env::current_exe().map_err(failed)?, arguments, variables)
 }
 
-fn run_file(program: &Path, arguments: &[&str]) -> Result<Answer, Unanswered> {
+fn run_file<'a>(
+    program: &Path,
+    arguments: &[&str],
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Answer, Unanswered> {
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let failed = |error| Unanswered::Failed(name.clone(), error);
     let deadline = Instant::now() + PATIENCE;
     let (reader, writer) = io::pipe().map_err(failed)?;
     let mut command = Command::new(program);
-    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").stdin(Stdio::null());
+    command.args(arguments).envs(variables).stdin(Stdio::null());
+    command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
     command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
     let mut child = command.spawn().map_err(failed)?;
     // It holds the ends of the pipe that have to be closed for the reader to see the end.

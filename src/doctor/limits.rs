@@ -13,9 +13,15 @@ use crate::config::{Config, show_size};
 use crate::net::listen::BACKLOG;
 use crate::ops::machine::{Capacity, DEFAULT_CONNECTIONS, Machine};
 
-/// Judges descriptors and the backlog; returns how many connections fit.
-pub fn connections(config: &Config, machine: Machine, report: &mut Report) -> Option<Capacity> {
-    const LIMIT: &str = "Run `systemctl edit wsecho`, enter these lines, and restart the service:";
+/// Judges descriptors and the backlog of a unit; returns how many connections fit.
+pub fn connections(
+    config: &Config,
+    machine: Machine,
+    unit: &str,
+    report: &mut Report,
+) -> Option<Capacity> {
+    let limit =
+        || format!("Run `systemctl edit {unit}`, enter these lines, and restart the service:");
     let mut finding = |label, what: String, why: &str, fix: String, lines: &[&str]| {
         let lines = lines.iter().map(|&line| line.to_owned()).collect();
         report.findings.push(Finding { label, what, why: why.into(), fix, lines, place: None });
@@ -41,7 +47,7 @@ pub fn connections(config: &Config, machine: Machine, report: &mut Report) -> Op
                 too_few.wanted, too_few.needed, too_few.allowed
             ),
             "The service does not start: it exits with 78.",
-            LIMIT.to_owned(),
+            limit(),
             &["[Service]", &format!("LimitNOFILE={}", too_few.needed)],
         ),
         Ok(capacity) if config.clamped(machine).is_some() => finding(
@@ -52,7 +58,7 @@ pub fn connections(config: &Config, machine: Machine, report: &mut Report) -> Op
                  503.",
                 capacity.admitted
             ),
-            LIMIT.to_owned(),
+            limit(),
             &["[Service]", "LimitNOFILE=65536"],
         ),
         Ok(_) => {}
@@ -60,8 +66,8 @@ pub fn connections(config: &Config, machine: Machine, report: &mut Report) -> Op
     capacity.ok()
 }
 
-/// Judges a limit on memory, in bytes, against what the service may need.
-pub fn memory(needed: u64, limit: u64, from: &str, report: &mut Report) {
+/// Judges a limit on memory, in bytes, against what the service of a unit may need.
+pub fn memory(needed: u64, limit: u64, from: &str, unit: &str, report: &mut Report) {
     if limit >= needed {
         return;
     }
@@ -74,9 +80,10 @@ pub fn memory(needed: u64, limit: u64, from: &str, report: &mut Report) {
              kernel would kill it, and every session with it.",
             mib(needed)
         ),
-        fix: "Raise it with `systemctl edit wsecho`, or lower limits.buffer_budget or \
-              limits.max_connections:"
-            .to_owned(),
+        fix: format!(
+            "Raise it with `systemctl edit {unit}`, or lower limits.buffer_budget or \
+             limits.max_connections:"
+        ),
         lines: vec!["[Service]".to_owned(), format!("MemoryMax={}M", needed.div_ceil(1 << 20))],
         ..Finding::default()
     });
@@ -162,9 +169,9 @@ mod tests {
         let config = Config::default();
         let mut report = Report::default();
         let capacity =
-            connections(&config, Machine { descriptors: 1024, somaxconn: 128 }, &mut report);
-        memory(300 << 20, 200 << 20, "MemoryMax= of wsecho.service", &mut report);
-        memory(300 << 20, 400 << 20, "MemoryMax= of wsecho.service", &mut report);
+            connections(&config, Machine { descriptors: 1024, somaxconn: 128 }, "a", &mut report);
+        memory(300 << 20, 200 << 20, "MemoryMax= of wsecho.service", "a", &mut report);
+        memory(300 << 20, 400 << 20, "MemoryMax= of wsecho.service", "a", &mut report);
         let labels: Vec<_> = report.findings.iter().map(|it| it.label).collect();
         assert_eq!(labels, ["somaxconn", "descriptors", "memory"]);
         assert!(capacity.is_some());

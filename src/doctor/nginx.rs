@@ -10,15 +10,19 @@ mod locations;
 mod syntax;
 mod variables;
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use self::locations::{Kind, kind, matches, select};
+use self::locations::{Kind, Locations, kind, matches};
 pub use self::syntax::parse;
 use self::variables::Variables;
 use super::files::{Files, Node};
-use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, lists, paths_below};
+use super::passage::{
+    Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, lists, paths_below, without_query,
+};
 use crate::config::Config;
 use crate::net::addr::{PeerAddr, from_here};
 use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
@@ -47,48 +51,55 @@ pub fn passages(
     let endpoints: Vec<&str> = config.policy.endpoints.iter().map(|it| &*it.path).collect();
     let mut found = Vec::new();
     for http in nodes.iter().filter(|node| node.name == "http") {
+        let upstreams = upstreams(http);
         for server in http.children().iter().filter(|node| node.name == "server") {
             let context = Context {
-                http,
+                upstreams: &upstreams,
                 server,
                 ours,
                 modern,
                 endpoints: &endpoints,
+                locations: Locations::of(server.children()),
+                tried: Cell::new(0),
                 variables: Variables::new(server.children(), http.children()),
             };
             let scope = vec![server.children(), http.children()];
-            context.locations(server.children(), &scope, &mut found);
+            context.visit(server.children(), &scope, &mut found);
         }
     }
     for stream in nodes.iter().filter(|node| node.name == "stream") {
-        for server in stream.children().iter().filter(|node| node.name == "server") {
-            found.extend(stream_passage(stream, server, ours));
-        }
+        let upstreams = upstreams(stream);
+        let servers = stream.children().iter().filter(|node| node.name == "server");
+        let passages = servers.filter_map(|it| stream_passage(stream, it, &upstreams, ours));
+        found.extend(passages.take(MAX_PASSAGES));
     }
     found
 }
 
 /// One `server` of `http`.
 struct Context<'a> {
-    http: &'a Node,
+    upstreams: &'a HashMap<&'a str, &'a Node>,
     server: &'a Node,
     ours: &'a Ours,
     modern: bool,
     endpoints: &'a [&'a str],
+    locations: Locations<'a>,
+    /// How many locations that lead to the service were compared with all others.
+    tried: Cell<usize>,
     variables: Variables<'a>,
 }
 
 impl<'a> Context<'a> {
     /// Looks into each location, however deep.
-    fn locations(&self, nodes: &'a [Node], outer: &Scope<'a>, found: &mut Vec<Passage>) {
+    fn visit(&self, nodes: &'a [Node], outer: &Scope<'a>, found: &mut Vec<Passage>) {
         for node in nodes.iter().filter(|node| node.name == "location") {
-            if found.len() >= MAX_PASSAGES {
+            if found.len().max(self.tried.get()) >= MAX_PASSAGES {
                 return;
             }
             let mut scope = vec![node.children()];
             scope.extend(outer);
             found.extend(self.location(node, &scope));
-            self.locations(node.children(), &scope, found);
+            self.visit(node.children(), &scope, found);
         }
     }
 
@@ -103,6 +114,7 @@ impl<'a> Context<'a> {
             self.variables.values(pass.arg(0)).iter().find_map(|url| self.target(url, pass))
         };
         let target = passes.into_iter().find_map(target)?;
+        self.tried.set(self.tried.get() + 1);
         let paths = self.paths(location, scope, &target)?;
         Some(self.passage(location, scope, &target, paths))
     }
@@ -118,10 +130,8 @@ impl<'a> Context<'a> {
             let end = rest.find(['/', '?', '$']).unwrap_or(rest.len());
             (rest[..end].to_owned(), &rest[end..])
         };
-        let upstreams = self.http.children().iter();
-        let mut upstreams = upstreams.filter(|it| it.name == "upstream" && it.arg(0) == address);
         let usual = if secure { 443 } else { 80 };
-        let peer = match upstreams.next() {
+        let peer = match self.upstreams.get(&*address) {
             Some(upstream) => servers(upstream).find_map(|server| self.ours.peer(server, 80)),
             None => self.ours.peer(&address, usual),
         }?;
@@ -155,10 +165,11 @@ impl<'a> Context<'a> {
             }
         };
         let reached = |(asked, _): &(String, String)| {
-            select(self.server.children(), asked)
-                .is_some_and(|chosen| std::ptr::eq(chosen, location))
+            self.locations.select(asked).is_some_and(|chosen| std::ptr::eq(chosen, location))
         };
-        let mut reached: Vec<_> = all.into_iter().filter(reached).collect();
+        let reached = all.into_iter().filter(reached);
+        let mut reached: Vec<_> =
+            reached.map(|(asked, gets)| (asked, without_query(gets))).collect();
         // An exact location for the page, for /info or for /healthz is for no handshake.
         let is_endpoint = |path: &str| self.endpoints.contains(&path);
         if let (Kind::Exact, [(asked, gets)]) = (kind, &reached[..])
@@ -223,6 +234,12 @@ struct Target<'a> {
     secure: bool,
     uri: Option<String>,
     peer: PeerAddr,
+}
+
+/// The upstreams beside a server, by their names.
+fn upstreams(block: &Node) -> HashMap<&str, &Node> {
+    let all = block.children().iter().filter(|node| node.name == "upstream");
+    all.rev().map(|node| (node.arg(0), node)).collect()
 }
 
 /// The addresses of an upstream.
@@ -351,11 +368,15 @@ pub(super) fn listen_addr(text: &str) -> Option<SocketAddr> {
 }
 
 /// A server of `stream` that leads to the service.
-fn stream_passage(stream: &Node, server: &Node, ours: &Ours) -> Option<Passage> {
+fn stream_passage(
+    stream: &Node,
+    server: &Node,
+    upstreams: &HashMap<&str, &Node>,
+    ours: &Ours,
+) -> Option<Passage> {
     let scope = vec![server.children(), stream.children()];
     let pass = server.children().iter().find(|node| node.name == "proxy_pass")?;
-    let mut upstreams = stream.children().iter().filter(|node| node.name == "upstream");
-    let peer = match upstreams.find(|upstream| upstream.arg(0) == pass.arg(0)) {
+    let peer = match upstreams.get(pass.arg(0)) {
         Some(upstream) => servers(upstream).find_map(|server| ours.peer(server, 80)),
         None => ours.peer(pass.arg(0), 80),
     }?;

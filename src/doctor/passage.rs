@@ -263,6 +263,13 @@ pub fn paths_below(prefix: &str, uri: Option<&str>, endpoints: &[&str]) -> Vec<(
     same.chain(below).map(|asked| (asked.clone(), arriving(&asked))).collect()
 }
 
+/// What the service gets, without the query that a proxy adds: that is no part of the path, and may hold
+/// a secret.
+pub(super) fn without_query(mut gets: String) -> String {
+    gets.truncate(gets.find('?').unwrap_or(gets.len()));
+    gets
+}
+
 /// The addresses of the service, as a proxy on this host may write them.
 #[derive(Clone, Debug, Default)]
 pub struct Ours {

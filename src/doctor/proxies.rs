@@ -7,6 +7,7 @@
 //! is compiled in.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::apache::{self, Started};
 use super::files::{Files, matching};
@@ -17,7 +18,11 @@ use super::report::{Finding, Report};
 use super::{haproxy, nginx};
 use crate::config::Config;
 
+/// How long the files of one proxy may take, to be read and judged.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A proxy, and how it was started.
+#[derive(Clone)]
 struct Installed {
     product: Product,
     /// The words of its command line; none if it does not run.
@@ -64,10 +69,20 @@ pub(super) fn judge(
             running
         };
         for proxy in installed {
-            let mut files = Files::default();
-            let (passages, found) = passages(&proxy, ours, config, &mut files);
+            let (given, ours, judged) = (proxy.clone(), ours.clone(), config.clone());
+            let look = move || {
+                let mut files = Files::default();
+                (passages(&given, &ours, &judged, &mut files), files.unread)
+            };
+            let ((passages, found), unread) = match host::in_time(PATIENCE, look) {
+                Ok(seen) => seen,
+                Err(error) => {
+                    report.skip(format!("the files of {}", product.name()), &error);
+                    continue;
+                }
+            };
             if !proxy.args.is_empty() {
-                for (file, why) in files.unread {
+                for (file, why) in unread {
                     report.skip(format!("{} in {}", product.name(), file.display()), &why);
                 }
             }

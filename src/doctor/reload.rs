@@ -63,72 +63,84 @@ pub(super) fn began(pid: u32) -> Option<f64> {
     )
 }
 
-/// Judges the last reload: by the metrics, or by when the process began if it serves none.
+/// Judges the last reload of a unit: by the metrics, or by when the process began if it serves none.
+/// `times` are when the file was written last and when the process began, in seconds of Unix time.
 pub fn judge(
     file: &str,
+    unit: &str,
     metrics: Option<&str>,
-    written: Option<f64>,
-    began: Option<f64>,
+    times: [Option<f64>; 2],
     report: &mut Report,
 ) {
     let metric = |name: &str| {
         let mut lines = metrics?.lines().filter_map(|line| line.split_once(' '));
         lines.find(|(key, _)| *key == name)?.1.trim().parse::<f64>().ok()
     };
-    let finding = |label, what: String, why: &str, fix: &str| Finding {
+    let finding = |label, what: String, why: &str, fix: String| Finding {
         label,
         what,
         why: why.to_owned(),
-        fix: fix.to_owned(),
+        fix,
         ..Finding::default()
     };
     if metric("wsecho_config_last_reload_successful") == Some(0.0) {
         report.findings.push(finding(
             "reload_refused",
-            "the last reload was refused".to_owned(),
-            "The service keeps its old configuration, and would not start with the new one.",
-            "Fix what `wsecho check` shows, then run `systemctl reload wsecho`.",
+            format!("the last reload of {unit} was refused"),
+            "It keeps its old configuration, and would not start with the new one.",
+            format!("Fix what `wsecho check` shows, then run `systemctl reload {unit}`."),
         ));
         return;
     }
+    let [written, began] = times;
     let read = metric("wsecho_config_last_reload_timestamp_seconds");
     let (Some(written), Some(read_at)) = (written, read.or(began)) else { return };
     // Both clocks tick in parts of a second.
     if written <= read_at + 1.0 {
         return;
     }
-    let what = format!("{file} is newer than what the service has read");
+    // It checks the file first.
+    let apply = format!("Run `systemctl reload {unit}`");
     if read.is_some() {
         report.findings.push(finding(
             "config_newer",
-            what,
+            format!("{file} is newer than what {unit} has read"),
             "What was changed there does not apply yet.",
-            "Run `wsecho check && systemctl reload wsecho`.",
+            format!("{apply}."),
         ));
     } else {
         report.advice.push(finding(
             "config_newer",
-            format!("{file} has been changed since the service was started"),
+            format!("{file} has been changed since {unit} was started"),
             "Unless it was reloaded since, what was changed there does not apply yet.",
-            "Run `wsecho check && systemctl reload wsecho`; `[admin] bind` lets the doctor see \
-             reloads.",
+            format!("{apply}; `[admin] bind` lets the doctor see reloads."),
         ));
     }
 }
 
-/// Judges the running program; `exe` is what `/proc/PID/exe` leads to.
-pub fn program(exe: &Path, report: &mut Report) {
+/// Judges the running program of a unit; `exe` is what `/proc/PID/exe` leads to.
+pub fn program(exe: &Path, unit: &str, metrics: Option<&str>, report: &mut Report) {
     if !exe.to_string_lossy().ends_with(" (deleted)") {
         return;
     }
+    let version = metrics.and_then(|text| {
+        let (_, rest) = text.split_once("wsecho_build_info{version=\"")?;
+        Some(rest.split_once('"')?.0)
+    });
+    let which = version.map_or(String::new(), |version| format!(", {version},"));
+    let fix = if unit.contains('@') {
+        "Run `/usr/libexec/wsecho/roll`: it restarts the instances one by one.".to_owned()
+    } else {
+        format!("Run `systemctl restart {unit}`: open sessions end with 1001.")
+    };
     report.findings.push(Finding {
         label: "old_program",
-        what: "the service runs a program that is no longer installed".to_owned(),
+        what: format!("{unit} runs a program{which} that is no longer installed"),
         why: format!(
             "It was replaced, this one is {}; the old one runs on until it is restarted.",
             env!("CARGO_PKG_VERSION")
         ),
-        fix: "Run `systemctl restart wsecho`: open sessions end with 1001.".to_owned(),
+        fix,
         ..Finding::default()
     });
 }
@@ -153,14 +165,20 @@ mod tests {
             (None, 1010.0, None, 1),
         ] {
             let mut report = Report::default();
-            judge("f", metrics.as_deref(), Some(written), Some(995.0), &mut report);
+            let times = [Some(written), Some(995.0)];
+            judge("f", "wsecho", metrics.as_deref(), times, &mut report);
             let label = report.findings.first().map(|it| it.label);
             assert_eq!((label, report.advice.len()), (findings, advice), "{metrics:?} {written}");
         }
         let mut report = Report::default();
-        program(Path::new("/usr/bin/wsecho"), &mut report);
+        program(Path::new("/usr/bin/wsecho"), "wsecho", None, &mut report);
         assert!(report.is_healthy());
-        program(Path::new("/usr/bin/wsecho (deleted)"), &mut report);
-        assert_eq!(report.findings[0].label, "old_program");
+        let old = Path::new("/usr/bin/wsecho (deleted)");
+        program(old, "wsecho", None, &mut report);
+        program(old, "wsecho@1", Some("wsecho_build_info{version=\"0.0.9\"} 1\n"), &mut report);
+        let [one, other] = &report.findings[..] else { panic!("{report:?}") };
+        assert_eq!((one.label, other.label), ("old_program", "old_program"));
+        assert!(other.what.contains("wsecho@1 runs a program, 0.0.9,"), "{other:?}");
+        assert!(one.fix.contains("restart wsecho`") && other.fix.contains("roll"), "{report:?}");
     }
 }

@@ -76,6 +76,19 @@ impl Report {
         }
     }
 
+    /// Adds what a look at one of several services found, but for what another has shown already.
+    pub(super) fn absorb(&mut self, look: impl FnOnce(&mut Self)) {
+        let mut part = Self::default();
+        look(&mut part);
+        part.findings.retain(|it| !self.findings.contains(it));
+        part.advice.retain(|it| !self.advice.contains(it));
+        self.findings.append(&mut part.findings);
+        self.advice.append(&mut part.advice);
+        for Unchecked { what, why } in part.unchecked {
+            self.skip(what, &why);
+        }
+    }
+
     /// For people: a paragraph for each finding, or one line where all is well.
     #[must_use]
     pub fn terminal(&self) -> String {

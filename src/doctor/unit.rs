@@ -1,21 +1,20 @@
 //! The units under systemd: whether they run, and if not, why.
 //!
-//! Owns the properties that are asked for and what their values mean. It judges what systemctl
-//! printed, and starts nothing.
+//! Owns which properties matter and what their values mean. It judges what systemctl printed, and starts
+//! nothing.
 //!
 //! Sources: systemctl(1), org.freedesktop.systemd1(5), systemd.exec(5) for the exit statuses of
-//! systemd's own; systemd 219 knows all of the properties but `MemoryMax`.
+//! systemd's own; systemd 219 knows all of the properties but `MemoryMax`, and leaves out those that are
+//! empty.
 
 use std::collections::BTreeMap;
 
 use super::report::{Finding, Report};
 
-/// The properties that are asked for.
-pub(super) const PROPERTIES: &str = "--property=Id,LoadState,ActiveState,SubState,Result,\
-    ExecMainCode,ExecMainStatus,MainPID,User,UnitFileState,LimitNOFILE,MemoryMax,MemoryLimit,\
-    Environment,Listen,NeedDaemonReload";
+/// The service, where there are no instances.
+pub(super) const SERVICE: &str = "wsecho.service";
 /// The units that are asked about: the service, its socket, and its instances.
-pub(super) const UNITS: [&str; 3] = ["wsecho.service", "wsecho.socket", "wsecho@*.service"];
+pub(super) const UNITS: [&str; 3] = [SERVICE, "wsecho.socket", "wsecho@*.service"];
 
 /// What is known of a unit: its properties.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +52,24 @@ impl Unit {
         self.get("Id")
     }
 
+    /// Its name as commands take it: the type is left out.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.id().strip_suffix(".service").unwrap_or(self.id())
+    }
+
+    /// Whether it is a service, and not a socket.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        self.id().ends_with(".service")
+    }
+
+    /// Whether it is one of several instances.
+    #[must_use]
+    pub fn is_instance(&self) -> bool {
+        self.id().contains('@')
+    }
+
     /// Whether it runs, or listens.
     #[must_use]
     pub fn is_active(&self) -> bool {
@@ -76,12 +93,22 @@ impl Unit {
         self.get("Environment").split_whitespace().filter_map(|word| word.split_once('='))
     }
 
-    /// The addresses of a socket unit, as systemd writes them.
+    /// The addresses of a socket unit: `ListenStream=ADDR` by systemd 219, `Listen=ADDR (Stream)` by
+    /// newer ones.
     pub fn listens(&self) -> impl Iterator<Item = &str> {
-        let stream = |line: &'_ str| line.ends_with("(Stream)") || line.ends_with("(stream)");
-        let lines = self.get("Listen").lines().filter(move |line| stream(line));
-        lines.filter_map(|line| line.split(' ').next())
+        let lines = self.get("Listen").lines().filter_map(|line| line.strip_suffix(" (Stream)"));
+        lines.chain(self.get("ListenStream").lines())
     }
+}
+
+/// The services that run, or that should: those that do not idle. Without any, the instances that are
+/// enabled, which the first connection may start.
+pub fn in_use(units: &[Unit]) -> impl Iterator<Item = &Unit> {
+    let services = || units.iter().filter(|unit| unit.is_service());
+    let is_used = |unit: &Unit| !unit.get("ActiveState").is_empty() && !is_idle(unit);
+    let any = services().any(is_used);
+    let may_start = |unit: &Unit| unit.is_instance() && is_enabled(unit);
+    services().filter(move |unit| if any { is_used(unit) } else { may_start(unit) })
 }
 
 /// Judges the units. `last_error` asks the journal for the last error of one.
@@ -91,8 +118,8 @@ pub fn judge(
     report: &mut Report,
 ) {
     let socket = units.iter().any(|unit| unit.id().ends_with(".socket") && unit.is_active());
-    let services = || units.iter().filter(|unit| unit.id().ends_with(".service"));
-    let instances = services().any(|unit| unit.id().contains('@') && !is_idle(unit));
+    let services = || units.iter().filter(|unit| unit.is_service());
+    let instances = services().any(|unit| unit.is_instance() && !is_idle(unit));
     for unit in services() {
         let id = unit.id();
         let finding = |label, what: &str, why: &str, fix: String| Finding {
@@ -110,7 +137,15 @@ pub fn judge(
                 format!("Run `systemctl daemon-reload && systemctl restart {id}`."),
             ));
         }
-        let idle_is_meant = socket || instances || id.contains('@');
+        let idle_is_meant = socket || instances || unit.is_instance();
+        if instances && unit.is_instance() && is_idle(unit) && is_enabled(unit) {
+            report.advice.push(finding(
+                "unit_stopped",
+                "is enabled and not running",
+                "The other instances serve without it.",
+                format!("Run `systemctl start {id}`, or `systemctl disable {id}`."),
+            ));
+        }
         let found = match (unit.get("LoadState"), unit.get("ActiveState")) {
             ("masked", _) => finding(
                 "unit_masked",
@@ -158,6 +193,10 @@ fn is_idle(unit: &Unit) -> bool {
     unit.get("ActiveState") == "inactive"
 }
 
+fn is_enabled(unit: &Unit) -> bool {
+    unit.get("UnitFileState") == "enabled"
+}
+
 /// What made a unit fail, and what to do.
 fn failed(unit: &Unit, last_error: &mut dyn FnMut(&str) -> Option<String>) -> Finding {
     /// The first exit status of systemd's own, from before the program ran: it said nothing then.
@@ -168,12 +207,17 @@ fn failed(unit: &Unit, last_error: &mut dyn FnMut(&str) -> Option<String>) -> Fi
     let (what, fix) = reason(unit);
     let start = format!("run `systemctl reset-failed {id} && systemctl start {id}`");
     let log = format!("`journalctl -u {id} -n 20`");
+    let harm = if unit.is_instance() {
+        "Only the other instances serve clients."
+    } else {
+        "No client can connect."
+    };
     Finding {
         label: "unit_failed",
         what: format!("{id} has failed: {what}"),
         why: match last_error {
-            Some(line) => format!("No client can connect. Its last error: {line}"),
-            None => format!("No client can connect. {log} shows what it said."),
+            Some(line) => format!("{harm} Its last error: {line}"),
+            None => format!("{harm} {log} shows what it said."),
         },
         fix: format!("{fix}, then {start}."),
         ..Finding::default()
@@ -293,10 +337,34 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_or_failed_is_in_use_and_a_stopped_instance_is_told() {
+        let unit = |name: &str, state: &str| {
+            format!(
+                "Id={name}.service\nLoadState=loaded\nActiveState={state}\nUnitFileState=enabled"
+            )
+        };
+        let ids = |shown: &str| -> Vec<String> {
+            in_use(&Unit::all(shown)).map(|unit| unit.name().to_owned()).collect()
+        };
+        let stopped = [unit("wsecho", "inactive"), unit("wsecho@1", "inactive")].join("\n\n");
+        assert_eq!(ids(&stopped), ["wsecho@1"], "the first connection starts it");
+        let shown = [stopped, unit("wsecho@2", "active"), unit("wsecho@3", "failed")].join("\n\n");
+        assert_eq!(ids(&shown), ["wsecho@2", "wsecho@3"]);
+        let report = judged(&shown);
+        let labels = |list: &[Finding]| list.iter().map(|it| it.label).collect::<Vec<_>>();
+        assert_eq!(labels(&report.findings), ["unit_failed"], "{report:?}");
+        assert!(report.findings[0].why.starts_with("Only the other instances"), "{report:?}");
+        assert_eq!(labels(&report.advice), ["unit_stopped"], "{report:?}");
+        assert!(report.advice[0].what.starts_with("wsecho@1.service"), "{report:?}");
+    }
+
+    #[test]
     fn properties_are_read_as_systemd_prints_them() {
         let text = "Id=wsecho.socket\nListen=127.0.0.1:8888 (Stream)\nListen=/run/w (Stream)\n\n\
                     Id=wsecho.service\nMainPID=42\nLimitNOFILE=65536\nMemoryMax=infinity\n\
                     MemoryLimit=18446744073709551615\nEnvironment=A=1 WSECHO_CONFIG=/etc/w.toml";
+        let old = Unit::all("Id=wsecho.socket\nListenStream=127.0.0.1:8888\nListenStream=/run/w");
+        assert_eq!(old[0].listens().collect::<Vec<_>>(), ["127.0.0.1:8888", "/run/w"]);
         let units = Unit::all(text);
         assert_eq!(units[0].listens().collect::<Vec<_>>(), ["127.0.0.1:8888", "/run/w"]);
         assert_eq!(units[1].pid(), Some(42));

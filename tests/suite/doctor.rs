@@ -1,5 +1,8 @@
 //! `wsecho doctor` on this host, with programs that answer what the manuals say.
 
+mod hostile;
+mod instances;
+
 use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -42,9 +45,17 @@ fn running(service: &Service) -> (&'static str, String) {
 
 /// What the doctor prints about a configuration, and the exit code.
 fn doctor(config: &Path, scripts: &[(&str, String)]) -> (i32, Value) {
+    diagnosed(Some(config), scripts)
+}
+
+/// The same, without a configuration for that of each unit.
+fn diagnosed(config: Option<&Path>, scripts: &[(&str, String)]) -> (i32, Value) {
     let tools = tools(scripts);
     let mut command = wsecho();
-    command.args(["doctor", "--format", "json", "--config"]).arg(config);
+    command.args(["doctor", "--format", "json"]);
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
     let outcome = Outcome::of(command.env("PATH", tools.path()));
     assert_eq!(outcome.stderr, "");
     let report = serde_json::from_str(&outcome.stdout).expect(&outcome.stdout);
@@ -137,11 +148,16 @@ fn a_file_that_the_service_has_not_read_is_found_by_its_metrics() {
     let config = config_of(&service);
     let (_, report) = doctor(&config, &[running(&service)]);
     assert_eq!(of_service(&report), [""; 0], "{report}");
-    #[expect(clippy::disallowed_methods, reason = "files have wall-clock times")]
-    let later = SystemTime::now() + Duration::from_secs(60);
-    File::options().write(true).open(&config).unwrap().set_modified(later).unwrap();
+    change_later(&config);
     let (_, report) = doctor(&config, &[running(&service)]);
     assert_eq!(of_service(&report), ["config_newer"], "{report}");
+}
+
+/// Makes a file look as if it had been written in a minute.
+fn change_later(file: &Path) {
+    #[expect(clippy::disallowed_methods, reason = "files have wall-clock times")]
+    let later = SystemTime::now() + Duration::from_secs(60);
+    File::options().write(true).open(file).unwrap().set_modified(later).unwrap();
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //!
 //! Source: ngx_http_core_module, `location`.
 
+use std::collections::HashMap;
+
 use regex_lite::RegexBuilder;
 
 use crate::doctor::files::Node;
@@ -48,31 +50,53 @@ pub(super) fn matches(pattern: &str, any_case: bool, text: &str) -> bool {
     regex.map_or(true, |regex| regex.is_match(text))
 }
 
-/// The location that takes a path.
-pub(super) fn select<'a>(nodes: &'a [Node], path: &str) -> Option<&'a Node> {
-    let locations = || nodes.iter().filter(|node| node.name == "location");
-    let of = |node: &'a Node| (node, kind(node));
-    if let Some((node, _)) = locations().map(of).find(|(_, it)| it.0 == Kind::Exact && it.1 == path)
-    {
-        return Some(node);
-    }
-    let prefixes = locations().map(of).filter(|(_, (kind, prefix))| {
-        matches!(kind, Kind::Prefix | Kind::Final) && path.starts_with(prefix)
-    });
-    let longest = prefixes.max_by_key(|(_, (_, prefix))| prefix.len());
-    if let Some((node, (kind, _))) = longest {
-        let inner = select(node.children(), path);
-        if inner.is_some() || kind == Kind::Final {
-            return inner.or(Some(node));
+/// The locations of a block, by how they are found.
+pub(super) struct Locations<'a> {
+    exact: HashMap<&'a str, &'a Node>,
+    prefixes: HashMap<&'a str, (Kind, &'a Node)>,
+    /// In their order, each with whether it ignores case.
+    regexes: Vec<(&'a str, bool, &'a Node)>,
+}
+
+impl<'a> Locations<'a> {
+    pub(super) fn of(nodes: &'a [Node]) -> Self {
+        let (mut exact, mut prefixes) = (HashMap::new(), HashMap::new());
+        let mut regexes = Vec::new();
+        for node in nodes.iter().filter(|node| node.name == "location") {
+            match kind(node) {
+                (Kind::Exact, path) => {
+                    exact.entry(path).or_insert(node);
+                }
+                (kind @ (Kind::Prefix | Kind::Final), prefix) => {
+                    prefixes.insert(prefix, (kind, node));
+                }
+                (Kind::Regex, pattern) => regexes.push((pattern, false, node)),
+                (Kind::AnyCase, pattern) => regexes.push((pattern, true, node)),
+                (Kind::Named, _) => {}
+            }
         }
+        Self { exact, prefixes, regexes }
     }
-    let regex = locations().map(of).find(|(_, (kind, pattern))| match kind {
-        Kind::Regex | Kind::AnyCase => matches(pattern, *kind == Kind::AnyCase, path),
-        _ => false,
-    });
-    match regex {
-        Some((node, _)) => select(node.children(), path).or(Some(node)),
-        None => longest.map(|(node, _)| node),
+
+    /// The location that takes a path.
+    pub(super) fn select(&self, path: &str) -> Option<&'a Node> {
+        let inner = |node: &'a Node| Locations::of(node.children()).select(path);
+        if let Some(node) = self.exact.get(path) {
+            return Some(node);
+        }
+        let mut lengths = (0..=path.len()).rev();
+        let longest = lengths.find_map(|length| self.prefixes.get(path.get(..length)?)).copied();
+        if let Some((kind, node)) = longest {
+            let inner = inner(node);
+            if inner.is_some() || kind == Kind::Final {
+                return inner.or(Some(node));
+            }
+        }
+        let mut regexes = self.regexes.iter();
+        match regexes.find(|(pattern, any_case, _)| matches(pattern, *any_case, path)) {
+            Some((_, _, node)) => inner(node).or(Some(node)),
+            None => longest.map(|(_, node)| node),
+        }
     }
 }
 
@@ -100,7 +124,8 @@ mod tests {
             ("/c/x", "8"),
             ("x", ""),
         ] {
-            let chosen = select(&nodes, path).and_then(|node| node.children().first());
+            let chosen =
+                Locations::of(&nodes).select(path).and_then(|node| node.children().first());
             assert_eq!(chosen.map_or("", |node| &node.name), expected, "{path}");
         }
     }

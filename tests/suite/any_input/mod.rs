@@ -38,8 +38,16 @@ proptest! {
         words in proptest::collection::vec(proptest::sample::select(proxies::WORDS), 0..80),
     ) {
         proxies::any_configuration(&String::from_utf8_lossy(&data));
+        proxies::any_answer(&String::from_utf8_lossy(&data));
         proxies::any_configuration(&words.join(" "));
         proxies::any_configuration(&format!("http {{ server {{ {} }} }}", words.concat()));
+    }
+
+    #[test]
+    fn no_answer_of_a_host_confuses_the_doctor(
+        words in proptest::collection::vec(proptest::sample::select(proxies::ANSWERS), 0..80),
+    ) {
+        proxies::any_answer(&words.concat());
     }
 
     #[test]
