@@ -166,6 +166,7 @@ fn runtime(workers: usize) -> io::Result<Runtime> {
 /// The process's signals, as requests.
 struct Signals {
     reload: unix::Signal,
+    step_aside: unix::Signal,
     stop: [unix::Signal; 2],
 }
 
@@ -173,15 +174,19 @@ impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
+            step_aside: signal(SignalKind::user_defined1())?,
             stop: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
         })
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
-        match self.poll_stop(cx) {
-            Poll::Ready(()) => Poll::Ready(Signal::Stop),
-            Poll::Pending => self.reload.poll_recv(cx).map(|_| Signal::Reload),
+        if self.poll_stop(cx).is_ready() {
+            return Poll::Ready(Signal::Stop);
         }
+        if self.step_aside.poll_recv(cx).is_ready() {
+            return Poll::Ready(Signal::StepAside);
+        }
+        self.reload.poll_recv(cx).map(|_| Signal::Reload)
     }
 
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -49,6 +49,8 @@ pub enum Signal {
     Reload,
     /// SIGTERM or SIGINT: drain; again, more than a second later: abort.
     Stop,
+    /// SIGUSR1: leave newcomers to the other instances for a while.
+    StepAside,
 }
 
 /// Why a server cannot start.
@@ -204,6 +206,7 @@ impl Server {
                 signal = poll_fn(&mut *signals) => match signal {
                     Signal::Stop => return,
                     Signal::Reload => requested = true,
+                    Signal::StepAside => self.entrance.step_aside(),
                 },
                 () = pulse.beat() => {}
                 read = finished(reloading.as_mut()) => {
@@ -300,6 +303,7 @@ fn aborts(signal: Signal, begun: Instant) -> bool {
             tracing::info!("SIGHUP ignored while draining");
             false
         }
+        Signal::StepAside => false,
         Signal::Stop => begun.elapsed() >= STOP_SIGNALS_APART,
     }
 }

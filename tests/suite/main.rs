@@ -30,5 +30,6 @@ mod page;
 mod probe;
 mod probe_formats;
 mod proxy;
+mod roll;
 mod session;
 mod shipped_files;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 
+use rustix::process::Signal;
 use socket2::SockRef;
 
 use super::client::Client;
@@ -157,6 +158,38 @@ fn every_record_names_its_instance() {
     }
     // journald has the name of the unit.
     assert!(!log("journal").contains("instance="));
+}
+
+#[test]
+fn an_instance_that_steps_aside_leaves_newcomers_to_its_siblings() {
+    let listener = shared();
+    let [mut aside, other] = ["1", "16"].map(|n| start(&listener, n, &format!("workers = {n}")));
+    let mut stays = Client::open(&aside, "/echo");
+    while aside.metric("wsecho_sessions") == 0 {
+        stays = Client::open(&aside, "/echo");
+    }
+    aside.signal(Signal::USR1);
+    aside.log_line("leaving newcomers to the other instances");
+    let mut sessions: Vec<_> = (0..100).map(|_| Client::open(&other, "/echo")).collect();
+    let before = aside.metric("wsecho_sessions");
+    assert!(other.metric("wsecho_sessions") >= 100, "all of them");
+    stays.echo(TEXT, b"it still serves");
+    // With nobody else to take them, it does.
+    drop(other);
+    for _ in 0..10 {
+        sessions.push(Client::open(&aside, "/echo"));
+    }
+    wait_for("it took them all", || aside.metric("wsecho_sessions") == before + 10);
+}
+
+#[test]
+fn whoever_shares_no_socket_ignores_the_signal_to_step_aside() {
+    let mut service = Service::start_with_admin("", |_| ());
+    service.signal(Signal::USR1);
+    service.log_line("SIGUSR1 ignored");
+    Client::open(&service, "/echo").echo(TEXT, b"a");
+    let (_, log) = service.stop();
+    assert!(log.contains("every session has ended"), "{log}");
 }
 
 /// Starts with `WSECHO_CONFIG=…/1.toml:…/all.toml`, of which these exist.
