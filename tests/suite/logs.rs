@@ -140,7 +140,7 @@ fn a_fatal_error_keeps_to_the_format_of_the_log() {
     let file = dir.path().join("wsecho.toml");
     let addr = taken.local_addr().unwrap();
     let fatal = |format: &str| {
-        let config = format!("bind = \"{addr}\"\nlog.format = \"{format}\"");
+        let config = format!("bind = \"{addr}\"\ninstance = \"1\"\nlog.format = \"{format}\"");
         std::fs::write(&file, config).unwrap();
         let outcome = Outcome::of(wsecho().arg("--config").arg(&file));
         assert_eq!(outcome.code(), 1);
@@ -148,6 +148,7 @@ fn a_fatal_error_keeps_to_the_format_of_the_log() {
     };
     let record: serde_json::Value = serde_json::from_str(fatal("json").trim_end()).unwrap();
     assert_eq!(record["level"], "ERROR");
+    assert_eq!(record["instance"], "1");
     assert!(record["timestamp"].is_string(), "{record}");
     assert!(record["message"].as_str().unwrap().contains("is in use"), "{record}");
     assert!(fatal("journal").starts_with(&format!("<3>{addr} is in use")));
