@@ -263,7 +263,8 @@ fn ports(
 /// An address on which nothing listens, of a service that should.
 fn closed(addr: &ListenAddr, service: &Service<'_>) -> Finding {
     let fix = if service.config.boot.bind.contains(&ListenAddr::Inherited) {
-        "Run `systemctl restart wsecho.socket`: it restarts what listens there, too.".to_owned()
+        "Run `systemctl restart wsecho.socket`; if that is refused, stop wsecho.service first."
+            .to_owned()
     } else {
         let name = service.name();
         format!(

@@ -38,7 +38,7 @@ pub struct Overrides {
 #[derive(Clone, Debug)]
 pub struct Source {
     /// `--config`. Without it, the first file of `WSECHO_CONFIG` that exists is read; without that,
-    /// the one at [`DEFAULT_PATH`], which may be missing.
+    /// the one at `/etc/wsecho.toml`, which may be missing.
     pub path: Option<PathBuf>,
     /// The files of `WSECHO_CONFIG`.
     files: Vec<PathBuf>,

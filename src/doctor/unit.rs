@@ -141,7 +141,7 @@ pub fn judge(
         if instances && unit.is_instance() && is_idle(unit) && is_enabled(unit) {
             report.advice.push(finding(
                 "unit_stopped",
-                "is enabled and not running",
+                "is enabled but not running",
                 "The other instances serve without it.",
                 format!("Run `systemctl start {id}`, or `systemctl disable {id}`."),
             ));

@@ -117,9 +117,11 @@ impl Entrance {
 
     /// For how long newcomers may wait for the other instances, if they are left to those at all.
     fn patience(&self) -> Option<Duration> {
+        if !self.shared {
+            return None;
+        }
         let is_aside = self.aside.is_some_and(|end| Instant::now() < end);
         match (self.is_full(), is_aside) {
-            _ if !self.shared => None,
             (true, _) => Some(NEGLECT),
             (false, true) => Some(NEGLECT_ASIDE),
             (false, false) => None,

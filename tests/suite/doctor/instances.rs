@@ -90,7 +90,7 @@ fn each_instance_is_looked_at_and_one_cause_is_one_finding() {
     let newer = what(&report["findings"], "config_newer");
     assert!(newer[0].ends_with("is newer than what wsecho@2 has read"), "{newer:?}");
     let stopped = what(&report["advice"], "unit_stopped");
-    assert_eq!(stopped, ["wsecho@5.service is enabled and not running"]);
+    assert_eq!(stopped, ["wsecho@5.service is enabled but not running"]);
     assert_eq!(code, 1);
 }
 
