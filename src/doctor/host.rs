@@ -166,3 +166,17 @@ fn find(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file() && access(file, Access::EXEC_OK).is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_answers_is_left_behind() {
+        let (_open, never) = sync_channel::<()>(1);
+        let error = in_time(Duration::from_millis(1), move || never.recv()).unwrap_err();
+        assert!(error.to_string().contains("took longer than"), "{error}");
+        assert_eq!(in_time(PATIENCE, || 7).unwrap(), 7);
+        assert_eq!(names(Path::new("/proc/self/task"), 0).unwrap().len(), 0, "bounded");
+    }
+}
