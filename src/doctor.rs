@@ -22,6 +22,8 @@ pub mod unit;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use self::passage::Ours;
 use self::proc::{Listening, Process};
@@ -31,6 +33,9 @@ use self::unit::Unit;
 use crate::config::{ConfigError, Source};
 use crate::net::addr::ListenAddr;
 use crate::net::listen;
+
+/// How often, and how long apart, units that are just being started or stopped are looked at.
+const LOOKS: (u32, Duration) = (30, Duration::from_millis(100));
 
 /// The forms of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -89,7 +94,18 @@ pub fn run(source: &Source) -> Report {
 fn units(report: &mut Report) -> Vec<Unit> {
     // All of their properties: systemd 219 fails when asked for one that a unit lacks.
     let show = [&["show", "--no-pager"][..], &unit::UNITS].concat();
-    let units = match host::run("systemctl", &show) {
+    let mut looks = 0;
+    let answer = loop {
+        let answer = host::run("systemctl", &show);
+        let changing = |text: &str| Unit::all(text).iter().any(Unit::is_changing);
+        let settled = !answer.as_ref().is_ok_and(|answer| changing(&answer.text));
+        looks += 1;
+        if settled || looks == LOOKS.0 {
+            break answer;
+        }
+        sleep(LOOKS.1);
+    };
+    let units = match answer {
         Ok(answer) if answer.ok => Unit::all(&answer.text),
         Ok(answer) => {
             let why = answer.text.lines().next().unwrap_or("systemctl failed").to_owned();

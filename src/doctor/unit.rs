@@ -76,6 +76,13 @@ impl Unit {
         ["active", "reloading"].contains(&self.get("ActiveState"))
     }
 
+    /// Whether it is just being started or stopped, so that it is about to be in another state.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        ["activating", "deactivating"].contains(&self.get("ActiveState"))
+            && self.get("SubState") != "auto-restart"
+    }
+
     /// The main process.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

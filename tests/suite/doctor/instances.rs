@@ -48,6 +48,22 @@ fn what<'a>(list: &'a Value, label: &str) -> Vec<&'a str> {
 }
 
 #[test]
+fn an_instance_that_is_just_being_started_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = folder.path().join("asked");
+    let starting = unit("1", "activating", "SubState=start\nMainPID=1");
+    let between = "SubState=auto-restart\nMainPID=0\nExecMainCode=1\nExecMainStatus=1";
+    let failed = unit("1", "activating", between);
+    let script = format!(
+        "units='{starting}'\n[ -e {0} ] && units='{failed}'\n: > {0}\necho \"$units\"",
+        asked.display()
+    );
+    let (_, report) = diagnosed(None, &[("systemctl", script)]);
+    let failures = what(&report["findings"], "unit_failed");
+    assert!(failures[0].starts_with("wsecho@1.service has failed"), "{report}");
+}
+
+#[test]
 fn each_instance_is_looked_at_and_one_cause_is_one_finding() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let instances = ["1", "2"].map(|name| start(&listener, name));
