@@ -31,7 +31,7 @@ impl Config {
         for (key, addr) in bind.chain(admin) {
             let obstacle = match addr {
                 ListenAddr::Tcp(tcp) => tcp_obstacle(*tcp),
-                ListenAddr::Unix(path) => unix_obstacle(path),
+                ListenAddr::Unix(path) => unix_obstacle(path, &self.boot.instance),
                 ListenAddr::Inherited => None,
             };
             found.extend(obstacle.map(|obstacle| format!("{key} = \"{addr}\": {obstacle}")));
@@ -58,20 +58,23 @@ fn tcp_obstacle(addr: SocketAddr) -> Option<String> {
     }
 }
 
-fn unix_obstacle(path: &Path) -> Option<String> {
-    /// Created by the unit when it starts.
-    const OF_THE_UNIT: &str = "/run/wsecho";
+fn unix_obstacle(path: &Path, instance: &str) -> Option<String> {
+    // Created by the unit when it starts.
+    let of_the_unit = match instance {
+        "" => "/run/wsecho".to_owned(),
+        name => format!("/run/wsecho-{name}"),
+    };
     let folder = path.parent().unwrap_or(Path::new("/"));
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             Some("this is not a socket, so it would not be replaced: move it away".to_owned())
         }
-        _ if folder == Path::new(OF_THE_UNIT) => None,
+        _ if folder == Path::new(&of_the_unit) => None,
         _ if !folder.is_dir() => {
-            Some(format!("its folder does not exist: create it, or use {OF_THE_UNIT}"))
+            Some(format!("its folder does not exist: create it, or use {of_the_unit}"))
         }
         _ if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() => Some(format!(
-            "this user may not create files in its folder: change that, or use {OF_THE_UNIT}"
+            "this user may not create files in its folder: change that, or use {of_the_unit}"
         )),
         _ => None,
     }

@@ -86,11 +86,7 @@ impl Service<'_> {
         // Descriptors are judged by the limits of the service.
         let obstacle = |line: String| {
             let line = line.strip_prefix("warning: it would not start: ")?.to_owned();
-            // systemd makes RuntimeDirectory= when it starts the unit.
-            let is_made = !unit.is_active()
-                && line.contains("\"unix:/run/")
-                && line.contains("its folder does not exist");
-            (!is_made && !line.contains("file descriptors")).then_some(line)
+            (!line.contains("file descriptors")).then_some(line)
         };
         let obstacles: Vec<String> = said().filter_map(obstacle).collect();
         if !obstacles.is_empty() {

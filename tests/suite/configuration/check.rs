@@ -85,6 +85,13 @@ fn what_a_start_would_meet_on_this_host_is_known_before() {
     for bind in ["127.0.0.1:0", &taken.to_string(), "systemd", &socket, "unix:/run/wsecho/w.sock"] {
         assert_eq!(obstacles(bind), Vec::<String>::new(), "{bind}: perhaps by the service itself");
     }
+    let of_instance = |folder: &str| {
+        let bind = format!("instance = \"a\"\nadmin.bind = \"unix:{folder}/admin.sock\"");
+        parse(&bind).unwrap().obstacles(ROOMY)
+    };
+    assert_eq!(of_instance("/run/wsecho-a"), Vec::<String>::new(), "its unit makes that");
+    let found = of_instance("/run/wsecho-b");
+    assert!(found[0].ends_with("create it, or use /run/wsecho-a"), "{found:?}");
     let machine = Machine { descriptors: 100, ..ROOMY };
     let found = parse("limits.max_connections = 1000").unwrap().obstacles(machine);
     assert!(found[0].contains("max_connections = 1000"), "{found:?}");
