@@ -95,27 +95,22 @@ fn units(report: &mut Report) -> Vec<Unit> {
     // All of their properties: systemd 219 fails when asked for one that a unit lacks.
     let show = [&["show", "--no-pager"][..], &unit::UNITS].concat();
     let mut looks = 0;
-    let answer = loop {
-        let answer = host::run("systemctl", &show);
-        let changing = |text: &str| Unit::all(text).iter().any(Unit::is_changing);
-        let settled = !answer.as_ref().is_ok_and(|answer| changing(&answer.text));
-        looks += 1;
-        if settled || looks == LOOKS.0 {
-            break answer;
-        }
-        sleep(LOOKS.1);
-    };
-    let units = match answer {
-        Ok(answer) if answer.ok => Unit::all(&answer.text),
-        Ok(answer) => {
-            let why = answer.text.lines().next().unwrap_or("systemctl failed").to_owned();
-            report.skip("the unit", &why);
-            return Vec::new();
-        }
-        Err(error) => {
-            report.skip("the unit", &error);
-            return Vec::new();
-        }
+    let units = loop {
+        let why = match host::run("systemctl", &show) {
+            Ok(answer) if answer.ok => {
+                let units = Unit::all(&answer.text);
+                looks += 1;
+                if looks == LOOKS.0 || !units.iter().any(Unit::is_changing) {
+                    break units;
+                }
+                sleep(LOOKS.1);
+                continue;
+            }
+            Ok(answer) => answer.text.lines().next().unwrap_or("systemctl failed").to_owned(),
+            Err(error) => error.to_string(),
+        };
+        report.skip("the unit", &why);
+        return Vec::new();
     };
     let last_error = |id: &str| {
         // What it said itself: `--unit` would add what systemd says about it.
