@@ -91,7 +91,7 @@ impl Service {
     /// Counts a connection for as long as the value lives, and a panic that ends it.
     pub(super) fn count_connection(&self) -> impl Drop + Send + use<'_> {
         self.metrics().connections.inc();
-        Counted(self.metrics())
+        Counted(self)
     }
 
     /// Counts a session, and the connection it runs on, until [`Service::discount_session`].
@@ -111,8 +111,14 @@ impl Service {
             metrics.sessions_compressed.dec();
         }
         metrics.sessions.dec();
-        // What connection and session have in common.
-        drop(Counted(metrics));
+        self.discount_connection();
+    }
+
+    fn discount_connection(&self) {
+        self.metrics().connections.dec();
+        if std::thread::panicking() {
+            self.metrics().panics.inc();
+        }
     }
 
     /// Counts a connection against its client's quota; 0 means that there is none.
@@ -179,13 +185,10 @@ impl Service {
 }
 
 /// A connection.
-struct Counted<'a>(&'a Metrics);
+struct Counted<'a>(&'a Service);
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.connections.dec();
-        if std::thread::panicking() {
-            self.0.panics.inc();
-        }
+        self.0.discount_connection();
     }
 }
