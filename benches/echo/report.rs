@@ -63,8 +63,9 @@ fn machine(cpus: &Cpus) -> String {
     format!(
         "{model}, {cores} cores, Linux {}, load average {busy} at the start. One server process at \
          a time, on CPU {server} (several workers: {server} and {second}; of several instances, \
-         which have one worker each, every second on {second}); the load generator on CPU {load}. Each cell is min · **median** · max over the rounds; a ratio is of first figures, \
-         paired by round.",
+         which have one worker each, every second on {second}); the load generator on CPU {load}. \
+         Each cell is min · **median** · max over the rounds; a ratio is of first figures, paired \
+         by round.",
         kernel.trim(),
     )
 }

@@ -174,6 +174,7 @@ impl Shape {
     /// The shapes that more workers or instances matter for: many connections carry messages.
     pub const SCALING: [Self; 4] = [Self::Single, Self::Pipelined, Self::Large, Self::Huge];
 
+    /// Whether it is measured for this server.
     pub fn is_for(self, server: Server) -> bool {
         let compresses = matches!(server, Server::Yawc | Server::NodeWs);
         match self {
@@ -310,7 +311,9 @@ fn beside(server: &Process, effort: &Effort) -> io::Result<Figures> {
     let mut streaming = Load::new(streams[1..].iter().map(|stream| (stream, &huge)))?;
     thread::scope(|scope| {
         let timed = scope.spawn(|| {
-            process::at_real_time_priority()?;
+            if let Err(error) = process::at_real_time_priority() {
+                eprintln!("NOTE: the scheduler's slices are part of this latency: {error}");
+            }
             warm_and_run(&mut single, effort)
         });
         let streamed = warm_and_run(&mut streaming, effort)?;
