@@ -278,6 +278,10 @@ async fn connect(
     let attempts = &mut report.attempts;
     let patience = options.measure.unacknowledged();
     let mut connected = connect::tcp(&report.addresses, port, deadline, patience, attempts).await;
+    // Of the family in use alone: the other was tried beside it.
+    let used = attempts.last().and_then(|it| it.family);
+    let took = attempts.iter().filter(|it| it.family == used).map(|it| it.took).sum();
+    let begun = Instant::now().checked_sub(took).unwrap_or(begun);
     if let Some(via) = via {
         report.tunnel = Some(format!("{}:{}", via.host, via.port));
         connected = match connected {
@@ -388,12 +392,18 @@ impl Report {
 
     fn warn_of_expiry(&mut self) {
         let Some(tls) = self.tls.as_ref().filter(|tls| tls.verified) else { return };
-        let Some(first) = tls.chain.iter().min_by_key(|it| it.not_after_unix_seconds) else {
-            return;
-        };
-        if first.days_left < EXPIRES_SOON {
-            let days = first.days_left;
-            self.warnings.push(format!("A certificate expires in {days} days: {}.", first.subject));
+        let first = tls
+            .chain
+            .iter()
+            .find(|it| Some(it.not_after_unix_seconds) == tls.last_expiry_unix_seconds);
+        if let Some(days) = self.days_left().filter(|days| *days < EXPIRES_SOON) {
+            let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+            let subject = first.map_or("the root", |it| &it.subject);
+            self.warnings.push(format!("A certificate expires in {days}: {subject}."));
+        }
+        for spare in tls.chain.iter().filter(|it| it.days_left < 0) {
+            let text = "The server also sends an expired certificate, which nothing needs";
+            self.warnings.push(format!("{text}: {}.", spare.subject));
         }
     }
 }

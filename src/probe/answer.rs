@@ -9,7 +9,7 @@ use hyper::http::response;
 
 use super::exchange::Unanswered;
 use super::failure::{Failed, Failure};
-use super::report::{Answer, Heads, printable, printable_lines};
+use super::report::{Answer, Heads, printable, printable_lines, printable_start};
 use super::target::{is_secret, masked, masked_query};
 use super::wire::{End, Recording};
 use crate::ws::handshake::split_label;
@@ -119,8 +119,8 @@ pub(super) fn unanswered(unanswered: Unanswered, certificate: Failure) -> Failed
             Failed::new(Failure::PlainToTls, "The answer is a TLS alert.")
         }
         Unanswered::NotHttp(bytes) => {
-            let first = &bytes[..bytes.len().min(60)];
-            Failed::new(Failure::NotHttp, "The answer is not HTTP.").quoting(printable(first))
+            let start = printable_start(&bytes);
+            Failed::new(Failure::NotHttp, "The answer is not HTTP.").quoting(start)
         }
         Unanswered::HeadTooLarge(most) => {
             let seen =

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{
+    HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
+};
 use regex_lite::Regex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -231,7 +233,13 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or_else(example)?;
     let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| example())?;
     let value = HeaderValue::from_str(value.trim()).map_err(|_| example())?;
-    Ok((name, value))
+    match name {
+        SEC_WEBSOCKET_EXTENSIONS => {
+            Err("the probe offers permessage-deflate, and can check nothing else".to_owned())
+        }
+        SEC_WEBSOCKET_PROTOCOL => Err("offer subprotocols with --subprotocol".to_owned()),
+        _ => Ok((name, value)),
+    }
 }
 
 fn subprotocol(text: &str) -> Result<String, String> {

@@ -19,9 +19,8 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::failure::{Failed, Failure};
-use super::report::{Certificate, printable};
+use super::report::{Certificate, DAY, printable};
 
-const DAY: i64 = 24 * 60 * 60;
 /// The most certificates of one chain that are looked at for paths to a root, and the most of them
 /// between the server's own and the root.
 const MAX_SENT: usize = 10;

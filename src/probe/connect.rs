@@ -97,10 +97,11 @@ pub(super) async fn tcp(
         .map(|ip| SocketAddr::new(*ip, port))
         .partition(|addr| Some(Family::of(addr.ip())) == first);
     let patience = if addresses.len() == 1 { Duration::MAX } else { PATIENCE };
-    let ((stream, tried), (spare, also_tried)) = tokio::join!(
-        by_family(&preferred, patience, deadline),
-        by_family(&other, patience, deadline)
-    );
+    // A family that drops packets must leave time for the stages to come.
+    let left = deadline.saturating_duration_since(Instant::now());
+    let until = if other.is_empty() { deadline } else { Instant::now() + left / 2 };
+    let ((stream, tried), (spare, also_tried)) =
+        tokio::join!(by_family(&preferred, patience, until), by_family(&other, patience, until));
     // The one in use comes last, so that it is known.
     let used_first = stream.is_some();
     let (last, before) = if used_first { (tried, also_tried) } else { (also_tried, tried) };

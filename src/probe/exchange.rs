@@ -78,10 +78,7 @@ impl Exchange {
                     Unanswered::HeadTooLarge(MAX_HEAD)
                 }
                 Some(end) if recording.received.is_empty() => Unanswered::Ended(end.clone()),
-                Some(end)
-                    if recording.received.starts_with(b"HTTP/")
-                        && error.is_incomplete_message() =>
-                {
+                Some(end) if recording.received.starts_with(b"HTTP/") && !error.is_parse() => {
                     Unanswered::Ended(end.clone())
                 }
                 _ if recording.received.is_empty() => {

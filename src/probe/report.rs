@@ -16,9 +16,12 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub(super) use self::lines::{printable, printable_lines};
+pub(super) use self::lines::{printable, printable_lines, printable_start};
 use self::measured::Measured;
 use super::failure::Failed;
+
+/// In seconds.
+pub(super) const DAY: i64 = 24 * 60 * 60;
 
 /// The stages of a probe, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -366,6 +369,16 @@ impl Report {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.failed.is_none()
+    }
+
+    /// Until the verified chain expires, in whole days at the time of the probe; without one, until the first
+    /// certificate does that was sent.
+    #[must_use]
+    pub fn days_left(&self) -> Option<i64> {
+        let tls = self.tls.as_ref()?;
+        let now = i64::try_from(self.begun_unix_seconds).unwrap_or(i64::MAX);
+        let verified = tls.last_expiry_unix_seconds.map(|it| (it - now).div_euclid(DAY));
+        verified.or_else(|| tls.chain.iter().map(|it| it.days_left).min())
     }
 
     /// The URL that was to be probed, with its secrets masked.

@@ -5,7 +5,7 @@
 
 use data_encoding::BASE64;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::Options;
 use super::report::Report;
@@ -39,11 +39,14 @@ impl Secrets {
         found
     }
 
-    /// A secret as written, and percent-decoded.
+    /// A secret as written, and percent-decoded; both also as a query carries them, such as that of a
+    /// redirect to a login.
     fn add(&mut self, secret: &str) {
         let decoded = percent_decode_str(secret).decode_utf8_lossy();
-        let forms = [secret, &*decoded].into_iter().filter(|it| it.len() >= SHORTEST);
-        self.0.extend(forms.map(str::to_owned));
+        for form in [secret, &*decoded].into_iter().filter(|it| it.len() >= SHORTEST) {
+            self.0.push(utf8_percent_encode(form, NON_ALPHANUMERIC).to_string());
+            self.0.push(form.to_owned());
+        }
     }
 
     /// `user:password`, also as Basic authentication sends it (RFC 7617).
@@ -78,7 +81,8 @@ impl Secrets {
     /// Masks them wherever text from the network is in a report.
     pub(super) fn hide(&self, report: &mut Report) {
         let Report { answer, heads, agreed, redirects, failed, measured, .. } = report;
-        let mut texts: Vec<&mut String> = report.warnings.iter_mut().collect();
+        let mut texts: Vec<&mut String> = vec![&mut report.url];
+        texts.extend(&mut report.warnings);
         texts.extend(measured.texts());
         texts.extend([&mut report.greeting, &mut report.prefix].into_iter().flatten());
         if let Some(answer) = answer {
@@ -92,7 +96,9 @@ impl Secrets {
         if let Some(agreed) = agreed {
             texts.extend([&mut agreed.subprotocol, &mut agreed.extensions].into_iter().flatten());
         }
-        texts.extend(redirects.iter_mut().map(|it| &mut it.location));
+        for redirect in redirects {
+            texts.extend([&mut redirect.url, &mut redirect.location]);
+        }
         if let Some(failed) = failed {
             texts.push(&mut failed.seen);
             texts.extend(&mut failed.quote);
@@ -103,7 +109,25 @@ impl Secrets {
                     *text = text.replace(secret, "…");
                 }
             }
+            *text = self.without_beginnings(text);
         }
+    }
+
+    /// A text without the beginnings of secrets, where it was cut.
+    fn without_beginnings(&self, text: &str) -> String {
+        let mut pieces: Vec<&str> = text.split('…').collect();
+        let rest = pieces.pop().unwrap_or_default();
+        let mut masked = String::new();
+        for piece in pieces {
+            let lengths = self.0.iter().filter_map(|secret| {
+                let shorter = (SHORTEST..secret.len()).rev();
+                let mut starts = shorter.filter_map(|len| secret.get(..len));
+                starts.find(|start| piece.ends_with(start)).map(str::len)
+            });
+            masked += &piece[..piece.len() - lengths.max().unwrap_or_default()];
+            masked.push('…');
+        }
+        masked + rest
     }
 }
 

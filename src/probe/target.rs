@@ -22,7 +22,7 @@ pub struct Target {
     pub path: String,
     /// `user:password`, as written.
     pub credentials: Option<String>,
-    /// Whether redirects led here from another host, or out of TLS: secrets are not sent there.
+    /// Whether redirects led here from another host or port, or out of TLS: secrets are not sent there.
     pub is_foreign: bool,
 }
 
@@ -63,31 +63,76 @@ impl Target {
         format!("{}:{}", bracketed(&self.host), self.port)
     }
 
-    /// Where a redirect from here leads, if that is a place to open a WebSocket.
+    /// Where a redirect from here leads, if that is a place to open a WebSocket (RFC 3986, section 5.2).
     #[must_use]
     pub fn join(&self, location: &str) -> Option<Self> {
         let location = location.split('#').next()?;
-        let joined = if let Some(rest) = location.strip_prefix("https://") {
-            format!("wss://{rest}")
-        } else if let Some(rest) = location.strip_prefix("http://") {
-            format!("ws://{rest}")
-        } else if location.starts_with("ws://") || location.starts_with("wss://") {
-            location.to_owned()
-        } else {
-            let scheme = if self.secure { "wss" } else { "ws" };
-            if let Some(rest) = location.strip_prefix("//") {
-                format!("{scheme}://{rest}")
-            } else if location.starts_with('/') {
-                format!("{scheme}://{}{location}", self.authority())
-            } else {
-                let folder = self.path.split('?').next()?.rsplit_once('/')?.0;
-                format!("{scheme}://{}{folder}/{location}", self.authority())
-            }
+        let scheme = if self.secure { "wss" } else { "ws" };
+        let (scheme, rest) = match scheme_of(location) {
+            Some((given, rest)) => match &*given.to_ascii_lowercase() {
+                "http" | "ws" => ("ws", rest),
+                "https" | "wss" => ("wss", rest),
+                _ => return None,
+            },
+            None => (scheme, location),
         };
-        let joined: Self = joined.parse().ok()?;
-        let is_foreign = joined.host != self.host || (self.secure && !joined.secure);
-        Some(Self { is_foreign: self.is_foreign || is_foreign, ..joined })
+        let (path, query) = rest.split_once('?').map_or((rest, None), |it| (it.0, Some(it.1)));
+        let own = self.path.split('?').next()?;
+        let (authority, path) = if let Some(rest) = path.strip_prefix("//") {
+            let at = rest.find('/').unwrap_or(rest.len());
+            (rest[..at].to_owned(), rest[at..].to_owned())
+        } else if path.starts_with('/') {
+            (self.authority(), path.to_owned())
+        } else if path.is_empty() {
+            (self.authority(), own.to_owned())
+        } else {
+            (self.authority(), format!("{}/{path}", own.rsplit_once('/')?.0))
+        };
+        let query = query.map_or(String::new(), |query| format!("?{query}"));
+        let url = format!("{scheme}://{authority}{}{query}", without_dots(&path));
+        let joined: Self = url.parse().ok()?;
+        let is_upgrade =
+            (self.secure, self.port) == (false, 80) && (joined.secure, joined.port) == (true, 443);
+        let is_foreign = joined.host != self.host
+            || (joined.port != self.port && !is_upgrade)
+            || (self.secure && !joined.secure)
+            || self.is_foreign;
+        let credentials = match joined.credentials {
+            None if !is_foreign => self.credentials.clone(),
+            given => given,
+        };
+        Some(Self { credentials, is_foreign, ..joined })
     }
+}
+
+/// The scheme of a URL, and what is behind its colon; `None` if it is relative.
+fn scheme_of(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    let is_scheme = scheme.starts_with(|it: char| it.is_ascii_alphabetic())
+        && scheme.bytes().all(|it| it.is_ascii_alphanumeric() || b"+.-".contains(&it));
+    is_scheme.then_some((scheme, rest))
+}
+
+/// A path without `.` and `..` (RFC 3986, section 5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                // The first is the empty one in front of the root.
+                if segment == ".." && kept.len() > 1 {
+                    kept.pop();
+                }
+                if is_last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    kept.join("/")
 }
 
 /// A host as it stands in a URL.
@@ -312,9 +357,35 @@ mod tests {
             ("//b.example/z", "wss://b.example/z"),
             ("/z", "wss://a.example:8443/z"),
             ("z", "wss://a.example:8443/x/z"),
+            ("?a=1", "wss://a.example:8443/x/y?a=1"),
+            ("", "wss://a.example:8443/x/y"),
+            ("../z?n=http://c/../d", "wss://a.example:8443/z?n=http://c/../d"),
+            ("/a/./b/../../../c/..", "wss://a.example:8443/"),
+            ("HTTPS://b.example", "wss://b.example/"),
+            ("z:/y", ""),
+            ("ftp://b.example/", ""),
+            ("mailto:x@b.example", ""),
+            ("javascript:alert(1)", ""),
         ] {
-            assert_eq!(here.join(location).map(|it| it.to_string()).as_deref(), Some(url));
+            let joined = here.join(location).map_or(String::new(), |it| it.to_string());
+            assert_eq!(joined, url, "{location}");
         }
-        assert_eq!(here.join("ftp://b.example/"), here.join("ftp://b.example/"));
+    }
+
+    #[test]
+    fn a_redirect_keeps_secrets_where_they_were_meant_for() {
+        for (from, to, is_foreign, credentials) in [
+            ("ws://u:p@a.example/", "/b", false, Some("u:p")),
+            ("ws://u:p@a.example/", "https://a.example/b", false, Some("u:p")),
+            ("ws://u:p@a.example/", "http://a.example:8080/b", true, None),
+            ("ws://u:p@a.example:8080/", "https://a.example/b", true, None),
+            ("wss://u:p@a.example/", "http://a.example/b", true, None),
+            ("ws://u:p@a.example/", "http://b.example/", true, None),
+            ("ws://u:p@a.example/", "http://v:q@a.example/", false, Some("v:q")),
+        ] {
+            let joined = from.parse::<Target>().unwrap().join(to).expect(to);
+            let found = (joined.is_foreign, joined.credentials.as_deref());
+            assert_eq!(found, (is_foreign, credentials), "{from} to {to}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use super::certificate::{judge, last_expiry, read};
 use super::failure::{Failed, Failure};
-use super::report::{Tls, printable};
+use super::report::{Tls, printable, printable_start};
 use super::wire::{End, Recorded, Recorder, Stream};
 
 /// What TLS is to use, and whether certificates count.
@@ -159,7 +159,7 @@ fn version(version: Option<ProtocolVersion>) -> String {
 fn unspoken(end: &End, recorder: &Recorder, asked: bool, trust: &Trust) -> Failed {
     use AlertDescription as Alert;
     let recording = recorder.get();
-    let first = printable(&recording.received[..recording.received.len().min(60)]);
+    let first = printable_start(&recording.received);
     let failed = |failure, seen: &str| Failed::new(failure, seen);
     match end {
         End::Tls(Error::AlertReceived(alert)) => {

@@ -84,7 +84,9 @@ impl Handshake {
                 headers.append(name, value.clone());
             }
         }
-        Self { request, accept: derive_accept_key(key.as_bytes()) }
+        let key = request.headers().get(SEC_WEBSOCKET_KEY).map_or(&b""[..], HeaderValue::as_bytes);
+        let accept = derive_accept_key(key);
+        Self { request, accept }
     }
 
     /// The same as an extended CONNECT (RFC 8441, section 5). That has no use for a key, which only a

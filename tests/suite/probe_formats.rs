@@ -217,7 +217,7 @@ fn nagios_can_take_apart_what_is_printed_for_several_urls() {
 #[test]
 fn limits_decide_the_state_and_the_worst_one_is_named() {
     let mut expiring = healthy();
-    expiring.tls.as_mut().unwrap().chain[1].days_left = 13;
+    expiring.tls.as_mut().unwrap().last_expiry_unix_seconds = Some(1_800_000_000 + 13 * 86_400);
     let plain = healthy();
     for (report, warn, crit, state, reason) in [
         (&plain, &[][..], &[][..], State::Ok, ""),

@@ -14,6 +14,13 @@ pub fn printable(bytes: &[u8]) -> String {
     one_line(String::from_utf8_lossy(bytes).trim(), MAX_LINE)
 }
 
+/// The start of what is no text, perhaps, as one line.
+pub fn printable_start(bytes: &[u8]) -> String {
+    const MOST: usize = 60;
+    let start = printable(&bytes[..bytes.len().min(MOST)]);
+    if bytes.len() > MOST { start + "…" } else { start }
+}
+
 /// Text of several lines from the network, each of them [`printable`].
 pub fn printable_lines(bytes: &[u8]) -> String {
     let lines = bytes.split(|byte| *byte == b'\n').take(MAX_LINES);

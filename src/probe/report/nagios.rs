@@ -55,7 +55,7 @@ static FIGURES: [Figure; 21] = [
     Figure::time("ping", |report| stage(report, Stage::Ping)),
     Figure::time("close", |report| stage(report, Stage::Close)),
     Figure::time("http2", |report| stage(report, Stage::Http2)),
-    Figure { label: DAYS, of: Of::Days(days), part_of: None },
+    Figure { label: DAYS, of: Of::Days(Report::days_left), part_of: None },
     Figure::measured("count_median", Measurement::Count, Of::Time(|it| count(it, 50))),
     Figure::measured("count_p99", Measurement::Count, Of::Time(|it| count(it, 99))),
     Figure::measured("count_max", Measurement::Count, Of::Time(|it| count(it, 100))),
@@ -88,10 +88,6 @@ const DAYS: &str = "days";
 
 fn stage(report: &Report, stage: Stage) -> Option<Duration> {
     report.step(stage)?.took
-}
-
-fn days(report: &Report) -> Option<i64> {
-    report.tls.as_ref()?.chain.iter().map(|it| it.days_left).min()
 }
 
 fn count(report: &Report, percent: usize) -> Option<Duration> {

@@ -145,6 +145,7 @@ fn tls(tls: &Tls) -> String {
     if let Some(leaf) = tls.chain.first() {
         facts.push(leaf.names.first().unwrap_or(&leaf.subject).clone());
         facts.push(match leaf.days_left {
+            -1 => "expired 1 day ago".to_owned(),
             days if days < 0 => format!("expired {} days ago", -days),
             1 => "1 day left".to_owned(),
             days => format!("{days} days left"),

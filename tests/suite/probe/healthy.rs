@@ -231,6 +231,8 @@ fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
         "-v",
         "--header=X-Api-Key: hidden",
         "--header=X-Plain: seen",
+        // As people copy it from the RFC.
+        "--header=Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
         "--origin=https://page.example",
         "--subprotocol=v1",
         "--subprotocol=v2",

@@ -95,6 +95,31 @@ fn a_listener_that_accepts_nothing_more_is_a_timeout() {
 }
 
 #[test]
+fn addresses_that_drop_packets_leave_the_other_family_its_time() {
+    let full = |addr: std::net::SocketAddr| {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+        socket.bind(&addr.into()).expect("the port is free");
+        socket.listen(0).expect("it listens");
+        let held = std::net::TcpStream::connect(addr).expect("one is held");
+        (socket, held)
+    };
+    let port = serve(|peer| {
+        peer.accept("");
+        peer.echo_but(|_, _, _, _| false);
+    });
+    let _dropping = full((std::net::Ipv6Addr::LOCALHOST, port).into());
+    let args = ["--timeout=3s", "--resolve=a.test:::1", "--resolve=a.test:127.0.0.1"];
+    let url = format!("ws://a.test:{port}/");
+    let outcome =
+        Outcome::of(&mut probe(&[&args[..], &["--format=nagios", "--warn=tcp=1s", &url]].concat()));
+    let text = shown(&outcome, port);
+    let warning = "IPv6 does not work ([::1]:PORT: no answer)";
+    assert!(text.contains(warning), "{text}");
+    // Of the time of its own family only.
+    assert_eq!(outcome.code(), 0, "{text}");
+}
+
+#[test]
 fn an_address_without_a_route_is_unreachable() {
     // In a network namespace of its own there is not even loopback.
     let script = "exec unshare --user --map-root-user --net \"$0\" probe -q ws://192.0.2.1/";
@@ -292,6 +317,8 @@ fn a_wrong_command_line_exits_with_2_and_says_what_to_write() {
         (&["--timeout=5", "ws://a.test"], "such as \"10s\""),
         (&["--resolve=a.test", "ws://a.test"], "write HOST:IP"),
         (&["--header=X", "ws://a.test"], "write \"Name: value\""),
+        (&["-H", "Sec-WebSocket-Protocol: x", "ws://a.test"], "--subprotocol"),
+        (&["-H", "Sec-WebSocket-Extensions: x", "ws://a.test"], "permessage-deflate"),
         (&["--subprotocol=a b", "ws://a.test"], "a subprotocol is a token"),
         (&["--expect=(", "ws://a.test"], "invalid value '(' for '--expect <REGEX>'"),
         (&["--send=x", "ws://a.test"], "--expect <REGEX>"),

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use data_encoding::BASE64;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::peer::{CLOSE, Peer, TEXT, serve};
 use super::probe;
@@ -22,16 +23,19 @@ struct Secrets {
 impl Secrets {
     fn new() -> Self {
         let secret = || (0..12).map(|_| fastrand::lowercase()).collect::<String>();
-        Self { password: secret(), token: secret(), cookie: secret(), proxy: secret() }
+        // Longer than what is shown of a line, as that of an OpenID provider.
+        let token = secret() + &"x".repeat(600);
+        Self { password: secret() + "+/", token, cookie: secret(), proxy: secret() }
     }
 
     fn assert_hidden(&self, args: &[String], outcome: &Outcome) {
         let Self { password, token, cookie, proxy } = self;
         let basic = ["me", "me2"].map(|me| BASE64.encode(format!("{me}:{password}").as_bytes()));
         let tunnel = BASE64.encode(format!("me:{proxy}").as_bytes());
-        for secret in [password, token, cookie, proxy, &basic[0], &basic[1], &tunnel] {
+        for secret in [&password[..12], &token[..12], cookie, proxy, &basic[0], &basic[1], &tunnel]
+        {
             for text in [&outcome.stdout, &outcome.stderr] {
-                assert!(!text.contains(secret.as_str()), "{args:?}:\n{text}");
+                assert!(!text.contains(secret), "{args:?}:\n{text}");
             }
         }
     }
@@ -53,7 +57,7 @@ fn reflect(peer: &mut Peer) {
         all + "X-Powered-By: " + it + "\r\nSet-Cookie:" + it + "\r\n"
     });
     let has_key = head.contains("Sec-Websocket-Key") || head.contains("Sec-WebSocket-Key");
-    match COUNT.fetch_add(1, Ordering::Relaxed) % 6 {
+    match COUNT.fetch_add(1, Ordering::Relaxed) % 7 {
         3 | 4 if !has_key => peer.say(format!("HTTP/1.1 407 No\r\n{echoed}\r\n{head}")),
         0 => peer.say(format!(
             "HTTP/1.1 403 {line}\r\nServer: {path}\r\n{echoed}Content-Type: text/plain\r\n\r\n{head}"
@@ -68,6 +72,10 @@ fn reflect(peer: &mut Peer) {
             peer.send(TEXT, line.as_bytes());
             peer.send(CLOSE, &[&[3, 0xf3], &*reason].concat());
         }
+        5 => peer.say(format!(
+            "HTTP/1.1 302 Found\r\nLocation: /login?next={}\r\n{echoed}\r\n",
+            utf8_percent_encode(&path, NON_ALPHANUMERIC)
+        )),
         _ => peer.say(line),
     }
     peer.linger();
@@ -173,9 +181,9 @@ fn secrets_of_the_environment_and_of_other_commands_are_not_printed() {
     }
 }
 
-/// A redirect must not lead secrets to another host, or out of TLS.
+/// A redirect must not lead secrets to another host or port, or out of TLS.
 #[test]
-fn secrets_in_headers_are_not_sent_on_to_another_host() {
+fn secrets_in_headers_are_not_sent_on_to_another_server() {
     let other = serve(|peer| {
         let head = peer.head();
         assert!(!head.contains("secret"), "{head}");
@@ -184,19 +192,23 @@ fn secrets_in_headers_are_not_sent_on_to_another_host() {
         peer.echo_but(|_, _, _, _| false);
     });
     let port = serve(move |peer| {
-        assert!(peer.head().contains("Bearer secret"));
-        peer.say(format!("HTTP/1.1 302 Found\r\nLocation: http://localhost:{other}/\r\n\r\n"));
+        let head = peer.head();
+        assert!(head.contains("Bearer secret"));
+        let host = head.split(' ').nth(1).unwrap_or_default();
+        peer.say(format!("HTTP/1.1 302 Found\r\nLocation: http:/{host}:{other}/\r\n\r\n"));
         peer.linger();
     });
-    let url = format!("ws://127.0.0.1:{port}/");
-    let outcome = Outcome::of(&mut probe(&[
-        "-L",
-        "-4",
-        "--resolve=localhost:127.0.0.1",
-        "--header=Authorization: Bearer secret",
-        "--header=Cookie: a=secret",
-        "--header=X-Harmless: seen",
-        &url,
-    ]));
-    assert_eq!(outcome.code(), 0, "{}", outcome.stdout);
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("ws://127.0.0.1:{port}/{host}");
+        let outcome = Outcome::of(&mut probe(&[
+            "-L",
+            "-4",
+            "--resolve=localhost:127.0.0.1",
+            "--header=Authorization: Bearer secret",
+            "--header=Cookie: a=secret",
+            "--header=X-Harmless: seen",
+            &url,
+        ]));
+        assert_eq!(outcome.code(), 0, "{}", outcome.stdout);
+    }
 }

@@ -318,6 +318,21 @@ fn the_expiry_of_the_verified_chain_counts_its_root_and_leaves_out_what_is_not_p
 }
 
 #[test]
+fn an_expired_certificate_that_nothing_needs_is_named_and_raises_no_alarm_about_the_chain() {
+    let Some(dir) = certificates() else { return };
+    let root = format!("--ca={}", dir.join("root.pem").display());
+    let port = serve_tls(dir, "cluttered", false, echo);
+    let url = format!("wss://127.0.0.1:{port}/");
+    let outcome = Outcome::of(&mut probe(&[&root, "--format=nagios", "--warn=days=1000", &url]));
+    assert!(!outcome.stdout.contains("days is"), "{}", outcome.stdout);
+    let outcome = Outcome::of(&mut probe(&[&root, &url]));
+    let warning =
+        "The server also sends an expired certificate, which nothing needs: CN=localhost.";
+    assert!(outcome.stdout.contains(warning), "{}", outcome.stdout);
+    assert!(!outcome.stdout.contains("A certificate expires"), "{}", outcome.stdout);
+}
+
+#[test]
 fn client_certificates_are_asked_for_refused_and_accepted() {
     let Some(dir) = certificates() else { return };
     let root = format!("--ca={}", dir.join("root.pem").display());
