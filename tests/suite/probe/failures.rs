@@ -82,6 +82,15 @@ const HTTP: &[Case] = &[
         },
         "The connection was reset before an answer.",
     ),
+    case(
+        "http_closed",
+        |peer| {
+            peer.head();
+            peer.say("HTTP/1.1 101 Switching Protocols\r\nUpgr");
+            peer.reset();
+        },
+        "The connection was reset before an answer.",
+    ),
     case("not_http", |peer| peer.answer("SSH-2.0-OpenSSH_7.4\r\n"), "The answer is not HTTP."),
     Case {
         label: "bad_redirect",
