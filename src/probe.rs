@@ -267,7 +267,11 @@ async fn connect(
         None => (&target.host, target.port),
     };
     let begun = Instant::now();
-    let resolved = connect::resolve(host, &options.pinned, options.family, deadline).await;
+    let mut resolved = connect::resolve(host, &options.pinned, options.family, deadline).await;
+    if let (Some(_), Err(failed)) = (&via, &mut resolved) {
+        failed.failure = Failure::TunnelUnreachable;
+        failed.seen = format!("The HTTP proxy cannot be reached: {}", failed.seen);
+    }
     if resolved.is_ok() && host.parse::<IpAddr>().is_ok() {
         report.addresses = resolved?;
         report.omit(Stage::Resolve, "not needed: an address");

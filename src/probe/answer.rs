@@ -39,7 +39,7 @@ pub(super) fn facts(head: &response::Parts) -> Answer {
             _ => head.status.canonical_reason().unwrap_or_default().to_owned(),
         },
         from: from.collect(),
-        location: head.headers.get(LOCATION).map(|value| shown(value.as_bytes())),
+        location: head.headers.get(LOCATION).map(|value| shown(&printable(value.as_bytes()))),
     }
 }
 
@@ -50,9 +50,8 @@ fn titled(name: &str) -> String {
 }
 
 /// A URL as it came, without its secrets: servers redirect to the same query.
-fn shown(url: &[u8]) -> String {
-    let url = printable(url);
-    if url.contains('@') { masked(&url) } else { masked_query(&url) }
+fn shown(url: &str) -> String {
+    if url.contains('@') && url.contains("://") { masked(url) } else { masked_query(url) }
 }
 
 /// What an answer other than 101 means.
@@ -178,7 +177,7 @@ fn lines(bytes: &[u8]) -> Vec<String> {
             Some(name) if is_hidden && !is_folded => format!("{name}: …"),
             _ if is_hidden => "…".to_owned(),
             // The request line, and Location.
-            _ => line.split(' ').map(masked_query).collect::<Vec<_>>().join(" "),
+            _ => line.split(' ').map(shown).collect::<Vec<_>>().join(" "),
         });
     }
     lines

@@ -69,7 +69,9 @@ impl Exchange {
         let Self { stream, recorder } = self;
         let is_connect = request.method() == Method::CONNECT;
         let opens = move |status: StatusCode| {
-            status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success())
+            // hyper hands out no stream behind a 204.
+            let is_tunnel = status.is_success() && status != StatusCode::NO_CONTENT;
+            status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && is_tunnel)
         };
         let unanswered = |error: hyper::Error| {
             let recording = recorder.get();
@@ -130,7 +132,9 @@ impl Exchange {
         }
         let parts = match parts {
             Some(parts) => parts,
-            None => connection.await,
+            None => timeout_at(deadline, connection)
+                .await
+                .map_err(|_| Unanswered::Late(recorder.get().received_bytes))?,
         };
         let parts = parts.map_err(&unanswered)?;
         let stream = parts.io.into_inner().into_stream(parts.read_buf);

@@ -217,7 +217,7 @@ fn servers_that_are_no_echo_are_probed_with_send_and_expect_or_with_nothing() {
 #[test]
 fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
     let port = serve(|peer| {
-        let head = peer.accept("Sec-WebSocket-Protocol: v2\r\nSet-Cookie: id=hidden\r\n");
+        let head = peer.accept("Sec-WebSocket-Protocol: v2\r\nSet-Cookie: id=hidden\r\nLocation: http://me:hidden@127.0.0.1/\r\n");
         assert!(head.starts_with("GET /a?x=1&token=hidden HTTP/1.1\r\n"), "{head}");
         assert_eq!(value(&head, "Host"), "other.example");
         assert_eq!(value(&head, "Origin"), "https://page.example");
@@ -251,6 +251,7 @@ fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
         "  > Authorization: …",
         "  < HTTP/1.1 101 Switching Protocols",
         "  < Set-Cookie: …",
+        "  < Location: http://…@127.0.0.1/",
         "  ✓ upgrade              accept value correct, subprotocol v2",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line} in {text}");

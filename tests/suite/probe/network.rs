@@ -277,7 +277,7 @@ type Case = (&'static str, fn(&mut Peer), &'static str);
 
 #[test]
 fn each_fault_of_an_http_proxy_is_told_apart() {
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
         (
             "proxy_auth",
             |peer| peer.answer("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),
@@ -287,6 +287,15 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
             "proxy_refused",
             |peer| peer.answer("HTTP/1.1 403 Forbidden\r\n\r\n"),
             "The HTTP proxy answered CONNECT a.test:80 with 403 Forbidden.",
+        ),
+        (
+            "proxy_refused",
+            |peer| {
+                peer.head();
+                peer.say("HTTP/1.1 204 No Content\r\n\r\n");
+                peer.wait();
+            },
+            "The HTTP proxy answered CONNECT a.test:80 with 204 No Content.",
         ),
         ("proxy_broken", |peer| peer.answer("\x05\x01\x00"), "The answer to CONNECT is not HTTP."),
         (
@@ -305,6 +314,11 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
     let proxy = format!("--proxy=http://127.0.0.1:{}", closed_port());
     let (code, text) = verdict(&[&proxy, "ws://a.test/"], 80);
     assert!(code == 1 && text.ends_with("refused the connection. (proxy_unreachable)"), "{text}");
+    let (code, text) = verdict(&["--proxy=http://proxy.invalid:1", "ws://a.test/"], 80);
+    let begins =
+        "ws://a.test/: The HTTP proxy cannot be reached: proxy.invalid cannot be resolved: ";
+    assert!(code == 1 && text.starts_with(begins), "{text}");
+    assert!(text.ends_with("(proxy_unreachable)"), "{text}");
 }
 
 #[test]
