@@ -51,7 +51,7 @@ fn titled(name: &str) -> String {
 
 /// A URL as it came, without its secrets: servers redirect to the same query.
 fn shown(url: &str) -> String {
-    if url.contains('@') && url.contains("://") { masked(url) } else { masked_query(url) }
+    if url.contains('@') { masked(url) } else { masked_query(url) }
 }
 
 /// What an answer other than 101 means.
@@ -176,8 +176,11 @@ fn lines(bytes: &[u8]) -> Vec<String> {
         lines.push(match name {
             Some(name) if is_hidden && !is_folded => format!("{name}: …"),
             _ if is_hidden => "…".to_owned(),
-            // The request line, and Location.
-            _ => line.split(' ').map(shown).collect::<Vec<_>>().join(" "),
+            // The request line, Location, and other words that may be a URL.
+            _ => {
+                let word = |it| if str::contains(it, "//") { shown(it) } else { masked_query(it) };
+                line.split(' ').map(word).collect::<Vec<_>>().join(" ")
+            }
         });
     }
     lines

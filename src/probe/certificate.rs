@@ -19,7 +19,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::failure::{Failed, Failure};
-use super::report::{Certificate, DAY, printable};
+use super::report::{Certificate, days_until, printable};
 
 /// The most certificates of one chain that are looked at for paths to a root, and the most of them
 /// between the server's own and the root.
@@ -42,7 +42,7 @@ pub(super) fn read(der: &[u8], now: UnixTime) -> Certificate {
         names: names(&certificate),
         not_before_unix_seconds: validity.not_before.timestamp(),
         not_after_unix_seconds: not_after,
-        days_left: not_after.saturating_sub(seconds(now)).div_euclid(DAY),
+        days_left: days_until(not_after, seconds(now)),
         serial: HEXLOWER.encode(certificate.raw_serial()),
         sha256,
     }

@@ -98,8 +98,9 @@ pub(super) async fn tcp(
         .partition(|addr| Some(Family::of(addr.ip())) == first);
     let patience = if addresses.len() == 1 { Duration::MAX } else { PATIENCE };
     // A family that drops packets must leave time for the stages to come.
-    let left = deadline.saturating_duration_since(Instant::now());
-    let until = if other.is_empty() { deadline } else { Instant::now() + left / 2 };
+    let now = Instant::now();
+    let half = now + deadline.saturating_duration_since(now) / 2;
+    let until = if other.is_empty() { deadline } else { half };
     let ((stream, tried), (spare, also_tried)) =
         tokio::join!(by_family(&preferred, patience, until), by_family(&other, patience, until));
     // The one in use comes last, so that it is known.

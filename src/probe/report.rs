@@ -20,9 +20,6 @@ pub(super) use self::lines::{printable, printable_lines, printable_start};
 use self::measured::Measured;
 use super::failure::Failed;
 
-/// In seconds.
-pub(super) const DAY: i64 = 24 * 60 * 60;
-
 /// The stages of a probe, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
@@ -213,6 +210,12 @@ impl fmt::Display for Unconnected {
     }
 }
 
+/// The whole days from one moment to another, both in seconds of Unix time; negative if that is past.
+pub(super) fn days_until(then: i64, now: i64) -> i64 {
+    const DAY: i64 = 24 * 60 * 60;
+    then.saturating_sub(now).div_euclid(DAY)
+}
+
 /// The text of an error in lower case, without its number.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
@@ -371,13 +374,13 @@ impl Report {
         self.failed.is_none()
     }
 
-    /// Until the verified chain expires, in whole days at the time of the probe; without one, until the first
-    /// certificate does that was sent.
+    /// Until the verified chain expires, in whole days at the time of the probe; if none was verified, until
+    /// the first certificate that was sent does.
     #[must_use]
     pub fn days_left(&self) -> Option<i64> {
         let tls = self.tls.as_ref()?;
         let now = i64::try_from(self.begun_unix_seconds).unwrap_or(i64::MAX);
-        let verified = tls.last_expiry_unix_seconds.map(|it| (it - now).div_euclid(DAY));
+        let verified = tls.last_expiry_unix_seconds.map(|it| days_until(it, now));
         verified.or_else(|| tls.chain.iter().map(|it| it.days_left).min())
     }
 

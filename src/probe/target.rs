@@ -91,10 +91,10 @@ impl Target {
         let query = query.map_or(String::new(), |query| format!("?{query}"));
         let url = format!("{scheme}://{authority}{}{query}", without_dots(&path));
         let joined: Self = url.parse().ok()?;
-        let is_upgrade =
+        let is_only_secured =
             (self.secure, self.port) == (false, 80) && (joined.secure, joined.port) == (true, 443);
         let is_foreign = joined.host != self.host
-            || (joined.port != self.port && !is_upgrade)
+            || (joined.port != self.port && !is_only_secured)
             || (self.secure && !joined.secure)
             || self.is_foreign;
         let credentials = match joined.credentials {
@@ -181,7 +181,8 @@ pub(super) fn masked_query(text: &str) -> String {
 /// before an `@`, or where the port should be.
 pub(super) fn masked(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        // A path may have a URL in its query.
+        Some((scheme, rest)) => (format!("{}://", masked_query(scheme)), rest),
         None if looks_like_host(text) || text.contains('@') => (String::new(), text),
         // A word of a header whose quotes are missing, perhaps.
         None => return "…".to_owned(),

@@ -14,7 +14,7 @@ pub fn printable(bytes: &[u8]) -> String {
     one_line(String::from_utf8_lossy(bytes).trim(), MAX_LINE)
 }
 
-/// The start of what is no text, perhaps, as one line.
+/// The start of bytes that may be no text, as one line.
 pub fn printable_start(bytes: &[u8]) -> String {
     const MOST: usize = 60;
     let start = printable(&bytes[..bytes.len().min(MOST)]);

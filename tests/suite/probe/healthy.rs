@@ -217,7 +217,12 @@ fn servers_that_are_no_echo_are_probed_with_send_and_expect_or_with_nothing() {
 #[test]
 fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
     let port = serve(|peer| {
-        let head = peer.accept("Sec-WebSocket-Protocol: v2\r\nSet-Cookie: id=hidden\r\nLocation: http://me:hidden@127.0.0.1/\r\n");
+        let head = peer.accept(
+            "Sec-WebSocket-Protocol: v2\r\nSet-Cookie: id=hidden\r\n\
+             Location: http://me:private@127.0.0.1/\r\n\
+             Content-Location: //me:private@127.0.0.1/\r\n\
+             X-Next: /a?token=private&next=http://me:private@127.0.0.1/\r\n",
+        );
         assert!(head.starts_with("GET /a?x=1&token=hidden HTTP/1.1\r\n"), "{head}");
         assert_eq!(value(&head, "Host"), "other.example");
         assert_eq!(value(&head, "Origin"), "https://page.example");
@@ -243,6 +248,8 @@ fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
     let text = shown(&outcome, port);
     assert_eq!(outcome.code(), 0, "{text}");
     assert!(!text.contains("hidden") && !text.contains("bWU6"), "{text}");
+    // What only the server knows.
+    assert!(!text.contains("private"), "{text}");
     for line in [
         "ws://me:…@127.0.0.1:PORT/a?x=1&token=…",
         "  > GET /a?x=1&token=… HTTP/1.1",
@@ -252,6 +259,8 @@ fn what_the_command_line_asks_for_is_in_the_request_and_v_shows_no_secret() {
         "  < HTTP/1.1 101 Switching Protocols",
         "  < Set-Cookie: …",
         "  < Location: http://…@127.0.0.1/",
+        "  < Content-Location: …@127.0.0.1/",
+        "  < X-Next: /a?token=…&next=http://…@127.0.0.1/",
         "  ✓ upgrade              accept value correct, subprotocol v2",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
