@@ -24,7 +24,8 @@ pub struct Timeouts {
     /// A client is dropped if it reads nothing of its unsent output for this long, and the time it
     /// may need for what it was sent before.
     pub write: Duration,
-    /// How long the closing handshake may take.
+    /// How long the closing handshake may take, or the time that the client may need for what it was
+    /// sent before if that is longer.
     pub close: Duration,
 }
 
@@ -39,7 +40,8 @@ impl Default for Timeouts {
     }
 }
 
-/// How long a client may be silent during the closing handshake, and before its FIN.
+/// How long a client may be silent during the closing handshake if it has little to read before our
+/// Close, and before its FIN.
 const CLOSE_SILENCE: Duration = Duration::from_secs(2);
 /// The longest life of a session that is never pinged.
 const UNPINGED_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -87,8 +89,9 @@ impl<S: Transport> Session<'_, S> {
         let mut first = if !self.backlog.is_empty() {
             (self.progress + write + self.allowance(), Due::Write)
         } else if let Stage::Closing { since } = self.stage {
-            let silence = self.heard.map_or(since, |heard| heard.max(since)) + CLOSE_SILENCE;
-            (silence.min(since + close), Due::Leave)
+            let heard = self.heard.map_or(since, |heard| heard.max(since));
+            let patience = |most: Duration| most.max(self.allowance());
+            ((heard + patience(CLOSE_SILENCE)).min(since + patience(close)), Due::Leave)
         } else if self.unread.is_some() {
             // Nothing can be heard while we do not read.
             (self.progress + RETRY, Due::Retry)

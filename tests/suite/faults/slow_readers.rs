@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::client::{Client, clamped_service, read_frame, write_what_is_taken};
@@ -163,6 +164,45 @@ impl Read for Steady<'_> {
         sleep(due.saturating_sub(self.begun.elapsed()));
         Ok(read)
     }
+}
+
+#[test]
+fn a_slow_reader_that_goes_on_sending_gets_its_last_echo_and_the_close() {
+    const MESSAGES: usize = 60;
+    let service = Service::start("shutdown.drain_spread = \"1ms\"");
+    let open = |path: &str| Client::open_with_receive_buffer(&service, path, 4 * KIB);
+    let clients =
+        [(open(&format!("/echo?close=1000&after={MESSAGES}")), 1000), (open("/echo"), 1001)];
+    let message = noise(1000);
+    for (client, _) in &clients {
+        client.write(&frame(FIN | BINARY, &message).repeat(MESSAGES)).expect("there is room");
+    }
+    wait_for("everything is read", || unread(&service) == 0);
+    service.signal(Signal::TERM);
+    let read = |(mut client, code): (Client, u16)| {
+        let begun = Instant::now();
+        let writer = client.stream().try_clone().expect("a descriptor");
+        let mut reader = Steady { client: &mut client, rate: 15_000, begun, taken: 0 };
+        for n in 0..MESSAGES {
+            let sent = read_frame(&mut reader).expect("not reset");
+            assert!(sent.payload == message, "{code}, {n}");
+            // Late, but before it has read the Close.
+            if n == MESSAGES - 10 {
+                (&writer).write_all(&frame(FIN | TEXT, b"later")).expect("not reset");
+            }
+        }
+        let took = begun.elapsed();
+        assert!(took > Duration::from_secs(3), "not slow: {took:?}");
+        assert_eq!(client.read_close().0, code);
+        client.send(FIN | CLOSE, &code.to_be_bytes());
+        assert_eq!(client.read_to_end(), 0, "and then a FIN");
+    };
+    scope(|scope| {
+        for client in clients {
+            scope.spawn(|| read(client));
+        }
+    });
+    assert_eq!(service.wait().0, 0);
 }
 
 /// A large message of which a session holds some, and the kernels of both ends the rest.
