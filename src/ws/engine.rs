@@ -217,9 +217,8 @@ impl Engine {
     /// As [`Engine::close`], for whatever reason.
     pub fn close_with(&mut self, end: End, out: &mut Out) {
         if let State::Open { unfinished, .. } = &mut self.state {
-            let awaited =
-                unfinished.take().map_or_else(Discard::default, |it| it.incoming.into_discard());
-            self.finish(Ending { end, awaited: Some(awaited) }, &[], out);
+            let incoming = unfinished.take().map(|it| it.incoming).unwrap_or_default();
+            self.finish(Ending { end, awaited: incoming.into_discard() }, &[], out);
         }
     }
 

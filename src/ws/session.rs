@@ -276,11 +276,15 @@ impl<'a, S: Transport> Session<'a, S> {
         self.backlog.taken_off(self.engine.counts())
     }
 
-    /// Adds what was echoed since `before` to the metrics.
+    /// Adds what was echoed since `before` to the metrics, and gives a fast reader a longer queue.
     fn count_since(&self, before: Counts) {
         let now = self.counts();
         if now == before {
             return;
+        }
+        let (much, time) = FAST;
+        if before.bytes_out < much && now.bytes_out >= much && self.began.elapsed() < time {
+            self.stream.widen();
         }
         let traffic = &self.shared.metrics.traffic;
         traffic.add(

@@ -119,11 +119,13 @@ impl Incoming {
         self.awaits_memory
     }
 
-    /// Where among the client's frames to look for its Close once nothing more is echoed.
-    pub(super) fn into_discard(self) -> Discard {
+    /// Where among the client's frames to look for its Close once nothing more is echoed; `None` if
+    /// it has begun to come.
+    pub(super) fn into_discard(self) -> Option<Discard> {
         match self.frame {
-            Some(frame) => Discard::skipping(frame.remaining),
-            None => Discard::within(self.header),
+            Some(Frame { opcode: OpCode::Control(Control::Close), .. }) => None,
+            Some(frame) => Some(Discard::skipping(frame.remaining)),
+            None => Some(Discard::within(self.header)),
         }
     }
 }
@@ -356,8 +358,8 @@ impl<'a> Reader<'a> {
             end: End::refusing(refused, limit),
             awaited: Some(Discard::skipping(frame.remaining)),
         };
+        *self.bytes_in += *read.as_ref().unwrap_or(&payload.len()) as u64;
         payload.end = payload.start + read.map_err(|it| refused(it, &frame))?;
-        *self.bytes_in += payload.len() as u64;
         self.taken = payload.end;
         frame.remaining += (end - payload.end) as u64;
         let (kind, fin, remaining) = (*kind, frame.fin, frame.remaining);

@@ -13,9 +13,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::write::poll_send_out;
-use super::{
-    Ended, FAST, READS, SHORT_TURNS, SHORT_WINDOW, SMALL_WINDOW, Scratch, Session, WINDOW,
-};
+use super::{Ended, READS, SHORT_TURNS, SHORT_WINDOW, SMALL_WINDOW, Scratch, Session, WINDOW};
 use crate::net::stream::Transport;
 use crate::ws::engine::Pressure;
 
@@ -170,7 +168,7 @@ impl<S: Transport> Session<'_, S> {
                 self.unproven.proved();
             }
         }
-        let before = self.engine.counts();
+        let before = self.engine.counts().bytes_in;
         let mut produced = 0;
         let Scratch { window, out, spare, inflaters, .. } = scratch;
         let mut taken = 0;
@@ -203,13 +201,8 @@ impl<S: Transport> Session<'_, S> {
         // A whole frame that was held may be as large as a message.
         out.clear();
         self.keep(&window[taken..read], now);
-        let after = self.engine.counts();
-        if after.bytes_in > before.bytes_in {
+        if self.engine.counts().bytes_in > before {
             self.stage.feed(now);
-        }
-        let (before, after) = (before.bytes_out, after.bytes_out);
-        if before < FAST.0 && after >= FAST.0 && now < self.began + FAST.1 {
-            self.stream.widen();
         }
         self.settle(now);
         Ok(produced)

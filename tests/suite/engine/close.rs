@@ -61,14 +61,15 @@ fn after_a_close_the_engine_is_silent() {
 #[test]
 fn our_close_may_cut_a_frame_of_the_peer_anywhere() {
     let stream = [frame(FIN | BINARY, &noise(200)), frame(FIN | CLOSE, b"\x03\xe8")].concat();
-    for cut in 1..207 {
+    for cut in 1..stream.len() {
         let mut peer = Peer::verbatim();
         peer.read(&stream[..cut]);
         peer.say(|engine, out| engine.close(CloseCode::Away, "wsecho: restarting", out));
         assert_eq!(peer.engine.held_capacity(), 0);
         peer.read(&stream[cut..]);
         assert_eq!(peer.engine.phase(), Phase::Closed, "cut at {cut}");
-        assert_eq!(peer.frames().len(), 1, "cut at {cut}");
+        let echoed = usize::from(cut >= stream.len() - 8);
+        assert_eq!(peer.frames().len(), echoed + 1, "cut at {cut}");
     }
 }
 

@@ -169,6 +169,8 @@ fn what_cannot_be_inflated_is_1007_and_says_why() {
             assert_eq!(peer.frames().len(), 1, "nothing of it was echoed");
             assert_eq!(peer.engine.end().expect("it ended").label(), label);
             assert_eq!(peer.engine.held_capacity(), 0);
+            let counts = peer.engine.counts();
+            assert!(counts.compressed_in <= counts.bytes_in, "{counts:?}");
         }
     }
     assert_ne!(Fault::Corrupt.label(), Fault::Truncated.label());

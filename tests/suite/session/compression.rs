@@ -179,18 +179,23 @@ async fn messages_that_are_there_are_echoed_while_the_budget_is_spent() {
     let script = async {
         send(&mut holder, &first).await;
         sleep(Duration::from_millis(1)).await;
+        let fits = compress(&random(4050));
         for _ in 0..20 {
-            send(&mut client, &[&first[..], &rest].concat()).await;
-            assert_eq!(next_frame(&mut client).await, (FIN | RSV1 | BINARY, payload.clone()));
+            send(&mut client, &frame(FIN | RSV1 | BINARY, &fits)).await;
+            assert_eq!(next_frame(&mut client).await, (FIN | RSV1 | BINARY, fits.clone()));
         }
-        assert!(server.shared.budget.is_spent());
+        let longer = compress(&random(4100));
+        send(&mut client, &frame(FIN | RSV1 | BINARY, &longer)).await;
+        let early = timeout(Duration::from_secs(1), next_frame(&mut client)).await;
+        assert!(early.is_err(), "it waits for memory");
         send(&mut holder, &rest).await;
+        assert_eq!(next_frame(&mut client).await, (FIN | RSV1 | BINARY, longer));
         assert_eq!(next_frame(&mut holder).await.1, payload);
         close(&mut client).await;
         close(&mut holder).await;
     };
     let (_, beside, ()) = tokio::join!(held, beside, script);
-    assert_eq!(beside.counts.messages, 20);
+    assert_eq!(beside.counts.messages, 21);
 }
 
 #[tokio::test(start_paused = true)]
