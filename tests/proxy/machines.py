@@ -7,6 +7,7 @@ serve, except where docs/proxies.md says otherwise.
 import asyncio
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -104,7 +105,7 @@ async def newcomers(what: str, seconds: float, happens: Callable[[], None] | Non
             group.create_task(newcomer(tally))
             await asyncio.sleep(PAUSE)
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(tally.outcomes.items()))
-    print(f"  {what}: {told}; the slowest of them {tally.slowest * 1000:.0f} ms", flush=True)
+    print(f"{what}: {told}; the slowest of them {tally.slowest * 1000:.0f} ms", flush=True)
     return tally
 
 
@@ -158,10 +159,4 @@ async def check(product: str) -> None:
                 await client.close(1000, "")
 
 
-def main() -> None:
-    for product in ("nginx", "haproxy"):
-        print(product, flush=True)
-        asyncio.run(check(product))
-
-
-main()
+asyncio.run(check(sys.argv[1]))
