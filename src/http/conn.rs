@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::admin;
 use super::admission::Admission;
-use super::exchange::{Written, exchange, unshared};
+use super::exchange::{Written, exchange, own, unshared};
 use super::head::BadHead;
 use super::prologue::{self, Beginning, Prologue};
 use super::refusal::Refusal;
@@ -27,6 +27,7 @@ use crate::net::stream::Transport;
 use crate::ops::metrics::Label;
 use crate::proxy::protocol::Expect;
 use crate::ws::handshake::Rejection;
+use crate::ws::session::{Charge, FREE};
 
 /// How long a connection over a limit, or one to the admin listener, may last in all.
 const BRIEF: Duration = Duration::from_secs(2);
@@ -94,7 +95,8 @@ pub async fn serve_admin(mut stream: impl Transport, service: Arc<Service>, admi
             return;
         }
     };
-    close(&mut stream, answer, &admission, Deadlines { written: end, closed: end }).await;
+    let charge = charge(&answer, &service);
+    close(&mut stream, (answer, charge), &admission, Deadlines { written: end, closed: end }).await;
 }
 
 /// Serves one connection: one request, which is answered or upgraded.
@@ -198,10 +200,19 @@ async fn respond<S: Transport>(
         }
         Err(why) => return unanswered(service, peer, why),
     };
+    // Before all that waits: others have to see that the memory is taken.
+    let charge = charge(&answer, service);
     // Who gets no WebSocket takes no room from those that may.
     admission.step_aside(&service.overflow).await;
     let due = Deadlines::new(Instant::now() + policy.timeouts.close, end);
-    close(&mut stream, answer, &admission, due).await;
+    close(&mut stream, (answer, charge), &admission, due).await;
+}
+
+/// Charges an answer to the budget while it waits to be written.
+fn charge<'a>(answer: &Written, service: &'a Service) -> Charge<'a> {
+    let mut charge = Charge::new(&service.shared.budget);
+    charge.set(own(answer).saturating_sub(FREE));
+    charge
 }
 
 /// Starts the session behind a 101, in a task of its own: it carries none of the connection's state for
@@ -274,7 +285,7 @@ impl Deadlines {
 /// the client is read until it closes too, for [`LINGER`] at most, however much it sends.
 async fn close(
     stream: &mut impl Transport,
-    mut answer: Written,
+    (mut answer, charge): (Written, Charge<'_>),
     admission: &Admission,
     due: Deadlines,
 ) {
@@ -289,6 +300,7 @@ async fn close(
         // A client that does not read its answer loses nothing.
         return;
     }
+    drop((answer, charge));
     // Not an array, which every connection's future would have to hold.
     let mut discarded = vec![0; 4096];
     let discarding = pin!(async { while matches!(stream.read(&mut discarded).await, Ok(1..)) {} });

@@ -36,6 +36,12 @@ pub(super) fn unshared(bytes: Vec<u8>) -> Written {
     Bytes::from(bytes).chain(Bytes::new())
 }
 
+/// The bytes of memory that an answer takes for itself.
+pub(super) fn own(answer: &Written) -> usize {
+    let body = answer.last_ref();
+    answer.first_ref().len() + if body.is_unique() { body.len() } else { 0 }
+}
+
 /// Gives a whole head to `answer`, and returns what that says and the bytes of its response.
 ///
 /// # Errors
@@ -166,6 +172,7 @@ mod tests {
             let head = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
             let (mut written, ()) = exchange(head, answer).await.expect("a good head");
             let (first, last) = (written.first_ref(), written.last_ref());
+            assert_eq!(own(&written), first.len(), "the test has the body too");
             assert!(first.starts_with(b"HTTP/1.1 200 OK\r\n"));
             assert_eq!(last.as_ptr() == body.as_ptr(), shared, "{method} {length}");
             assert_eq!(first.ends_with(b"\r\n\r\n"), shared || method == "HEAD");

@@ -14,7 +14,6 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::answer::{Body, plain};
 use super::query;
@@ -23,12 +22,18 @@ use super::service::Service;
 use super::traces::{Known, Outcome, TraceId};
 use super::upgrade::{Caller, Route, host_is_lost, host_of};
 use crate::config::Policy;
+use crate::ops::logging;
 use crate::ops::metrics::Label;
 use crate::proxy::client_addr::{Account, Scheme, account};
 use crate::proxy::diagnosis::{Remedy, Warning};
 use crate::proxy::protocol::ProxyHeader;
+use crate::ws::engine::End;
 use crate::ws::handshake::{self, Offer, Rejection, Trace};
 use crate::ws::session::{After, Closing, Script};
+
+/// The longest text that is shown besides the target and the headers, in bytes: each of them is there in
+/// full as well, and several times a long head would be too much memory for an answer.
+const AGAIN: usize = 256;
 
 /// What the service knows of a request.
 #[derive(Debug, Serialize)]
@@ -166,7 +171,7 @@ impl Info {
         let traced = TraceId::of(query)?.map(|id| Traced::of(id, service));
         let account = account(caller.peer, caller.proxy, headers, &policy.proxy.trusted);
         let host_lost = host_is_lost(service, &account.client, host_of(request));
-        let text = |value: &String| redaction::text(value.as_bytes());
+        let text = |value: &String| again(redaction::text(value.as_bytes()));
         Ok(Self {
             instance: instance(policy, service).to_owned(),
             version: env!("CARGO_PKG_VERSION"),
@@ -185,7 +190,7 @@ impl Info {
                 scheme: "http",
                 host: Some(host_of(request))
                     .filter(|host| !host.is_empty())
-                    .map(|host| redaction::header("host", host)),
+                    .map(|host| again(redaction::header("host", host))),
             },
             reported: Reported {
                 scheme: account.client.scheme.map(|scheme| match scheme {
@@ -204,16 +209,16 @@ impl Info {
         })
     }
 
-    /// As one line of JSON.
-    pub(super) fn json(&self) -> String {
-        serde_json::to_string(self).expect("it is made of texts and numbers") + "\n"
+    /// As one line of JSON, without spare memory: it may wait long to be read.
+    fn json(&self) -> Box<str> {
+        let json = serde_json::to_string(self).expect("it is made of texts and numbers");
+        (json + "\n").into()
     }
 
     /// The session that tells it in one message and ends.
     pub(super) fn script(&self) -> Script {
-        let (code, reason) = (CloseCode::Normal, "".into());
-        let close = Closing { code, reason, after: After::Time(Duration::ZERO) };
-        Script { greeting: Some(self.json().into()), close: Some(close), ..Script::default() }
+        let close = Closing { end: End::Told, after: After::Time(Duration::ZERO) };
+        Script { greeting: Some(self.json()), close: Some(close), ..Script::default() }
     }
 
     /// The answer to a request that is not a handshake. Nobody may keep it, and no other site may
@@ -282,9 +287,9 @@ impl Handshake {
             origin: lines(headers, &ORIGIN),
             key: offer.key,
             version: (!offer.versions.is_empty())
-                .then(|| redaction::text(&offer.versions.join(&b", "[..]))),
+                .then(|| again(redaction::text(&offer.versions.join(&b", "[..])))),
             subprotocols,
-            extensions: offer.extensions.iter().map(|offered| redaction::text(offered)).collect(),
+            extensions: offer.extensions.iter().map(|it| again(redaction::text(it))).collect(),
             endpoint: route.path().to_owned(),
             options: route.has_options(),
             agreed,
@@ -292,12 +297,21 @@ impl Handshake {
     }
 }
 
+/// What is shown once more, cut.
+fn again(mut shown: String) -> String {
+    if shown.len() > AGAIN {
+        logging::cut(&mut shown, AGAIN);
+        shown.push('…');
+    }
+    shown
+}
+
 /// All lines of a header, in one.
 fn lines(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let lines = headers.get_all(name).iter();
     let lines: Vec<_> =
         lines.map(|line| redaction::header(name.as_str(), line.as_bytes())).collect();
-    (!lines.is_empty()).then(|| lines.join(", "))
+    (!lines.is_empty()).then(|| again(lines.join(", ")))
 }
 
 /// Every header. The lines of a list of subprotocols are one: whether one is a token depends on those

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::query;
 use crate::config::{read_duration, show_duration};
-use crate::ws::engine::{MAX_REASON, may_be_sent};
+use crate::ws::engine::{End, MAX_REASON, may_be_sent};
 use crate::ws::handshake::Rejection;
 use crate::ws::session::{After, Closing, Ping, Script};
 
@@ -106,7 +106,8 @@ pub fn parse(query: &str, allowed: bool) -> Result<Option<Box<Script>>, Rejectio
             Some(value) => read(2, value, self::after)?,
             None => After::Time(Duration::ZERO),
         };
-        script.close = Some(Closing { code: code.into(), reason, after });
+        let end = End::Requested { code: code.into(), reason };
+        script.close = Some(Closing { end, after });
     } else if after.is_some() {
         return Err(Rejection::BadOption(OPTIONS[2].refusal));
     }
@@ -173,8 +174,8 @@ impl fmt::Display for Shown<'_> {
         if let Some(greeting) = greeting {
             parts.push(format!("greeting={}B", greeting.len()));
         }
-        if let Some(Closing { code, after, .. }) = close {
-            parts.push(format!("close={}", u16::from(*code)));
+        if let Some(Closing { end, after }) = close {
+            parts.extend(end.code().map(|code| format!("close={}", u16::from(code))));
             match after {
                 After::Time(Duration::ZERO) => {}
                 After::Messages(count) => parts.push(format!("after={count}")),
@@ -224,9 +225,9 @@ mod tests {
         }
         let long = format!("close=3000,{}", "r".repeat(MAX_REASON));
         let script = parse(&long, true).unwrap().unwrap();
-        assert_eq!(script.close.unwrap().reason.len(), MAX_REASON);
+        assert_eq!(script.close.unwrap().end.reason().len(), MAX_REASON);
         let script = parse("close=4000,a+%2C,b", true).unwrap().unwrap();
-        assert_eq!(&*script.close.unwrap().reason, "a ,,b");
+        assert_eq!(script.close.unwrap().end.reason(), "a ,,b");
         let script = parse(&format!("greeting={}", "%41".repeat(MAX_GREETING)), true);
         assert_eq!(script.unwrap().unwrap().greeting.unwrap().len(), MAX_GREETING);
     }

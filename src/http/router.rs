@@ -88,12 +88,8 @@ impl Router {
             }
             ("/info", ..) if self.policy.http.info && trace.is_complete() => {
                 let service = &self.service;
-                let script = |caller: &_| {
-                    if service.shared.budget.is_spent() {
-                        return Err(Rejection::MemorySpent);
-                    }
-                    Ok(Some(Box::new(self.info(request, trace, caller)?.script())))
-                };
+                let script =
+                    |caller: &_| Ok(Some(Box::new(self.info(request, trace, caller)?.script())));
                 let opened = upgrade::open(&self.info, service, request, trace, caller, script);
                 answered(request, opened)
             }
@@ -142,6 +138,9 @@ impl Router {
         trace: Trace,
         caller: &Caller,
     ) -> Result<Info, Rejection> {
+        if self.service.shared.budget.is_spent() {
+            return Err(Rejection::MemorySpent);
+        }
         Info::of(request, trace, caller, &self.service, (&self.policy, &self.routes))
     }
 

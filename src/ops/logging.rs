@@ -434,7 +434,7 @@ impl Fields {
 }
 
 /// Cuts a line to at most `max` bytes, between characters.
-fn cut(line: &mut String, max: usize) {
+pub(crate) fn cut(line: &mut String, max: usize) {
     if line.len() > max {
         line.truncate((0..=max).rfind(|&at| line.is_char_boundary(at)).unwrap_or(0));
     }

@@ -12,7 +12,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use wsecho::ops::drain::Times;
 
-use crate::inside::{Inside, handshake, read_head};
+use crate::inside::{Inside, handshake, read_head, read_to_end};
+use crate::service::{Service, upgrade};
 
 /// A plain request with these header lines.
 fn get(target: &str, lines: &str) -> String {
@@ -348,7 +349,17 @@ async fn a_websocket_on_info_is_told_the_same_and_closed() {
     drop(socket);
     inside.drain.begin(Times::default());
     inside.drain.wait().await;
-    assert_eq!(inside.metric("wsecho_sessions_ended_total{how=\"requested\"}"), 1);
+    assert_eq!(inside.metric("wsecho_sessions_ended_total{how=\"told\"}"), 1);
+}
+
+#[test]
+fn the_line_of_a_websocket_on_info_does_not_say_that_its_url_asked_for_the_end() {
+    let mut service = Service::start("");
+    let mut socket = upgrade(service.connect(), "/info");
+    while socket.read().is_ok() {}
+    let line = service.log_line("session ended");
+    assert!(line.contains("session ended: closed with 1000, all was said client="), "{line}");
+    assert!(line.ends_with(" ended=told"), "{line}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -426,4 +437,65 @@ async fn the_largest_head_is_shown_and_what_is_said_over_a_websocket_is_charged_
     assert!(body.contains("limits.buffer_budget"), "{body}");
     drop(unread);
     socket(&inside, "/info", "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_is_not_much_longer_than_the_head_whatever_is_in_that() {
+    let inside = Inside::new("");
+    for (line, element) in [
+        ("Sec-WebSocket-Protocol: token,", &b"a,"[..]),
+        ("Sec-WebSocket-Protocol: ", b"sid.\xff\xff,"),
+        ("Sec-WebSocket-Extensions: ", b"a,"),
+        ("Sec-WebSocket-Extensions: ", b"\xff"),
+        ("Sec-WebSocket-Extensions: ", b"sid=,"),
+        ("Sec-WebSocket-Extensions: ", &[[255; 240].as_slice(), b","].concat()),
+        ("Sec-WebSocket-Version: ", b"\xff,"),
+        ("Upgrade: ", b"\xff"),
+        ("Connection: ", b"sid=&"),
+        ("Origin: ", b"://@"),
+        ("Forwarded: ", b"for=\"[::1]\","),
+        ("X-Forwarded-For: ", b"::1,"),
+        ("X-Forwarded-For: ::1\r\nX-Forwarded-Prefix: ", b"eyJ\""),
+        ("X-Forwarded-For: ::1\r\nX-Original-URI: ", b"sid=&"),
+        ("X-Junk: ", b"\xff"),
+    ] {
+        let lines = [b"GET /info HTTP/1.1\r\nHost: a\r\n", line.as_bytes()].concat();
+        let mut request = [lines, element.repeat(15_800 / element.len())].concat();
+        request.extend_from_slice(b"\r\n\r\n");
+        let mut client = inside.connect();
+        client.write_all(&request).await.unwrap();
+        let answer = read_to_end(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{line}: {answer}");
+        let most = 5 * request.len();
+        assert!(answer.len() < most, "{line}{element:?}: {} of {most} bytes", answer.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unread_answer_is_charged_to_the_budget_and_none_is_given_once_that_is_spent() {
+    const USED: &str = "wsecho_buffer_used_bytes";
+    let inside = Inside::new("limits.buffer_budget = \"1 MiB\"");
+    // No longer than what is read without regard to the budget.
+    let request = get("/info", &format!("X-Junk: {}\r\n", "sid=&".repeat(700)));
+    let mut unread = Vec::new();
+    loop {
+        let (mut client, _) = inside.connect_with(1024, false);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut client).await.to_ascii_lowercase();
+        if head.starts_with("http/1.1 503 ") {
+            break;
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = head.len() + length.expect("it has a body").parse::<usize>().unwrap();
+        unread.push(client);
+        assert_eq!(inside.metric(USED) as usize, unread.len() * (length - 4096));
+    }
+    assert_eq!(inside.metric(USED) >> 20, 1, "nobody is refused before it is spent");
+    assert!(ask(&inside, &get("/info", "")).await.2.contains("limits.buffer_budget"));
+    assert_eq!(ask(&inside, &get("/healthz", "")).await.0, 200);
+    let mut first = unread.swap_remove(0);
+    assert!(read_to_end(&mut first).await.ends_with("}\n"));
+    drop(unread);
+    assert_eq!(ask(&inside, &request).await.0, 200);
+    assert_eq!(inside.metric(USED), 0);
 }

@@ -49,8 +49,10 @@ impl Inside {
 
     /// All metrics.
     pub fn metrics(&self) -> String {
-        let now = Now { budget_limit: 0, budget_used: 0, log_lost: 0 };
-        self.router.service().metrics().text(now)
+        let service = self.router.service();
+        let budget = &service.shared.budget;
+        let now = Now { budget_limit: budget.limit(), budget_used: budget.used(), log_lost: 0 };
+        service.metrics().text(now)
     }
 
     /// The value of a metric, 0 if it was never counted.

@@ -41,6 +41,8 @@ pub enum End {
         /// The reason that was sent: text from the network.
         reason: Box<str>,
     },
+    /// The client was told what it came for: 1000, without a reason.
+    Told,
     /// The client broke the framing rules: 1002.
     Protocol(Violation),
     /// A text message is not UTF-8: 1007.
@@ -64,6 +66,7 @@ impl End {
         match self {
             Self::Peer { code, .. } => *code,
             Self::Server { code, .. } | Self::Requested { code, .. } => Some(*code),
+            Self::Told => Some(CloseCode::Normal),
             Self::Protocol(_) => Some(CloseCode::Protocol),
             Self::InvalidText | Self::InvalidCloseReason | Self::Compression(_) => {
                 Some(CloseCode::Invalid)
@@ -80,6 +83,7 @@ impl End {
             Self::Peer { .. } => "peer",
             Self::Server { .. } => "server",
             Self::Requested { .. } => "requested",
+            Self::Told => "told",
             Self::Protocol(violation) => violation.label(),
             Self::InvalidText => "invalid_text",
             Self::InvalidCloseReason => "invalid_close_reason",
@@ -97,6 +101,7 @@ impl End {
             Self::Server { reason, .. } | Self::Requested { reason, .. } => {
                 Cow::Borrowed(shortened(reason))
             }
+            Self::Told => "".into(),
             Self::Protocol(violation) => format!("wsecho: {violation} (RFC 6455)").into(),
             Self::InvalidText => "wsecho: text message is not UTF-8".into(),
             Self::InvalidCloseReason => "wsecho: close reason is not UTF-8".into(),

@@ -7,7 +7,11 @@ use hyper::header::{
     SEC_WEBSOCKET_VERSION,
 };
 
+use super::MAX_SUBPROTOCOLS;
 use crate::net::field::list;
+
+/// The most elements of each list that are read: more than any that is accepted has.
+const MOST: usize = MAX_SUBPROTOCOLS + 1;
 
 /// What a client offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,14 +27,15 @@ pub struct Offer<'a> {
 }
 
 impl<'a> Offer<'a> {
-    /// Reads the offer in these headers.
+    /// Reads the offer in these headers, and no more of a list than shows that it is too long.
     #[must_use]
     pub fn of(headers: &'a HeaderMap) -> Self {
+        let first = |name| list(headers, name).take(MOST).collect();
         Self {
             key: headers.contains_key(SEC_WEBSOCKET_KEY),
-            versions: list(headers, &SEC_WEBSOCKET_VERSION).collect(),
-            subprotocols: list(headers, &SEC_WEBSOCKET_PROTOCOL).collect(),
-            extensions: list(headers, &SEC_WEBSOCKET_EXTENSIONS).collect(),
+            versions: first(&SEC_WEBSOCKET_VERSION),
+            subprotocols: first(&SEC_WEBSOCKET_PROTOCOL),
+            extensions: first(&SEC_WEBSOCKET_EXTENSIONS),
         }
     }
 }

@@ -79,6 +79,7 @@ impl fmt::Display for Ended {
             Self::Closed(End::Requested { code, .. }) => {
                 write!(f, "closed with {}, as the client's URL asked", u16::from(*code))
             }
+            Self::Closed(End::Told) => f.write_str("closed with 1000, all was said"),
             Self::Closed(end) => {
                 let code = end.code().map_or(0, u16::from);
                 write!(f, "closed with {code}, {}", end.reason())

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-
 use super::{Scratch, Session};
 use crate::net::stream::Transport;
 use crate::ws::engine::{Echo, End};
@@ -46,10 +44,8 @@ pub enum Ping {
 /// A Close that the server sends by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closing {
-    /// Its code.
-    pub code: CloseCode,
-    /// Its reason, at most 123 bytes.
-    pub reason: Box<str>,
+    /// What is closed with.
+    pub end: End,
     /// When it is sent.
     pub after: After,
 }
@@ -61,12 +57,6 @@ pub enum After {
     Time(Duration),
     /// Behind the echo of so many messages, at least one.
     Messages(u64),
-}
-
-impl Closing {
-    pub(super) fn end(&self) -> End {
-        End::Requested { code: self.code, reason: self.reason.clone() }
-    }
 }
 
 /// What a session does by itself, and when.
@@ -146,7 +136,7 @@ pub(super) fn echo(script: Option<&Script>, echo: Arc<Echo>) -> Arc<Echo> {
     let Some(Script { close, whole_frames, .. }) = script else { return echo };
     let last = match close {
         Some(closing @ Closing { after: After::Messages(messages), .. }) => {
-            Some(Box::new((*messages, closing.end())))
+            Some(Box::new((*messages, closing.end.clone())))
         }
         _ => None,
     };
@@ -187,7 +177,7 @@ impl<S: Transport> Session<'_, S> {
         }
         if let Some((Duration::ZERO, closing)) = self.plan.close() {
             out.clear();
-            self.engine.close_with(closing.end(), out);
+            self.engine.close_with(closing.end.clone(), out);
             self.owe(out, &[], 0, spare, self.began);
         }
     }

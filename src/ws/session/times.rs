@@ -178,7 +178,7 @@ impl<S: Transport> Session<'_, S> {
             }
             Due::Close => {
                 if let Some((_, closing)) = self.plan.close() {
-                    self.engine.close_with(closing.end(), out);
+                    self.engine.close_with(closing.end.clone(), out);
                 }
             }
             Due::Drain => {

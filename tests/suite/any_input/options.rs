@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use wsecho::http::options::{OPTIONS, parse};
-use wsecho::ws::engine::may_be_sent;
+use wsecho::ws::engine::{End, may_be_sent};
 use wsecho::ws::handshake::Rejection;
 use wsecho::ws::session::{After, Closing, Ping, Script};
 
@@ -88,7 +88,8 @@ fn within_limits(script: &Script, query: &str) {
         assert!((Duration::from_secs(1)..=hour).contains(&time), "{query:?}");
     }
     assert!(script.greeting.as_ref().is_none_or(|text| text.len() <= 1024), "{query:?}");
-    if let Some(Closing { code, reason, after }) = &script.close {
+    if let Some(Closing { end, after }) = &script.close {
+        let End::Requested { code, reason } = end else { panic!("{query:?}: {end:?}") };
         assert!(may_be_sent((*code).into()) && reason.len() <= 123, "{query:?}");
         match after {
             After::Time(time) => assert!(*time <= hour, "{query:?}"),
