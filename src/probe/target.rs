@@ -9,6 +9,8 @@ use hyper::Uri;
 use hyper::http::uri::Authority;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
+use crate::net::secret;
+
 /// A WebSocket URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -156,11 +158,7 @@ impl std::fmt::Display for Target {
 
 /// Whether a name of a header or a parameter says that its value is a secret.
 pub(super) fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    !name.starts_with("sec-websocket-")
-        && ["auth", "cookie", "token", "secret", "passw", "pwd", "key", "sig", "session", "jwt"]
-            .iter()
-            .any(|part| name.contains(part))
+    !name.to_ascii_lowercase().starts_with("sec-websocket-") && secret::is_secret(name.as_bytes())
 }
 
 /// A URL or a path whose query and fragment show no secret.

@@ -266,7 +266,7 @@ async fn a_flood_of_traces_is_told_from_a_handshake_that_never_came() {
 }
 
 /// Where secrets travel.
-const PLACES: [&str; 18] = [
+const PLACES: [&str; 40] = [
     "Authorization: Basic @\r\n",
     "authorization: @\r\n",
     "Proxy-Authorization: Bearer @\r\n",
@@ -276,6 +276,28 @@ const PLACES: [&str; 18] = [
     "X-Auth-Request-Access-Token: @\r\n",
     "X-Amz-Security-Token: a@b\r\n",
     "X-Anything: Bearer @\r\n",
+    "X-Anything: ApiKey @\r\n",
+    "X-Anything: HMAC a:@\r\n",
+    "X-Anything: AWS4-HMAC-SHA256 x/@\r\n",
+    "X-Anything: {\"a\":1,\"token\":\"@\"}\r\n",
+    "X-Anything: {\"a\": {\"db_pass\" : \"x&@\"}}\r\n",
+    "X-Anything: {'pin': '@'}\r\n",
+    "X-Anything: %7B%22token%22%3A%22@%22%7D\r\n",
+    "X-Anything: \"token\"=\"@\"\r\n",
+    "X-Pass: @\r\n",
+    "X-Pin: @\r\n",
+    "X-Sid: @\r\n",
+    "X-Sig: @\r\n",
+    "X-Hmac: @\r\n",
+    "X-Passcode: @\r\n",
+    "Referer: https://a.example/?PHPSESSID=@\r\n",
+    "Referer: https://a.example/?connect.sid=s%3A@\r\n",
+    "Referer: https://a.example/?next=https%3A%2F%2Fuser%3A@%40host\r\n",
+    "X-Forwarded-For: 192.0.2.1\r\nX-Original-URI: /?a={%22token%22:%22b&@%22}&c\r\n",
+    "Sec-WebSocket-Protocol: token-@\r\n",
+    "Sec-WebSocket-Protocol: chat, auth_@\r\n",
+    "Sec-WebSocket-Protocol: bearer.@, chat\r\n",
+    "Sec-WebSocket-Extensions: x; sess=@\r\n",
     "Referer: https://a.example/?session_id=@\r\n",
     "Referer: https://user:@@a.example/\r\n",
     "X-Original-URI: /info?a=1&access_token=x;@,@&b\r\n",
@@ -288,11 +310,24 @@ const PLACES: [&str; 18] = [
 ];
 
 /// Targets with a secret in them.
-const TARGETS: [&str; 5] = [
+const TARGETS: [&str; 18] = [
     "/info",
     "/info?token=@",
     "/info?a&API_key=x@&b",
     "/info?%74oken=@&trace=0123456789abcdef",
+    "/info?PHPSESSID=@",
+    "/info?connect.sid=@",
+    "/info?sess=@&a",
+    "/info?passcode=@",
+    "/info?pw=@",
+    "/info?db_pass=@&userpass=@",
+    "/info?user%5Bpass%5D=@",
+    "/info?SAMLResponse=@",
+    "/info?data=%7B%22a%22%3A1%2C%22token%22%3A%22@%22%7D",
+    "/info?data=%257B%2522token%2522%253A%2522@%2522%257D",
+    "/info?data={%22token%22:%22x&@%22}",
+    "/info?next=https%3A%2F%2Fuser%3A@%40host",
+    "/info?next=https:%2F%2F@@echo%2F&b",
     "http://user:@@echo.example.com/info?code=@",
 ];
 
@@ -488,7 +523,7 @@ async fn an_unread_answer_is_charged_to_the_budget_and_none_is_given_once_that_i
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let length: usize = head.len() + length.expect("it has a body").parse::<usize>().unwrap();
         unread.push(client);
-        assert_eq!(inside.metric(USED) as usize, unread.len() * (length - 4096));
+        assert_eq!(inside.metric(USED), (unread.len() * (length - 4096)) as u64);
     }
     assert_eq!(inside.metric(USED) >> 20, 1, "nobody is refused before it is spent");
     assert!(ask(&inside, &get("/info", "")).await.2.contains("limits.buffer_budget"));

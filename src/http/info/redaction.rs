@@ -6,50 +6,18 @@
 use std::borrow::Cow;
 
 use crate::http::query::unescape;
+use crate::net::field::is_token;
+use crate::net::secret::{self, is_only_a_name};
 
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
 
-/// Parts of names that stand for a secret, without `-`, `_` and `.`.
-const SECRET: [&str; 19] = [
-    "apikey",
-    "assertion",
-    "auth",
-    "bearer",
-    "cert",
-    "cookie",
-    "credential",
-    "csrf",
-    "jwt",
-    "otp",
-    "passw",
-    "passphrase",
-    "pwd",
-    "secret",
-    "session",
-    "signature",
-    "ticket",
-    "token",
-    "xsrf",
-];
-/// Whole names that do.
-const SECRET_NAMES: [&str; 8] = ["code", "key", "pass", "pin", "psk", "sid", "sig", "hmac"];
 /// How often a value may be encoded before it counts as a secret.
 const DEPTH: usize = 3;
 
-/// Whether what has this name is a secret.
+/// Whether what has this name, percent-encoded or not, is a secret.
 fn is_secret(name: &[u8]) -> bool {
-    if name.is_empty() {
-        return false;
-    }
-    let name: String = String::from_utf8_lossy(&unescape(name).0)
-        .chars()
-        .filter(|letter| !matches!(letter, '-' | '_' | '.'))
-        .map(|letter| letter.to_ascii_lowercase())
-        .collect();
-    SECRET.iter().any(|part| name.contains(part))
-        || SECRET_NAMES.contains(&name.as_str())
-        || name.ends_with("key")
+    secret::is_secret(&unescape(name).0)
 }
 
 /// The value of a header, as far as it may be shown.
@@ -65,8 +33,19 @@ pub(super) fn header(name: &str, value: &[u8]) -> String {
 /// A URL, or whatever else may have one in it, as far as it may be shown.
 pub(super) fn text(value: &[u8]) -> String {
     let value = without_users(value);
-    let pieces: Vec<String> = value.split(|byte| *byte == b'&').map(piece).collect();
-    without_jwts(&pieces.join("&"))
+    let mut shown: Vec<Cow<'_, str>> = Vec::new();
+    for piece in value.split(|byte| *byte == b'&') {
+        let Some(start) = secret_from(piece, DEPTH) else {
+            shown.push(String::from_utf8_lossy(piece));
+            continue;
+        };
+        shown.push(String::from_utf8_lossy(&piece[..start]) + REDACTED);
+        // Within quotes it may go on.
+        if has_quote(&piece[start..], DEPTH) {
+            break;
+        }
+    }
+    without_jwts(&shown.join("&"))
 }
 
 /// Subprotocols as offered, as far as they may be shown. Browsers can send no other header, so tokens
@@ -79,7 +58,7 @@ pub(super) fn subprotocols(offered: &[&[u8]]) -> Vec<String> {
         let names_secret = is_secret(offered);
         let hidden = token_follows
             || offered.len() > LONGEST
-            || (names_secret && offered.contains(&b'.'))
+            || (names_secret && !is_only_a_name(offered))
             || offered.starts_with(b"eyJ");
         token_follows |= names_secret;
         if hidden { REDACTED.to_owned() } else { String::from_utf8_lossy(offered).into_owned() }
@@ -89,40 +68,65 @@ pub(super) fn subprotocols(offered: &[&[u8]]) -> Vec<String> {
 
 /// Credentials of RFC 9110, section 11.4, in whatever header.
 fn is_credentials(value: &[u8]) -> bool {
-    let scheme = value.trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default();
-    [&b"basic"[..], b"bearer", b"digest", b"negotiate", b"ntlm", b"token"]
-        .iter()
-        .any(|known| scheme.eq_ignore_ascii_case(known) && scheme.len() < value.trim_ascii().len())
+    let value = value.trim_ascii();
+    let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let mut known = [&b"basic"[..], b"digest", b"negotiate", b"ntlm"].into_iter();
+    scheme.len() < value.len()
+        && is_token(scheme)
+        && (is_secret(scheme) || known.any(|known| scheme.eq_ignore_ascii_case(known)))
 }
 
-/// What stands between two `&`: the first value with the name of a secret hides all behind it.
-fn piece(piece: &[u8]) -> String {
-    let shown = match secret_from(piece, DEPTH) {
-        Some(start) => &piece[..start],
-        None => return String::from_utf8_lossy(piece).into_owned(),
-    };
-    String::from_utf8_lossy(shown).into_owned() + REDACTED
-}
-
-/// Where a secret begins in a piece, if there is one.
+/// Where a secret begins between two `&`, if there is one: the first value with the name of a secret
+/// hides all behind it.
 fn secret_from(piece: &[u8], depth: usize) -> Option<usize> {
-    let equals = |(at, byte): (usize, &u8)| (*byte == b'=').then_some(at);
-    let mut values = piece.iter().enumerate().filter_map(equals);
-    let first = values.clone().next();
-    if let Some(at) = values.find(|at| is_secret(name_before(&piece[..*at]))) {
+    let names_secret = |at: usize| {
+        let before = &piece[..at];
+        match piece[at] {
+            b'=' => is_secret(name_before(before)),
+            // Of JSON. Without quotes, it is the host before a port.
+            b':' => {
+                let quote = before.trim_ascii_end().last();
+                quote.is_some_and(|last| is_quote(*last)) && is_secret(name_before(before))
+            }
+            _ => false,
+        }
+    };
+    if let Some(at) = (0..piece.len()).find(|at| names_secret(*at)) {
         return Some(at + 1);
     }
-    // A URL within the value: its own `=` is encoded.
-    let (inner, _) = unescape(piece);
-    let is_encoded = inner != piece && piece.contains(&b'%');
+    // A URL or JSON within the value: its own signs are encoded.
+    let inner = decoded(piece)?;
     let hides = |inner: &[u8]| {
-        inner.split(|byte| *byte == b'&').any(|piece| secret_from(piece, depth - 1).is_some())
+        without_users(inner) != inner
+            || inner
+                .split(|byte| *byte == b'&')
+                .any(|piece| secret_from(piece, depth - 1).is_some())
     };
-    (is_encoded && (depth == 0 || hides(&inner))).then(|| first.map_or(0, |at| at + 1))
+    let first = piece.iter().position(|byte| *byte == b'=');
+    (depth == 0 || hides(&inner)).then(|| first.map_or(0, |at| at + 1))
 }
 
-/// The name that ends a text.
+/// What a text means that is percent-encoded; `None` if it is not.
+fn decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let (inner, _) = unescape(text);
+    (inner != text && text.contains(&b'%')).then_some(inner)
+}
+
+fn is_quote(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\'')
+}
+
+/// Whether there is a quote in a text, encoded up to so many times.
+fn has_quote(text: &[u8], depth: usize) -> bool {
+    text.iter().any(|byte| is_quote(*byte))
+        || (depth > 0 && decoded(text).is_some_and(|inner| has_quote(&inner, depth - 1)))
+}
+
+/// The name that ends a text, without the quotes around it.
 fn name_before(text: &[u8]) -> &[u8] {
+    let is_around = |byte: &u8| is_quote(*byte) || byte.is_ascii_whitespace() || *byte == b'\\';
+    let end = text.iter().rposition(|byte| !is_around(byte)).map_or(0, |at| at + 1);
+    let text = &text[..end];
     let start = text.iter().rposition(|byte| b"?&;,=#/ \t\"'".contains(byte));
     &text[start.map_or(0, |at| at + 1)..]
 }
@@ -191,6 +195,16 @@ mod tests {
             ("https://u:p@a.example/x?y=1", "https://[redacted]@a.example/x?y=1"),
             ("https://u:p@a@a.example", "https://[redacted]@a.example"),
             ("/?q=eyJhbGciOi.eyJzdWI.x-_y&b", "/?q=[redacted]&b"),
+            ("/?PHPSESSID=x&connect.sid=x", "/?PHPSESSID=[redacted]&connect.sid=[redacted]"),
+            ("/?user%5Bpass%5D=x&b=2", "/?user%5Bpass%5D=[redacted]&b=2"),
+            ("/?compass=n&bypass=1&design=2", "/?compass=n&bypass=1&design=2"),
+            ("/?next=https%3A%2F%2Fu%3Ap%40a.example&b=2", "/?next=[redacted]&b=2"),
+            ("/?next=https%3A%2F%2Fa.example%2F&b=2", "/?next=https%3A%2F%2Fa.example%2F&b=2"),
+            ("/?d=%7B%22token%22%3A%22x%22%7D&b=2", "/?d=[redacted]"),
+            ("/?d=%7B%22a%22%3A%22x%22%7D&b=2", "/?d=%7B%22a%22%3A%22x%22%7D&b=2"),
+            (r#"{"a":"b","token":"c&d"}"#, r#"{"a":"b","token":[redacted]"#),
+            (r#"{"a":"b&c"}"#, r#"{"a":"b&c"}"#),
+            ("https://auth.example:8080/", "https://auth.example:8080/"),
             ("for=192.0.2.1;proto=https", "for=192.0.2.1;proto=https"),
             ("a=100%", "a=100%"),
         ] {
@@ -207,6 +221,10 @@ mod tests {
             ("x-amz-security-token", "x", REDACTED),
             ("x-custom", "Bearer x", REDACTED),
             ("x-custom", "bearer", "bearer"),
+            ("x-custom", "ApiKey x", REDACTED),
+            ("x-custom", "HMAC-SHA256 x", REDACTED),
+            ("x-custom", "a passage", "a passage"),
+            ("x-pin", "1", REDACTED),
             ("host", "u:p@a.example", "[redacted]@a.example"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=="),
             ("sec-websocket-version", "13", "13"),
@@ -226,6 +244,9 @@ mod tests {
             (&["chat", "Bearer", "abc", "def"], &["chat", "Bearer", REDACTED, REDACTED]),
             (&["base64url.bearer.authorization.k8s.io.YWJj", "v4"], &[REDACTED, REDACTED]),
             (&["eyJhbGci", "chat"], &[REDACTED, "chat"]),
+            (&["token-s3", "chat"], &[REDACTED, REDACTED]),
+            (&["auth_s3"], &[REDACTED]),
+            (&["v12.stomp", "graphql-transport-ws"], &["v12.stomp", "graphql-transport-ws"]),
         ] {
             let offered: Vec<_> = offered.iter().map(|name| name.as_bytes()).collect();
             assert_eq!(subprotocols(&offered), shown);
