@@ -89,7 +89,7 @@ print(json.dumps(dict(line.rstrip("\n").split("\t", 1) for line in sys.stdin), i
 build_facts() {
     local commit=${WSECHO_COMMIT:-unknown} packages
     # In full, for whoever has the repository.
-    [[ $commit = unknown || $commit = *-modified ]] || commit=$(git rev-parse HEAD 2> /dev/null || echo "$commit")
+    [[ ! -e .git || $commit = *-modified ]] || commit=$(git rev-parse HEAD)
     fact version "$version-$release"
     fact commit "$commit"
     fact source_date_epoch "$SOURCE_DATE_EPOCH"

@@ -4,10 +4,15 @@
 # Sets and exports SOURCE_DATE_EPOCH, unless the caller has, and WSECHO_COMMIT if it is known; fills
 # $tree with the checkout, and packs it.
 pack_sources() {
-    local commit
-    if commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
+    local commit changes
+    # Only its own: an unpacked archive may lie inside another repository.
+    if [ -e .git ]; then
+        if ! { commit=$(git rev-parse --short=12 HEAD) && changes=$(git status --porcelain); }; then
+            die "git cannot read this checkout, as it says above. If another user owns it, run" \
+                "git config --global --add safe.directory '$top'"
+        fi
         : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
-        if [ -n "$(git status --porcelain)" ]; then
+        if [ -n "$changes" ]; then
             commit+=-modified
             say "the checkout has uncommitted changes: they are packaged too"
         fi

@@ -8,6 +8,7 @@ venv=${XDG_CACHE_HOME:-$HOME/.cache}/wsecho-tests/zigbuild-$(sha256sum < packagi
 of_rust() { "${RUSTC:-rustc}" "$@"; }
 
 find_tools() {
+    [ ! -e .git ] || tool git git git
     tool python3 python3 python3
     ! wants el7 el8 el9 el10 srpm || tool rpmbuild rpm rpm-build
     ! wants deb || tool dpkg-deb dpkg dpkg
