@@ -125,6 +125,23 @@ build_facts() {
 # fact NAME VALUE
 fact() { printf '%s\t%s\n' "$1" "$2"; }
 
+# Writes SHA256SUMS: of what was written, and of what is there of earlier runs for the same release, by their sums.
+write_sums() {
+    local sum file sums=$work/SHA256SUMS
+    cd "$out"
+    {
+        sha256sum "${written[@]}"
+        [ ! -e SHA256SUMS ] || while read -r sum file; do
+            [[ $file == *[-_]"$version-$release"[._]* && -e $file && " ${written[*]} " != *" $file "* ]] || continue
+            echo "$sum  $file"
+        done < SHA256SUMS
+    } | LC_ALL=C sort -u -k 2 > "$sums"
+    sha256sum --quiet -c "$sums" >&2 || die "changed since it was built: build it again, or delete it"
+    rm -f SHA256SUMS.asc
+    cp "$sums" SHA256SUMS
+    [ -z "$key" ] || sign_detached "$out/SHA256SUMS"
+}
+
 # Writes the provenance of all that was written.
 write_provenance() {
     local provenance=$out/wsecho-$version-$release.$arch.intoto.jsonl

@@ -44,6 +44,8 @@ build_image() {
 join_images() {
     local layout=$work/both image images=("$1.aarch64.oci.tar" "$1.x86_64.oci.tar")
     [ -e "${images[0]}" ] && [ -e "${images[1]}" ] || return 0
+    # That of earlier images.
+    rm -f "$1.oci.tar"
     if [ "$(revision "${images[0]}")" != "$(revision "${images[1]}")" ]; then
         say "the images for aarch64 and x86_64 are of different commits, so there is no archive of both"
         return
