@@ -11,13 +11,14 @@ build_program() {
     [ -d "$(of_rust --print target-libdir --target "$arch-unknown-linux-gnu")" ] ||
         die "$(of_rust --version) has no standard library for $arch: see --arch in packaging/build --help"
     say "building the program for glibc 2.17, $arch"
-    # Paths in the program would reveal where it was built, and differ between machines.
-    local registry remap="--remap-path-prefix=$top=/wsecho"
+    # Paths in the program would reveal where it was built, and differ between machines. Encoded, because they may
+    # have blanks.
+    local registry flags=$'-C\x1flink-arg=-Wl,--build-id=sha1\x1f'"--remap-path-prefix=$top=/wsecho"
     for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
-        remap+=" --remap-path-prefix=${registry%/}=/crates"
+        flags+=$'\x1f'"--remap-path-prefix=${registry%/}=/crates"
     done
     CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
-        RUSTFLAGS="-C link-arg=-Wl,--build-id=sha1 $remap" \
+        CARGO_ENCODED_RUSTFLAGS="$flags" \
         PATH=$venv/bin:$PATH \
         CARGO_TARGET_DIR=$CARGO_TARGET_DIR/zigbuild \
         cargo zigbuild --quiet --release --locked --target "$arch-unknown-linux-gnu.2.17" >&2

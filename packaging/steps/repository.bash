@@ -10,7 +10,7 @@ sign_detached() { gpg_as_key --armor --output "$1.asc" --detach-sign "$1"; }
 # Adds the packages of this run to $out/repo, which may hold those of earlier ones.
 build_repositories() {
     local repo=$out/repo file el
-    : "${url:=file://$repo}"
+    : "${url:=file://${repo// /%20}}"
     mkdir -p "$repo"
     gpg --batch --armor --export "$key" > "$repo/wsecho.asc"
     for file in "${written[@]}"; do

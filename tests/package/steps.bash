@@ -84,10 +84,10 @@ needs_python() {
     python=$kept/bin/python
 }
 
-# sums_are_right DIRECTORY: its SHA256SUMS lists exactly what is there.
+# sums_are_right DIRECTORY: its SHA256SUMS lists exactly what is there, but for a repository.
 sums_are_right() {
     (cd "$1" && sha256sum --quiet -c SHA256SUMS &&
-        diff <(cut -c 67- SHA256SUMS) <(find . -type f ! -name 'SHA256SUMS*' -printf '%P\n' | LC_ALL=C sort))
+        diff <(cut -c 67- SHA256SUMS) <(find . -path ./repo -prune -o -type f ! -name 'SHA256SUMS*' -printf '%P\n' | LC_ALL=C sort))
 }
 
 # copy_checkout DIRECTORY: the files of the checkout, as they are now, in another one.
