@@ -102,7 +102,7 @@ build_facts() {
             fact profile "release, with strip=none and debug=line-tables-only; objcopy strips it"
             fact cargo_zigbuild "$("$venv/bin/cargo-zigbuild" --version)"
             fact zig "$("$venv/bin/python" -m ziglang version)"
-            fact objcopy "$(run_objcopy --version | sed -n '/[0-9]\.[0-9]/{s/^ *//p;q}')" ;;
+            fact objcopy "$("${objcopy[@]}" --version | sed -n '/[0-9]\.[0-9]/{s/^ *//p;q}')" ;;
         given) fact program "given with --binary, not built" ;;
         source) fact program "rpmbuild --rebuild of the source RPM" ;;
     esac

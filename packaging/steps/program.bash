@@ -30,16 +30,16 @@ build_program() {
 split_symbols() {
     local note=.note.gnu.build-id=$work/build-id
     symbols=$out/wsecho-$version-$release.$arch.debug
-    run_objcopy --strip-all "$1" "$program"
+    "${objcopy[@]}" --strip-all "$1" "$program"
     # Where and as cargo auditable has it, for vulnerability scanners. Not by cargo auditable, which takes
     # features that only tests need for the program's, and lists crates that are not in it.
     python3 packaging/steps/sbom.py section "$work/tree-$arch" > "$work/dep-v0"
-    run_objcopy --add-section ".dep-v0=$work/dep-v0" "$program"
+    "${objcopy[@]}" --add-section ".dep-v0=$work/dep-v0" "$program"
     build_id 0000000000000000000000000000000000000000 > "$work/build-id"
-    run_objcopy --update-section "$note" "$program"
+    "${objcopy[@]}" --update-section "$note" "$program"
     build_id "$(sha1sum < "$program" | cut -c 1-40)" > "$work/build-id"
-    run_objcopy --update-section "$note" "$program"
-    run_objcopy --only-keep-debug --update-section "$note" "$1" "$symbols"
+    "${objcopy[@]}" --update-section "$note" "$program"
+    "${objcopy[@]}" --only-keep-debug --update-section "$note" "$1" "$symbols"
     chmod 0644 "$symbols"
     xz -T 1 -6 -f "$symbols"
     wrote "$symbols.xz"
@@ -50,19 +50,4 @@ build_id() {
     printf '\4\0\0\0\24\0\0\0\3\0\0\0GNU\0'
     # shellcheck disable=SC2001  # each two of the digits
     printf %b "$(sed 's/../\\x&/g' <<< "$1")"
-}
-
-# Rust's own, because it comes with the compiler: with another one the bytes would depend on the
-# machine. The system's does for a Rust that has none.
-run_objcopy() {
-    local sysroot rust
-    for sysroot in "$(of_rust --print sysroot)" "$(rustc --print sysroot 2> /dev/null)"; do
-        rust=$sysroot/lib/rustlib/$(of_rust -vV | sed -n 's/^host: //p')/bin/rust-objcopy
-        [ ! -x "$rust" ] || break
-    done
-    if [ -x "$rust" ]; then
-        LD_LIBRARY_PATH=$sysroot/lib "$rust" "$@"
-    else
-        "$(command -v llvm-objcopy "${arch}-linux-gnu-objcopy" objcopy | head -n 1)" "$@"
-    fi
 }
