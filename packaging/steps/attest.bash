@@ -128,7 +128,7 @@ fact() { printf '%s\t%s\n' "$1" "$2"; }
 # Writes SHA256SUMS: of what was written, and of what is there of earlier runs for the same release, by their sums.
 write_sums() {
     local sum file sums=$work/SHA256SUMS
-    cd "$out"
+    cd "$out" || exit
     {
         sha256sum "${written[@]}"
         [ ! -e SHA256SUMS ] || while read -r sum file; do

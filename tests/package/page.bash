@@ -72,8 +72,8 @@ patterns() {
 
 # stale: the entries of not_followed that match no command of the page.
 stale() {
-    local section pattern reason
-    while IFS='|' read -r section pattern reason; do
+    local section pattern
+    while IFS='|' read -r section pattern _; do
         [ -z "$section" ] || commands "$section" | grep -qE -e "$pattern" || echo "$section: $pattern"
     done <<< "$not_followed"
 }
