@@ -1,6 +1,10 @@
-//! Names that say that what they name is a secret: of headers, parameters and the like.
+//! What says that something is a secret: its name, the form of credentials (RFC 9110, section 11.4), or
+//! its place among subprotocols.
 //!
-//! Owns the table. It does not know where names stand, nor what is shown in place of a secret.
+//! Owns the table of names. Whatever is in doubt is a secret. It does not know where names stand, nor what
+//! is shown in place of a secret.
+
+use super::field::is_token;
 
 /// What such a name has in it, whatever separates its words.
 const PARTS: [&str; 22] = [
@@ -10,7 +14,7 @@ const PARTS: [&str; 22] = [
     "bearer",
     "cert",
     "cookie",
-    "credential",
+    "cred",
     "csrf",
     "jwt",
     "otp",
@@ -32,7 +36,7 @@ const WORDS: [&str; 9] = ["hmac", "key", "pass", "pin", "psk", "pw", "sess", "si
 /// Words that end like those of passwords.
 const INNOCENT: [&str; 2] = ["bypass", "compass"];
 
-/// Whether what has this name is a secret. Whatever is in doubt is one.
+/// Whether what has this name is a secret.
 #[must_use]
 pub fn is_secret(name: &[u8]) -> bool {
     let words = words(name);
@@ -48,10 +52,39 @@ pub fn is_secret(name: &[u8]) -> bool {
         || words.split(' ').any(is_secret)
 }
 
+/// Whether the value of a header has the form of credentials.
+#[must_use]
+pub fn is_credentials(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let mut known = [&b"basic"[..], b"digest", b"negotiate", b"ntlm"].into_iter();
+    scheme.len() < value.len()
+        && is_token(scheme)
+        && (is_secret(scheme) || known.any(|known| scheme.eq_ignore_ascii_case(known)))
+}
+
+/// Which of the subprotocols that are offered together are secrets. Browsers can send no other header, so
+/// tokens travel there as well, behind a subprotocol that says so or as a part of one.
+pub fn among_subprotocols<'a>(
+    offered: impl IntoIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = bool> {
+    /// No name in use is as long.
+    const LONGEST: usize = 48;
+    let mut token_follows = false;
+    offered.into_iter().map(move |offered| {
+        let names_secret = is_secret(offered);
+        let hidden = token_follows
+            || offered.len() > LONGEST
+            || (names_secret && !is_only_a_name(offered))
+            || offered.starts_with(b"eyJ");
+        token_follows |= names_secret;
+        hidden
+    })
+}
+
 /// Whether the name of a secret ends with the word that makes it one: behind that, there may be the
 /// secret itself.
-#[must_use]
-pub fn is_only_a_name(name: &[u8]) -> bool {
+fn is_only_a_name(name: &[u8]) -> bool {
     let last = name.rsplit(|byte| !byte.is_ascii_alphanumeric()).next().unwrap_or_default();
     let mut known = PARTS.iter().chain(&WORDS).chain(&["authorization"]);
     known.any(|word| last.eq_ignore_ascii_case(word.as_bytes()))

@@ -255,6 +255,8 @@ fn subprotocol(text: &str) -> Result<String, String> {
 pub fn shown(option: &str, value: &str) -> String {
     if option.starts_with("--header") {
         value.split_once(':').map_or("…".to_owned(), |(name, _)| format!("{name}: …"))
+    } else if option.starts_with("--subprotocol") {
+        "…".to_owned()
     } else if option.starts_with("<URL>") || value.contains("://") || value.contains('@') {
         masked(value)
     } else {

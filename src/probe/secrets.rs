@@ -4,12 +4,12 @@
 //! for `target` to say.
 
 use data_encoding::BASE64;
-use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap};
+use hyper::header::{COOKIE, HeaderMap};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::Options;
 use super::report::Report;
-use super::target::{Target, is_secret};
+use super::target::{Target, is_secret, is_secret_header, secret_subprotocols};
 
 /// The shortest that is looked for, in bytes: shorter ones are in any text.
 const SHORTEST: usize = 4;
@@ -31,6 +31,9 @@ impl Secrets {
             }
         }
         found.add_headers(&options.asked.headers);
+        for subprotocol in secret_subprotocols(&options.asked.subprotocols) {
+            found.add(subprotocol);
+        }
         if let Some(basic) = options.proxies.proxy_for(target).and_then(|via| via.authorization()) {
             found.add_authorization(&basic);
         }
@@ -67,13 +70,13 @@ impl Secrets {
     }
 
     fn add_headers(&mut self, headers: &HeaderMap) {
-        for (name, value) in headers.iter().filter(|(name, _)| is_secret(name.as_str())) {
+        for (name, value) in headers.iter().filter(|(name, value)| is_secret_header(name, value)) {
             let value = String::from_utf8_lossy(value.as_bytes());
             self.add(&value);
-            if name == AUTHORIZATION {
-                self.add_authorization(&value);
-            } else if name == COOKIE {
+            if name == COOKIE {
                 value.split("; ").filter_map(|it| it.split_once('=')).for_each(|it| self.add(it.1));
+            } else {
+                self.add_authorization(&value);
             }
         }
     }

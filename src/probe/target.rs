@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::uri::Authority;
-use percent_encoding::{CONTROLS, utf8_percent_encode};
+use percent_encoding::{CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use crate::net::secret;
 
@@ -158,7 +159,19 @@ impl std::fmt::Display for Target {
 
 /// Whether a name of a header or a parameter says that its value is a secret.
 pub(super) fn is_secret(name: &str) -> bool {
-    !name.to_ascii_lowercase().starts_with("sec-websocket-") && secret::is_secret(name.as_bytes())
+    let name: Vec<u8> = percent_decode_str(name).collect();
+    !name.to_ascii_lowercase().starts_with(b"sec-websocket-") && secret::is_secret(&name)
+}
+
+/// Whether the value of a header is a secret, by its name or its form.
+pub(super) fn is_secret_header(name: &HeaderName, value: &HeaderValue) -> bool {
+    is_secret(name.as_str()) || secret::is_credentials(value.as_bytes())
+}
+
+/// Those of the subprotocols offered that are secrets.
+pub(super) fn secret_subprotocols(offered: &[String]) -> Vec<&String> {
+    let hidden = secret::among_subprotocols(offered.iter().map(String::as_bytes));
+    offered.iter().zip(hidden).filter_map(|(it, hidden)| hidden.then_some(it)).collect()
 }
 
 /// A URL or a path whose query and fragment show no secret.

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::failure::{Failed, Failure};
 use super::report::{Agreed, printable};
-use super::target::{Target, is_secret};
+use super::target::{Target, is_secret_header, secret_subprotocols};
 use crate::net::field::list;
 use crate::ws::handshake;
 
@@ -58,7 +58,11 @@ impl Handshake {
             let decoded: Vec<u8> = percent_decode_str(credentials).collect();
             text(&format!("Basic {}", BASE64.encode(&decoded)))
         });
-        let offered = asked.subprotocols.join(", ");
+        // Nothing secret is sent to where a redirect leads.
+        let withheld =
+            if target.is_foreign { secret_subprotocols(&asked.subprotocols) } else { Vec::new() };
+        let offered = asked.subprotocols.iter().filter(|it| !withheld.contains(it));
+        let offered = offered.map(String::as_str).collect::<Vec<_>>().join(", ");
         for (name, value) in [
             (HOST, asked.host.clone().or_else(|| text(&target.authority()))),
             (CONNECTION, Some(HeaderValue::from_static("Upgrade"))),
@@ -77,10 +81,13 @@ impl Handshake {
                 headers.insert(name, value);
             }
         }
-        let sent = asked.headers.keys().filter(|it| !(target.is_foreign && is_secret(it.as_str())));
-        for name in sent {
+        for name in asked.headers.keys() {
+            let values = asked.headers.get_all(name);
+            if target.is_foreign && values.iter().any(|value| is_secret_header(name, value)) {
+                continue;
+            }
             headers.remove(name);
-            for value in asked.headers.get_all(name) {
+            for value in values {
                 headers.append(name, value.clone());
             }
         }

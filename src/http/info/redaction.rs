@@ -1,13 +1,12 @@
 //! What of a request may be shown: everything but its secrets.
 //!
-//! Owns what counts as a secret, judged by names, and by a few forms that only secrets have. Whatever
-//! is in doubt is a secret. It does not know what is shown, nor to whom.
+//! Owns where in a text secrets are, by the names and forms of `net::secret`. It does not know what else
+//! is shown, nor to whom.
 
 use std::borrow::Cow;
 
 use crate::http::query::unescape;
-use crate::net::field::is_token;
-use crate::net::secret::{self, is_only_a_name};
+use crate::net::secret::{self, is_credentials};
 
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -48,32 +47,13 @@ pub(super) fn text(value: &[u8]) -> String {
     without_jwts(&shown.join("&"))
 }
 
-/// Subprotocols as offered, as far as they may be shown. Browsers can send no other header, so tokens
-/// travel there as well, behind a subprotocol that says so.
+/// Subprotocols as offered, as far as they may be shown.
 pub(super) fn subprotocols(offered: &[&[u8]]) -> Vec<String> {
-    /// No name in use is as long.
-    const LONGEST: usize = 48;
-    let mut token_follows = false;
-    let show = |offered: &&[u8]| {
-        let names_secret = is_secret(offered);
-        let hidden = token_follows
-            || offered.len() > LONGEST
-            || (names_secret && !is_only_a_name(offered))
-            || offered.starts_with(b"eyJ");
-        token_follows |= names_secret;
+    let show = |(offered, hidden): (&&[u8], bool)| {
         if hidden { REDACTED.to_owned() } else { String::from_utf8_lossy(offered).into_owned() }
     };
-    offered.iter().map(show).collect()
-}
-
-/// Credentials of RFC 9110, section 11.4, in whatever header.
-fn is_credentials(value: &[u8]) -> bool {
-    let value = value.trim_ascii();
-    let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-    let mut known = [&b"basic"[..], b"digest", b"negotiate", b"ntlm"].into_iter();
-    scheme.len() < value.len()
-        && is_token(scheme)
-        && (is_secret(scheme) || known.any(|known| scheme.eq_ignore_ascii_case(known)))
+    let hidden = secret::among_subprotocols(offered.iter().copied());
+    offered.iter().zip(hidden).map(show).collect()
 }
 
 /// Where a secret begins between two `&`, if there is one: the first value with the name of a secret

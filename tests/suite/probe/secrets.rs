@@ -94,6 +94,15 @@ fn command_lines(secrets: &Secrets, port: u16, closed: u16) -> Vec<Vec<String>> 
             format!("Basic {}", BASE64.encode(format!("me2:{password}").as_bytes()))
         }),
         format!("-H|X-Api-Key: {token}|ws://127.0.0.1:{port}/"),
+        format!("-H|X-Upstream: Bearer {token}|ws://127.0.0.1:{port}/"),
+        format!("ws://127.0.0.1:{port}/x?pass={token}"),
+        format!("ws://127.0.0.1:{port}/x?cred={token}"),
+        format!("ws://127.0.0.1:{port}/x?bearer={token}"),
+        format!("ws://127.0.0.1:{port}/x?code={token}"),
+        format!("ws://127.0.0.1:{port}/x?%74oken={token}"),
+        format!("--subprotocol=bearer|--subprotocol={token}|ws://127.0.0.1:{port}/"),
+        format!("--subprotocol=v1.bearer.{cookie}|ws://127.0.0.1:{port}/"),
+        format!("--subprotocol=eyJ{cookie}|ws://127.0.0.1:{port}/"),
         format!("--proxy=http://me:{proxy}@127.0.0.1:{port}|ws://a.test/"),
         format!("--proxy=http://me:{proxy}@127.0.0.1:{closed}|ws://a.test/"),
         // Wrong ones.
@@ -125,6 +134,7 @@ fn command_lines(secrets: &Secrets, port: u16, closed: u16) -> Vec<Vec<String>> 
         format!("-H|Coo kie: {cookie}|ws://a.test/"),
         format!("-H|Cookie:|sid={cookie}|ws://a.test/"),
         format!("--header=Cookie: {cookie}\x01|ws://a.test/"),
+        format!("--subprotocol=Bearer {token}|ws://a.test/"),
         format!("--haeder=Cookie: {cookie}|ws://a.test/"),
         format!("--proxy=me:{proxy}@127.0.0.1:1|ws://a.test/"),
         format!("--proxy=http://me:{proxy}|ws://a.test/"),
@@ -188,12 +198,13 @@ fn secrets_in_headers_are_not_sent_on_to_another_server() {
         let head = peer.head();
         assert!(!head.contains("secret"), "{head}");
         assert!(head.contains("\r\nX-Harmless: seen\r\n"), "{head}");
-        peer.accept_head(&head, "");
+        peer.accept_head(&head, "Sec-WebSocket-Protocol: chat\r\n");
         peer.echo_but(|_, _, _, _| false);
     });
     let port = serve(move |peer| {
         let head = peer.head();
         assert!(head.contains("Bearer secret"));
+        assert!(head.contains("chat, bearer, secret"), "{head}");
         let host = head.split(' ').nth(1).unwrap_or_default();
         peer.say(format!("HTTP/1.1 302 Found\r\nLocation: http:/{host}:{other}/\r\n\r\n"));
         peer.linger();
@@ -207,6 +218,10 @@ fn secrets_in_headers_are_not_sent_on_to_another_server() {
             "--header=Authorization: Bearer secret",
             "--header=Cookie: a=secret",
             "--header=X-Harmless: seen",
+            "--header=X-Upstream: Bearer secret",
+            "--subprotocol=chat",
+            "--subprotocol=bearer",
+            "--subprotocol=secret",
             &url,
         ]));
         assert_eq!(outcome.code(), 0, "{}", outcome.stdout);
