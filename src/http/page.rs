@@ -53,7 +53,8 @@ static SENT_STYLE: LazyLock<String> = LazyLock::new(|| {
 static SENT_SCRIPT: LazyLock<String> = LazyLock::new(|| {
     let lines = SCRIPT.lines().map(str::trim_start);
     // What is written for its readers is a fifth of it.
-    lines.filter(|line| !line.starts_with("//")).flat_map(|line| [line, "\n"]).collect()
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.flat_map(|line| [line, if line.ends_with([';', '{']) { "" } else { "\n" }]).collect()
 });
 
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
@@ -77,7 +78,7 @@ struct Facts<'a> {
     /// `limits.max_message_size`, in bytes.
     limit: u64,
     /// `timeouts.ping_interval`, in seconds.
-    ping: u64,
+    ping: f64,
     /// Whether `/info` may be asked.
     info: bool,
 }
@@ -104,7 +105,7 @@ impl Page {
             version: env!("CARGO_PKG_VERSION"),
             endpoints: policy.endpoints.iter().map(Shown::from).collect(),
             limit: policy.max_message_size,
-            ping: policy.timeouts.ping_interval.as_secs(),
+            ping: policy.timeouts.ping_interval.as_secs_f64(),
             info: policy.http.info,
         };
         let facts = serde_json::to_string(&facts).expect("facts are plain text and numbers");

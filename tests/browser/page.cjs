@@ -207,6 +207,87 @@ const CHECKS = {
     assert.ok(server.startsWith(`${opened} · `), server);
   },
 
+  /** What is chosen anew is used for the next message, and a second click opens nothing more. */
+  async choices(page) {
+    const opened = await watch(page);
+    const twice = (id) => page.$eval(id, (it) => [it.click(), it.click()]);
+    const send = async () => {
+      await page.click('#send-text');
+      await until(page, '#result', '“Hello world” came back equal in');
+    };
+    await twice('#connect');
+    await until(page, '#state', 'connected in');
+    await send();
+    assert.deepEqual(await opened(), ['/socket?']);
+    await page.select('#endpoint', '/echo');
+    await until(page, '#state', 'not connected');
+    await send();
+    await page.$eval('#options', (it) => {
+      it.value = '?greeting=Hi';
+      it.dispatchEvent(new Event('change'));
+    });
+    await send();
+    await page.$eval('#protocols', (it) => {
+      it.value = 'chat.v1';
+      it.dispatchEvent(new Event('change'));
+    });
+    await twice('#send-text');
+    await until(page, '#agreed', 'Subprotocolchat.v1');
+    assert.deepEqual(await opened(), ['/socket?', '/echo?', '/echo?greeting=Hi&', '/echo?greeting=Hi&']);
+    // One that is still being opened is left as well, and nothing is said of it.
+    await page.click('#connect');
+    await until(page, '#state', 'not connected');
+    await page.$eval('#endpoint', (it) => {
+      window.results = [];
+      const result = document.getElementById('result');
+      new MutationObserver(() => window.results.push(result.textContent)).observe(result, { childList: true });
+      const connect = document.getElementById('connect');
+      connect.click();
+      it.dispatchEvent(new Event('change'));
+      connect.click();
+    });
+    await until(page, '#state', 'connected in');
+    assert.deepEqual(await page.evaluate(() => window.results.filter((it) => it.startsWith('✕'))), []);
+  },
+
+  /** A silence that is over is measured once more, however often one clicks. */
+  async again(page) {
+    await until(page, '#step-silence', 'still open');
+    await page.click('#check');
+    await until(page, '#check', 'Start again');
+    const opened = await watch(page);
+    await page.$eval('#check', (it) => [it.click(), it.click()]);
+    await until(page, '#step-silence', 'still open');
+    assert.deepEqual(await opened(), ['/socket?ping=off&']);
+  },
+
+  /** A test that another one has taken the place of says nothing more. */
+  async overtaken(page) {
+    await page.evaluate(() => {
+      const { WebSocket } = window;
+      const again = document.getElementById('again');
+      const step = document.getElementById('step-silence');
+      let left = 3;
+      window.notes = [];
+      new MutationObserver(() => window.notes.push(step.textContent)).observe(step, { childList: true, subtree: true });
+      window.WebSocket = class extends WebSocket {
+        constructor(url, ...more) {
+          super(url, ...more);
+          if (url.includes('ping=off') && (left -= 1) >= 0) setTimeout(() => again.click());
+        }
+      };
+      again.click();
+    });
+    await until(page, '#step-silence', /[2-9] s, still open/);
+    const notes = await page.evaluate(() => window.notes.filter((it) => it.includes('not measured')));
+    assert.deepEqual(notes, []);
+  },
+
+  /** /info refuses to tell, and says why. */
+  async untold(page) {
+    await until(page, '#seen', 'It does not tell: no more than that.');
+  },
+
   async check(page) {
     await until(page, '#step-silence', 'still open');
     await page.click('#check');
@@ -219,6 +300,22 @@ const CHECKS = {
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 320);
   },
 };
+
+/** Notes which WebSockets the page opens from now on: their paths and queries, up to the trace. */
+async function watch(page) {
+  await page.evaluate(() => {
+    const { WebSocket, opened } = window;
+    window.opened = [];
+    if (opened) return;
+    window.WebSocket = class extends WebSocket {
+      constructor(url, ...more) {
+        super(url, ...more);
+        window.opened.push(url.replace(/^.*?[0-9](?=\/)|trace=.*/g, ''));
+      }
+    };
+  });
+  return () => page.evaluate(() => window.opened);
+}
 
 /** Opens a page, and checks it as the visit says. */
 async function visit(context, { url, expected, lines, detail, steps = {}, checks = [], later, shots = {}, forced, calm }) {
@@ -254,6 +351,8 @@ async function visit(context, { url, expected, lines, detail, steps = {}, checks
         throw new Error(`${check}: ${error.message}`);
       }
     }
+    const text = await page.$eval('main', (it) => it.textContent);
+    assert.doesNotMatch(text, /undefined|\[object/, 'what is not known is left out');
     if (later && name === 'chrome') await until(page, '#sentence', new RegExp(later));
     for (const [width, path] of Object.entries(shots)) await shoot(page, name, Number(width), path);
     if (forced && name === 'chrome') await shootForced(page, forced);

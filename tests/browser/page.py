@@ -130,6 +130,12 @@ def location(path: str, *lines: str, backend: str = BACKEND, upstream: str = "")
     return f"location {path} {{ {words} }}"
 
 
+def untold(reason: str) -> str:
+    """A refusal in place of /info."""
+    refusal = json.dumps({"reason": reason, "message": "no more than that"})
+    return f"location = /info {{ default_type application/json; return 503 '{refusal}'; }}"
+
+
 def shows_a_page(row: Row) -> bool:
     """Whether the page gets through the mistake of this row."""
     return row.reason in SENTENCES and row.path == "/socket"
@@ -144,6 +150,7 @@ def direct(browser: Browser, shot: Any) -> None:
         browser.visit("directly", url, WORKS, checks=checks, shots=shots, forced=shot("forced"), calm=True)
         browser.visit("as in the README", url, WORKS, checks=["graph", "burst"], shots={1280: shot("readme")}, calm=True)
         browser.visit("on a small phone", url, WORKS, checks=["narrow"], calm=True)
+        browser.visit("with choices of one's own", url, WORKS, checks=["choices", "again", "overtaken"])
         browser.visit("asleep for a while", url, WORKS, checks=["asleep"], later=WORKS, calm=True)
 
 
@@ -171,6 +178,11 @@ def behind_proxies(browser: Browser, shot: Any) -> None:
             expected = r"^wsecho refuses the handshake: no WebSocket endpoint has this path, /socket is "
             lines = ["proxy_pass http://wsecho;"]
             browser.visit("behind a path that is changed", FRONT, expected, lines=lines)
+        stopped = location("/socket", "if ($http_upgrade) { return 444; }")
+        with running(*locations(location("/"), stopped, untold("memory_spent"))):
+            expected = r"^The handshake fails, while plain requests get through\.$"
+            detail = "wsecho does not say why: no more than that."
+            browser.visit("while /info has no memory", FRONT, expected, detail=detail, checks=["untold"])
     with wsecho("http.info = false"):
         with running(*locations("location / { proxy_pass http://%s; }" % BACKEND)):
             expected = r"^The handshake fails, while plain requests get through\.$"
@@ -225,6 +237,19 @@ async def behind_faults(browser: Browser) -> None:
         with wsecho():
             async with faulty(fault, 80, (host, int(port))):
                 await asyncio.to_thread(browser.visit, f"behind a proxy that {fault}", FRONT, **visit)
+    with wsecho("[[endpoint]]", 'path = "/"'):
+        fault = "stops handshakes"
+        async with faulty(fault, 80, (host, int(port))):
+            what = f"as an endpoint itself, behind a proxy that {fault}"
+            await asyncio.to_thread(browser.visit, what, FRONT, **FAULTS[fault])
+    with wsecho():
+        fault = "swallows the 101"
+        blocks = [location("/"), untold("client_full"), location("/socket", backend=OTHER)]
+        async with faulty(fault, int(OTHER.split(":")[1]), (host, int(port))):
+            with running(*locations(*blocks)):
+                visit = {**FAULTS[fault], "detail": "wsecho refuses the handshake: no more than that.", "checks": ["untold"]}
+                what = "without an answer to the handshake, nor to what became of it"
+                await asyncio.to_thread(browser.visit, what, FRONT, **visit)
 
 
 def main() -> None:

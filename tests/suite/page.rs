@@ -133,7 +133,7 @@ async fn the_page_is_small_and_works_below_any_prefix() {
 
 #[tokio::test(start_paused = true)]
 async fn the_page_is_told_of_the_endpoints_and_no_prefix_can_leave_its_attribute() {
-    let config = "limits.max_message_size = \"2 KiB\"\ntimeouts.ping_interval = \"7s\"\n\
+    let config = "limits.max_message_size = \"2 KiB\"\ntimeouts.ping_interval = \"500ms\"\n\
                   [[endpoint]]\npath = \"/a%22\"\nprefix = '\"><script>&amp;<!--'\n";
     let (_, page) = root(&Inside::new(config), "GET", BROWSER).await;
     let told = between(&page, "<meta name=\"wsecho\" content=\"", "\">");
@@ -141,7 +141,7 @@ async fn the_page_is_told_of_the_endpoints_and_no_prefix_can_leave_its_attribute
     let plain = told.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">");
     let told: serde_json::Value = serde_json::from_str(&plain.replace("&amp;", "&")).unwrap();
     assert_eq!(told["limit"], 2048);
-    assert_eq!(told["ping"], 7);
+    assert_eq!(told["ping"], 0.5);
     let endpoint = serde_json::json!({ "path": "/a%22", "prefix": "\"><script>&amp;<!--" });
     assert_eq!(told["endpoints"], serde_json::json!([endpoint]));
 }

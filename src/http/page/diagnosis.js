@@ -31,8 +31,8 @@ async function diagnose(line) {
   const traced = facts.info ? await askTrace(line) : {};
   if (!traced) return unreachable();
   const { trace, instance, reason, message } = traced.json ?? {};
-  // Over a limit, the question is refused as the handshake was.
-  if (reason) return refused(message);
+  // Over a limit, the question is refused as the handshake was. No handshake is for want of memory.
+  if (reason && reason !== 'memory_spent') return refused(message);
   const source = `That is what instance ${instance} reports; plain requests still reach it.`;
   const remedy = trace?.lines && trace;
   switch (trace?.outcome) {
@@ -43,7 +43,7 @@ async function diagnose(line) {
     case 'refused':
       return refused(trace.message, source, remedy);
     default:
-      return neverSeen(line, trace, traced.instances);
+      return neverSeen(line, traced);
   }
 }
 
@@ -56,22 +56,29 @@ function broken(message) {
 }
 
 // The service knows of no such handshake, or was not reached by the question.
-async function neverSeen({ endpoint }, trace, instances) {
+async function neverSeen({ endpoint }, { json, instances }) {
   const plain = await ask(endpoint.path);
   if (!plain) return unreachable();
-  if (!plain.json?.reason) {
+  // This page is at "/", which a plain request gets even if WebSockets are opened there.
+  if (endpoint.path !== '/' && !plain.json?.reason) {
     return bad(`refused with ${plain.status}`, `Something in front of wsecho refuses this path: ${plain.status}.`,
       `A plain request for ${endpoint.path} is not answered by wsecho either. Forward this path in the proxy.`);
   }
-  if (trace?.outcome !== 'never') {
-    return bad('failed', 'The handshake fails, while plain requests get through.', trace
+  if (json?.trace?.outcome !== 'never') {
+    return bad('failed', 'The handshake fails, while plain requests get through.', json?.trace
       ? 'wsecho was too busy to remember what became of it. Press “Test again”.'
-      : `wsecho does not say why: /info is ${facts.info ? 'not forwarded' : 'switched off'}.`);
+      : `wsecho does not say why: ${untold(json)}.`);
   }
   const [one, ...others] = instances;
   const elsewhere = others.length ? `None of the instances that answer got it: ${instances.join(', ')}.` : `Or another instance than ${one} got it.`;
   return bad('never arrived', 'The handshake never reached wsecho; plain requests do.',
     `Something on the way stops requests for an upgrade: a proxy, a firewall, or a filter on this computer. ${elsewhere}`);
+}
+
+// Why the service tells nothing, by its answer.
+function untold(json) {
+  if (json?.reason) return quoted(json.message);
+  return `/info is ${facts.info ? 'not forwarded' : 'switched off'}`;
 }
 
 const unreachable = () => bad('no answer', 'The server does not answer any more.',

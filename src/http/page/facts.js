@@ -5,7 +5,7 @@
 async function showSeen(line) {
   setText(byId('server'), `${facts.instance} · ${facts.version}`);
   const info = facts.info && (await (line ? askTrace(line) : ask('/info')))?.json;
-  if (!info?.client) return list('seen', [['Server', `It does not tell: /info is ${facts.info ? 'not forwarded' : 'switched off'}.`]]);
+  if (!info?.client) return list('seen', [['Server', `It does not tell: ${untold(info)}.`]]);
   const { client, received, reported, headers, warnings } = info;
   setText(byId('server'), `${info.instance} · ${info.version} · up ${age(info.uptime_seconds)}`);
   list('seen', [

@@ -21,8 +21,12 @@ class Silence {
 
   async #start() {
     const line = (this.line = new Line(this.busy.endpoint, 'ping=off'));
-    if ((await line.opened) === null) {
+    const took = await line.opened;
+    // A test that is over has nothing more to show.
+    if (this.state === 'over') return;
+    if (took === null) {
       const { note, sentence } = await diagnose(line);
+      if (this.state === 'over') return;
       this.state = 'refused';
       this.#show('none', `not measured: ${note}`, sentence);
       return;
@@ -51,6 +55,7 @@ class Silence {
   async check() {
     this.state = 'asking';
     const answer = await within(PATIENCE, this.line.ask('still there?'));
+    if (this.state !== 'asking') return;
     const lived = clock(this.lived);
     if (answer) {
       this.#stop('ok', `${lived} survived`, `Alive after ${lived} of silence.`);
@@ -79,6 +84,7 @@ class Silence {
       return;
     }
     const gone = await within(VERDICT_DELAY, this.busy.ended);
+    if (this.state === 'over') return;
     const after = limit(ended.lived);
     const note = `Cut after ${duration(ended.lived)}, code ${ended.code}: no Close frame came; something on the way cut it.`;
     if (gone && Math.abs(gone.lived - ended.lived) < VERDICT_DELAY) {

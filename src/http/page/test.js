@@ -88,7 +88,7 @@ const test = {
     if (took === null) log.end('close', await line.ended);
     const found = await diagnose(line);
     if (took === undefined) {
-      found.detail = `${found.sentence} ${found.detail}${PUT_OFF}`;
+      found.detail = `${found.sentence} ${found.detail ?? ''}${PUT_OFF}`;
       found.sentence = 'No answer to the handshake within 20 s.';
     }
     line.close();
@@ -169,8 +169,9 @@ byId('copy-lines').onclick = ({ target }) => copy(byId('lines').textContent, tar
 byId('report').onclick = ({ target }) => copy(report(), target);
 byId('again').onclick = () => test.run();
 byId('check').onclick = () => {
-  if (test.silence.state === 'quiet') test.silence.check();
-  else test.silence = new Silence(test.line);
+  const { state } = test.silence;
+  if (state === 'quiet') test.silence.check();
+  else if (state === 'over' || state === 'refused') test.silence = new Silence(test.line);
 };
 document.addEventListener('freeze', () => {
   test.offset = Infinity;

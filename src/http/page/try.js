@@ -13,10 +13,19 @@ const OFFERS = {
 
 const trial = {
   line: null,
+  opening: null,
 
   // The open line; opens one if there is none. Null if that fails.
   async open() {
+    if (this.opening) return this.opening;
     if (this.line?.isOpen) return this.line;
+    const opening = (this.opening = this.connect());
+    const line = await opening;
+    if (opening === this.opening) this.opening = null;
+    return line;
+  },
+
+  async connect() {
     const options = byId('options').value.trim().replace(/^\?/, '');
     const protocols = byId('protocols').value.split(/[\s,]+/).filter(Boolean);
     const endpoint = facts.endpoints[byId('endpoint').selectedIndex];
@@ -41,14 +50,22 @@ const trial = {
     line.ended.then((ended) => this.ended(line, ended));
     // What is sent before the greeting would take it for its answer.
     if (new URLSearchParams(options).has('greeting')) await within(PATIENCE, spoken);
-    return line;
+    return line === this.line ? line : null;
+  },
+
+  // Leaves the line: what is chosen now is for the next one.
+  leave() {
+    this.line?.close();
+    this.line = this.opening = null;
+    this.state('not connected');
   },
 
   async failed(line) {
     log.end('close', await line.ended);
+    if (line !== this.line) return null;
     this.state('not connected');
     const { sentence, detail } = await diagnose(line);
-    this.result(false, `${sentence} ${detail ?? ''}`);
+    if (line === this.line) this.result(false, `${sentence} ${detail ?? ''}`);
     return null;
   },
 
@@ -134,11 +151,12 @@ function prepareTrial() {
   byId('offers').append(...Object.entries(OFFERS).flatMap(([option, meaning]) => {
     const use = () => {
       byId('options').value = `?${option}`;
-      trial.line?.close();
+      trial.leave();
       byId('connect').focus();
     };
     return [make('dt', {}, make('button', { type: 'button', onclick: use }, `?${option}`)), make('dd', {}, meaning)];
   }));
+  for (const id of ['endpoint', 'options', 'protocols']) byId(id).onchange = () => trial.leave();
   byId('send').onsubmit = (event) => {
     event.preventDefault();
     const text = byId('text').value;
