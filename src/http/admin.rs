@@ -14,11 +14,15 @@ use crate::ws::handshake::Rejection;
 
 /// Answers a request on the admin listener.
 pub fn answer<B>(request: &Request<B>, service: &Service) -> Response<Body> {
+    let path = request.uri().path();
+    if request.method() == Method::OPTIONS && matches!(path, "/" | "*" | "/healthz" | "/metrics") {
+        return answer::options(service.drain());
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Refusal::from(Rejection::Method).response(request.headers());
     }
     let list = "/metrics  what Prometheus reads\n/healthz  200, and 503 while the service stops\n";
-    match request.uri().path() {
+    match path {
         "/healthz" => answer::health(service.drain()),
         "/metrics" => {
             let now = Now {

@@ -70,14 +70,14 @@ impl Router {
         let trace = Trace::of(request);
         let readable = request.method() == Method::GET || request.method() == Method::HEAD;
         let is_options = request.method() == Method::OPTIONS && !trace.is_attempt();
+        let is_info = path == "/info" && self.policy.http.info;
+        let is_known = is_info || route.is_some() || matches!(path, "/" | "*" | "/healthz");
         let refuse =
             |rejection| Answer::Plain(Refusal::from(rejection).response(request.headers()));
         match (path, route, caller.refused) {
             ("/healthz", ..) if readable => Answer::Plain(answer::health(self.service.drain())),
             // HAProxy's `option httpchk` without arguments, before any limit as /healthz is.
-            ("/" | "*" | "/healthz", ..) | (_, Some(_), _) if is_options => {
-                Answer::Plain(answer::options(self.service.drain()))
-            }
+            _ if is_options && is_known => Answer::Plain(answer::options(self.service.drain())),
             // A WebSocket on "/" leaves the list there to everybody else.
             (_, Some(route), _) if path != "/" || trace.is_attempt() => {
                 let query = request.uri().query().unwrap_or_default();
@@ -86,7 +86,7 @@ impl Router {
                 self.remember(request, &opened);
                 answered(request, opened)
             }
-            ("/info", ..) if self.policy.http.info && trace.is_complete() => {
+            _ if is_info && trace.is_complete() => {
                 let service = &self.service;
                 let script =
                     |caller: &_| Ok(Some(Box::new(self.info(request, trace, caller)?.script())));
@@ -94,12 +94,10 @@ impl Router {
                 answered(request, opened)
             }
             // Half a handshake gets it too: it says what the other half was.
-            ("/info", _, None) if readable && self.policy.http.info => {
-                match self.info(request, trace, caller) {
-                    Ok(info) => Answer::Plain(info.response()),
-                    Err(rejection) => refuse(rejection),
-                }
-            }
+            (.., None) if is_info && readable => match self.info(request, trace, caller) {
+                Ok(info) => Answer::Plain(info.response()),
+                Err(rejection) => refuse(rejection),
+            },
             (_, None, _) if trace.is_attempt() => {
                 let refusal = upgrade::misplaced(&self.policy, &self.service, request, caller);
                 let refused = Err(refusal);

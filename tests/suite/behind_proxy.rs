@@ -363,6 +363,14 @@ fn the_admin_listener_serves_metrics_and_health_to_the_end_and_no_endpoints() {
     assert!(metrics.contains("\nwsecho_handshake_duration_seconds_count 1\n"), "{metrics}");
     assert!(service.admin("/healthz").ends_with("\r\n\r\nok\n"));
     assert!(service.admin("/echo").starts_with("HTTP/1.1 404 "));
+    for (path, status) in [("/healthz", 200), ("/metrics", 200), ("/", 200), ("/echo", 405)] {
+        let mut stream = service.connect_admin();
+        write!(stream, "OPTIONS {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{path}: {answer}");
+        assert!(answer.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{path}: {answer}");
+    }
     assert!(service.ask("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 404 "));
     assert!(!service.admin("/metrics").contains("wsecho_messages_total 1"));
     crate::service::echo(&mut session, "hello");

@@ -127,13 +127,15 @@ async fn health_checks_need_no_host_and_may_use_head() {
 #[tokio::test(start_paused = true)]
 async fn options_is_a_health_check_and_no_refusal() {
     let inside = Inside::new("");
-    for path in ["/", "*", "/healthz", "/socket"] {
+    for path in ["/", "*", "/healthz", "/info", "/socket"] {
         // As HAProxy's bare `option httpchk` sends it.
         let (status, head, body) = ask(&inside, &format!("OPTIONS {path} HTTP/1.0\r\n\r\n")).await;
         assert_eq!((status, body.as_str()), (200, "ok\n"), "{path}");
         assert!(head.contains("\nallow: get, head, options"), "{head}");
     }
     assert_eq!(ask(&inside, "OPTIONS /nowhere HTTP/1.0\r\n\r\n").await.0, 405);
+    let off = Inside::new("[http]\ninfo = false");
+    assert_eq!(ask(&off, "OPTIONS /info HTTP/1.0\r\n\r\n").await.0, 405);
     let tried = handshake("/socket").replace("GET ", "OPTIONS ");
     assert_eq!(ask(&inside, &tried).await.0, 405, "a handshake is refused");
     assert_eq!(inside.metric("wsecho_handshakes_refused_total{reason=\"method\"}"), 1);
