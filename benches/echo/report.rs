@@ -56,17 +56,18 @@ fn machine(cpus: &Cpus) -> String {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown processor", |(_, model)| model);
     let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    // What a vendor adds says nothing to others.
     let kernel = read("/proc/sys/kernel/osrelease");
+    let kernel = kernel.split('.').take(2).collect::<Vec<_>>().join(".");
     let load_average = read("/proc/loadavg");
     let busy = load_average.split(' ').next().unwrap_or("unknown");
     let Cpus { server, second, load } = cpus;
     format!(
-        "{model}, {cores} cores, Linux {}, load average {busy} at the start. One server process at \
-         a time, on CPU {server} (several workers: {server} and {second}; of several instances, \
+        "{model}, {cores} cores, Linux {kernel}, load average {busy} at the start. One server process \
+         at a time, on CPU {server} (several workers: {server} and {second}; of several instances, \
          which have one worker each, every second on {second}); the load generator on CPU {load}. \
          Each cell is min · **median** · max over the rounds; a ratio is of first figures, paired \
-         by round.",
-        kernel.trim(),
+         by round."
     )
 }
 

@@ -40,8 +40,8 @@ pub const OPTIONS: [Documented; 5] = [
         name: "ping",
         value: "off|TIME",
         meaning: "Pings after a silence of exactly TIME, from 1s to 1h, or never: to measure how \
-                  long a path bears silence. Without pings, the session ends after 1h. At most 100 \
-                  sessions at a time are pinged later than usual",
+                  long a path tolerates silence. Without pings, the session ends after 1h. At most \
+                  100 sessions at a time are pinged later than usual",
         refusal: "ping must be off, or a time from 1s to 1h",
     },
     Documented {
