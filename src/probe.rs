@@ -267,7 +267,10 @@ async fn connect(
         None => (&target.host, target.port),
     };
     let begun = Instant::now();
-    let mut resolved = connect::resolve(host, &options.pinned, options.family, deadline).await;
+    let mut resolved = match &report.addresses[..] {
+        [] => connect::resolve(host, &options.pinned, options.family, deadline).await,
+        known => Ok(known.to_vec()),
+    };
     if let (Some(_), Err(failed)) = (&via, &mut resolved) {
         failed.failure = Failure::TunnelUnreachable;
         failed.seen = format!("The HTTP proxy cannot be reached: {}", failed.seen);
@@ -360,6 +363,11 @@ fn redirect(target: &Target, location: &str, report: &mut Report) -> Result<Led,
 }
 
 impl Report {
+    /// For another connection, which tries no address but one that works.
+    fn of_another_connection(address: Option<IpAddr>) -> Self {
+        Self { addresses: address.into_iter().collect(), ..Self::default() }
+    }
+
     /// Records how a stage ended.
     fn finish<T>(
         &mut self,

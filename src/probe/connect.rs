@@ -22,6 +22,8 @@ use crate::proxy::protocol::{self, Version};
 
 /// How long one of several addresses may take: the third SYN is sent after 3 s (tcp(7)).
 const PATIENCE: Duration = Duration::from_millis(3500);
+/// How long a connection may stay unused: some servers give a request little time.
+const UNUSED: Duration = Duration::from_millis(500);
 
 /// The addresses of a host, in the order in which clients try them.
 pub(super) async fn resolve(
@@ -106,9 +108,17 @@ pub(super) async fn tcp(
     // The one in use comes last, so that it is known.
     let used_first = stream.is_some();
     let (last, before) = if used_first { (tried, also_tried) } else { (also_tried, tried) };
+    let unused = now.elapsed().saturating_sub(last.iter().map(|it| it.took).sum());
     attempts.extend(before);
     attempts.extend(last);
-    let Some(stream) = stream.or(spare) else { return Err(unconnected(attempts)) };
+    let Some(mut stream) = stream.or(spare) else { return Err(unconnected(attempts)) };
+    if let (true, Ok(addr)) = (unused > UNUSED, stream.peer_addr()) {
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let again = timeout_at(until, TcpStream::connect(addr)).await;
+        if let Ok(Ok(fresh)) = again {
+            stream = fresh;
+        }
+    }
     // Without it, a connection is given up later.
     let _ = SockRef::from(&stream).set_tcp_user_timeout(unacknowledged);
     // A probe measures round trips: nothing may wait for more to send.

@@ -68,7 +68,7 @@ pub(super) async fn also(
         return Ok(());
     }
     let begun = Instant::now();
-    let mut own = Report::default();
+    let mut own = Report::of_another_connection(report.address());
     let stream = match reach(target, options, OFFERED, deadline, &mut own).await {
         Ok(stream) => stream,
         Err(failed) => {

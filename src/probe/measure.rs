@@ -10,6 +10,7 @@ pub(super) mod size;
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -65,6 +66,8 @@ impl Plan {
 struct Path<'a> {
     target: &'a Target,
     options: &'a Options,
+    /// What is known to work.
+    address: Option<IpAddr>,
 }
 
 /// Makes the measurements that were asked for.
@@ -73,7 +76,7 @@ pub(super) async fn run(
     options: &Options,
     report: &mut Report,
 ) -> Result<(), Failed> {
-    let path = Path { target, options };
+    let path = Path { target, options, address: report.address() };
     let plan = &options.measure;
     if let Some((count, interval)) = plan.count {
         let (counted, failed) = count::run(&path, count, interval).await?;
@@ -111,7 +114,7 @@ impl Path<'_> {
 
     async fn open_as(&self, asked: &Asked) -> Result<Open, Failed> {
         let deadline = Instant::now() + self.options.timeout;
-        let mut unshown = Report::default();
+        let mut unshown = Report::of_another_connection(self.address);
         match super::open(self.target, self.options, asked, deadline, &mut unshown).await? {
             Led::Open(open) => Ok(*open),
             Led::Elsewhere(target) => {

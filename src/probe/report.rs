@@ -13,7 +13,7 @@ pub mod terminal;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub(super) use self::lines::{printable, printable_lines, printable_start};
@@ -91,7 +91,7 @@ pub struct Report {
     pub steps: Vec<Step>,
     /// The redirects on the way to `url`.
     pub redirects: Vec<Redirect>,
-    /// The addresses of the name, in the order in which clients try them.
+    /// The addresses of the name, or of the HTTP proxy, in the order in which clients try them.
     pub addresses: Vec<IpAddr>,
     /// Each attempt to connect; the one in use comes last.
     pub attempts: Vec<Attempt>,
@@ -382,6 +382,13 @@ impl Report {
         let now = i64::try_from(self.begun_unix_seconds).unwrap_or(i64::MAX);
         let verified = tls.last_expiry_unix_seconds.map(|it| days_until(it, now));
         verified.or_else(|| tls.chain.iter().map(|it| it.days_left).min())
+    }
+
+    /// The address that the connection is to; `None` for a Unix socket and where none was made.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let used = self.attempts.last().filter(|it| it.error.is_none())?;
+        used.to.parse().ok().map(|it: SocketAddr| it.ip())
     }
 
     /// The URL that was to be probed, with its secrets masked.

@@ -9,7 +9,7 @@
 use std::fmt::{Display, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,13 +35,13 @@ const METRICS: &[Gauge] = &[
         perhaps(took(report, &[Stage::Resolve]))
     }),
     ("probe_ip_protocol", "4 or 6, for the address in use", |report| {
-        perhaps(address(report).map(|it| match Family::of(it) {
+        perhaps(report.address().map(|it| match Family::of(it) {
             Family::V4 => 4,
             Family::V6 => 6,
         }))
     }),
     ("probe_ip_addr_hash", "Changes with the address in use", |report| {
-        perhaps(address(report).map(hash))
+        perhaps(report.address().map(hash))
     }),
     ("probe_websocket_status_code", "Status code of the answer to the handshake", |report| {
         perhaps(report.answer.as_ref().map(|it| it.status))
@@ -233,12 +233,6 @@ fn phases(report: &Report) -> Samples {
     ];
     let timed = phases.iter().filter_map(|(phase, stages)| Some((*phase, took(report, stages)?)));
     timed.map(|(phase, took)| (vec![("phase", phase.to_owned())], took)).collect()
-}
-
-/// The address that the connection is to; `None` for a Unix socket and where none was made.
-fn address(report: &Report) -> Option<IpAddr> {
-    let used = report.attempts.last().filter(|it| it.error.is_none())?;
-    used.to.parse().ok().map(|it: SocketAddr| it.ip())
 }
 
 /// FNV-1a of 32 bits.

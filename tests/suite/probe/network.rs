@@ -1,10 +1,12 @@
 //! Before the request: names, addresses, Unix sockets, PROXY headers and HTTP proxies.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use super::peer::{Peer, serve, value};
@@ -81,33 +83,31 @@ fn a_name_that_does_not_exist_and_a_family_without_addresses_are_told_apart() {
 
 #[test]
 fn a_listener_that_accepts_nothing_more_is_a_timeout() {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let addr: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    listener.bind(&addr.into()).expect("a port");
-    listener.listen(0).expect("it listens");
-    let addr = listener.local_addr().expect("bound").as_socket().expect("IPv4");
-    // A backlog of 0 holds one connection.
-    let _full = std::net::TcpStream::connect(addr).expect("one is held");
+    let (_full, held) = dropping((Ipv4Addr::LOCALHOST, 0).into());
+    let addr = held.peer_addr().expect("connected");
     let (code, text) = verdict(&["-t", "700ms", &format!("ws://{addr}/")], addr.port());
     let expected =
         "ws://127.0.0.1:PORT/: 127.0.0.1:PORT did not answer within 0.7 s. (tcp_timeout)";
     assert_eq!((code, &*text), (1, expected));
 }
 
+/// An address that drops packets from now on: a backlog of 0 holds one connection.
+fn dropping(addr: SocketAddr) -> (Socket, TcpStream) {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
+    socket.bind(&addr.into()).expect("the port is free");
+    socket.listen(0).expect("it listens");
+    let addr = socket.local_addr().expect("bound").as_socket().expect("an address");
+    let held = TcpStream::connect(addr).expect("one is held");
+    (socket, held)
+}
+
 #[test]
 fn addresses_that_drop_packets_leave_the_other_family_its_time() {
-    let full = |addr: std::net::SocketAddr| {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
-        socket.bind(&addr.into()).expect("the port is free");
-        socket.listen(0).expect("it listens");
-        let held = std::net::TcpStream::connect(addr).expect("one is held");
-        (socket, held)
-    };
     let port = serve(|peer| {
         peer.accept("");
         peer.echo_but(|_, _, _, _| false);
     });
-    let _dropping = full((std::net::Ipv6Addr::LOCALHOST, port).into());
+    let _dropping = dropping((Ipv6Addr::LOCALHOST, port).into());
     let args = ["--timeout=3s", "--resolve=a.test:::1", "--resolve=a.test:127.0.0.1"];
     let url = format!("ws://a.test:{port}/");
     let outcome =
@@ -117,6 +117,27 @@ fn addresses_that_drop_packets_leave_the_other_family_its_time() {
     assert!(text.contains(warning), "{text}");
     // Of the time of its own family only.
     assert_eq!(outcome.code(), 0, "{text}");
+}
+
+#[test]
+fn a_server_that_gives_a_request_little_time_is_not_kept_waiting_for_the_other_family() {
+    let port = serve(|peer| {
+        if peer.is_silent(Duration::from_secs(1)) {
+            peer.say("HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n");
+            return peer.linger();
+        }
+        peer.accept("");
+        peer.echo_but(|_, _, _, _| false);
+    });
+    let _dropping = dropping((Ipv6Addr::LOCALHOST, port).into());
+    let args = ["--timeout=4s", "--resolve=a.test:::1", "--resolve=a.test:127.0.0.1"];
+    let url = format!("ws://a.test:{port}/");
+    let load = ["--format=json", "--load=1", &url];
+    let outcome = Outcome::of(&mut probe(&[&args[..], &load].concat()));
+    assert_eq!(outcome.code(), 0, "{}", outcome.stdout);
+    let found: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let opening = found["probes"][0]["load"]["handshakes_seconds"].as_f64().expect("a time");
+    assert!(opening < 1.5, "the family that does not work is not tried again: {opening} s");
 }
 
 #[test]

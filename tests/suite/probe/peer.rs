@@ -190,17 +190,17 @@ impl Peer {
         }
     }
 
+    /// Whether nothing comes for so long.
+    pub fn is_silent(&self, silence: Duration) -> bool {
+        self.tcp.set_read_timeout(Some(silence)).expect("a timeout");
+        let came = self.tcp.peek(&mut [0]);
+        self.tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        came.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Echoes until the probe has been silent for so long, then does this.
     pub fn echo_until_silent(&mut self, silence: Duration, then: fn(&mut Self)) {
-        loop {
-            self.tcp.set_read_timeout(Some(silence)).expect("a timeout");
-            let came = self.tcp.peek(&mut [0]);
-            self.tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-            match came.map_err(|error| error.kind()) {
-                Err(ErrorKind::WouldBlock) => break,
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
+        while !self.is_silent(silence) {
             let Some((first, payload)) = self.frame() else { return };
             self.send(if first == PING { PONG } else { first }, &payload);
             if first == CLOSE {
