@@ -40,7 +40,7 @@ use self::http2::Policy;
 use self::report::measured::Measured;
 use self::report::{
     Agreed, Answer, Attempt, Ending, Family, Outcome, Redirect, Report, Stage, Step, Unconnected,
-    printable,
+    expired, printable,
 };
 use self::secrets::Secrets;
 use self::socket::Socket;
@@ -409,9 +409,12 @@ impl Report {
             .iter()
             .find(|it| Some(it.not_after_unix_seconds) == tls.last_expiry_unix_seconds);
         if let Some(days) = self.days_left().filter(|days| *days < EXPIRES_SOON) {
-            let days = if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+            let expires = expired(days).unwrap_or_else(|| match days {
+                1 => "expires in 1 day".to_owned(),
+                _ => format!("expires in {days} days"),
+            });
             let subject = first.map_or("the root", |it| &it.subject);
-            self.warnings.push(format!("A certificate expires in {days}: {subject}."));
+            self.warnings.push(format!("A certificate {expires}: {subject}."));
         }
         for spare in tls.chain.iter().filter(|it| it.days_left < 0) {
             let text = "The server also sends an expired certificate, which nothing needs";

@@ -216,6 +216,15 @@ pub(super) fn days_until(then: i64, now: i64) -> i64 {
     then.saturating_sub(now).div_euclid(DAY)
 }
 
+/// Since when a certificate is expired that has so many days left; `None` if it is not.
+pub(super) fn expired(days_left: i64) -> Option<String> {
+    match days_left {
+        0.. => None,
+        -1 => Some("expired 1 day ago".to_owned()),
+        days => Some(format!("expired {} days ago", days.unsigned_abs())),
+    }
+}
+
 /// The text of an error in lower case, without its number.
 pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 pub use self::measured::sparkline;
-use super::{Agreed, Answer, Attempt, Closed, Ending, Http2, Outcome, Report, Stage, Tls};
+use super::{Agreed, Answer, Attempt, Closed, Ending, Http2, Outcome, Report, Stage, Tls, expired};
 use crate::probe::failure::Failed;
 
 /// The widest line that is wrapped.
@@ -144,12 +144,10 @@ fn tls(tls: &Tls) -> String {
     facts.extend(tls.alpn.clone());
     if let Some(leaf) = tls.chain.first() {
         facts.push(leaf.names.first().unwrap_or(&leaf.subject).clone());
-        facts.push(match leaf.days_left {
-            -1 => "expired 1 day ago".to_owned(),
-            days if days < 0 => format!("expired {} days ago", -days),
+        facts.push(expired(leaf.days_left).unwrap_or_else(|| match leaf.days_left {
             1 => "1 day left".to_owned(),
             days => format!("{days} days left"),
-        });
+        }));
     }
     if !tls.verified {
         facts.push("not verified".to_owned());

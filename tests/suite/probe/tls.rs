@@ -99,6 +99,11 @@ key short
 openssl req -new -x509 -key short.key -subj "/CN=Short Root" -days 99 -config ca.cnf \
     -extensions root -out short.pem
 request brief localhost $names $leaf; issue brief short $now $end
+# A root that has expired, which clients do not mind.
+request past "Past Root" basicConstraints=critical,CA:TRUE
+openssl ca -batch -notext -config ca.cnf -selfsign -keyfile past.key -startdate $now \
+    -enddate "$(date -u -d '60 hours ago' +%Y%m%d%H%M%SZ)" -in past.csr -out past.pem
+request stale localhost $names $leaf; issue stale past $now $end
 # More certificates than anybody sends, and more than fit into a handshake.
 for name in padded huge; do cp good.pem $name.pem; cp good.key $name.key; done
 for _ in $(seq 80); do cat inter.pem >> padded.pem; done
@@ -330,6 +335,19 @@ fn an_expired_certificate_that_nothing_needs_is_named_and_raises_no_alarm_about_
         "The server also sends an expired certificate, which nothing needs: CN=localhost.";
     assert!(outcome.stdout.contains(warning), "{}", outcome.stdout);
     assert!(!outcome.stdout.contains("A certificate expires"), "{}", outcome.stdout);
+}
+
+#[test]
+fn a_root_that_has_expired_is_said_to_have_expired() {
+    let Some(dir) = certificates() else { return };
+    let root = format!("--ca={}", dir.join("past.pem").display());
+    let port = serve_tls(dir, "stale", false, echo);
+    let url = format!("wss://127.0.0.1:{port}/");
+    for format in ["--format=terminal", "--format=nagios", "--format=json"] {
+        let outcome = Outcome::of(&mut probe(&[&root, format, &url]));
+        let warning = "A certificate expired 3 days ago: the root.";
+        assert!(outcome.stdout.contains(warning), "{}", outcome.stdout);
+    }
 }
 
 #[test]
