@@ -145,7 +145,7 @@ async fn attempt(
     let pings = connection.ping_pong();
     let conversation = async {
         let facts = report.http2.get_or_insert_default();
-        let opening = open(&mut sender, pings, &handshake, facts);
+        let opening = open(&mut sender, pings, &handshake, facts, &mut report.answer);
         let (head, stream) = timeout_at(deadline, opening).await.map_err(late)??;
         let in_session = |failed: Failed| {
             let seen = format!("The WebSocket opens over HTTP/2, but fails. {}", failed.seen);
@@ -154,6 +154,7 @@ async fn attempt(
         let offered = &options.asked.subprotocols;
         let agreed = upgrade::terms(&head.headers, offered, "The answer").map_err(in_session)?;
         let compression = agreed.extensions.is_some();
+        report.agreed = Some(agreed);
         let mut socket = Socket::new(Box::new(stream), compression);
         let mut talk = Talk::new(&mut socket, deadline);
         talk.echo(&options.dialogue, compression, report).await.map_err(in_session)?;
@@ -196,6 +197,7 @@ async fn open(
     pings: Option<PingPong>,
     handshake: &Handshake,
     facts: &mut Http2,
+    answered: &mut Option<Answer>,
 ) -> Result<(response::Parts, Duplex), Failed> {
     // SETTINGS are the first frame of a server (RFC 9113, section 3.4): its pong comes after them.
     if let Some(mut pings) = pings {
@@ -208,10 +210,10 @@ async fn open(
     }
     let (head, stream) = ask(sender, handshake, false).await?;
     facts.status = Some(head.status.as_u16());
+    let Answer { status, reason, .. } = answered.insert(answer::facts(&head));
     if head.status.is_success() {
         return Ok((head, stream));
     }
-    let Answer { status, reason, .. } = answer::facts(&head);
     let seen =
         format!("The server announces extended CONNECT, but answers it with {status} {reason}");
     let mut body = Vec::new();

@@ -103,7 +103,7 @@ pub struct Report {
     pub answer: Option<Answer>,
     /// Both heads of the handshake, as sent and received.
     pub heads: Option<Heads>,
-    /// What the 101 agreed to.
+    /// What the 101 agreed to, or with `--http2 only` the answer over HTTP/2.
     pub agreed: Option<Agreed>,
     /// What a server says before anything was sent to it.
     pub greeting: Option<String>,

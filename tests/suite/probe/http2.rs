@@ -15,6 +15,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use hyper::{Method, Request, Response};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex, split};
 use tokio::net::TcpStream;
@@ -213,6 +214,18 @@ fn websockets_over_http2_are_used_as_a_browser_would() {
 WebSockets work on this path: T ms round trip.
 "
     );
+    let outcome = Outcome::of(&mut probe(&[&args[..], &["--format=prometheus"]].concat()));
+    for (metric, value) in
+        [("probe_websocket_connection_upgraded", 1), ("probe_websocket_status_code", 200)]
+    {
+        let sample = format!("\n{metric}{{url=\"{url}\"}} {value}\n");
+        assert!(outcome.stdout.contains(&sample), "{sample} in {}", outcome.stdout);
+    }
+    let outcome = Outcome::of(&mut probe(&[&args[..], &["--format=json"]].concat()));
+    let found: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let found = &found["probes"][0];
+    assert_eq!(found["answer"]["status"], 200, "{found}");
+    assert!(found["agreed"].is_object(), "{found}");
 }
 
 #[test]
