@@ -206,7 +206,17 @@ fn tip(answer: &clap::Error) -> Option<String> {
         _ => None,
     };
     let option = given(ContextKind::InvalidArg).unwrap_or_default();
+    let of_probe = match answer.get(ContextKind::Usage) {
+        Some(ContextValue::StyledStr(usage)) => usage.to_string().contains(" probe "),
+        _ => false,
+    };
     match option.trim_start_matches('-').split('=').next()? {
+        "p" | "port" | "P" | "addr" | "address" | "b" | "bind" if of_probe => {
+            return Some(
+                "write the address and the port in the URL: ws://HOST:PORT/PATH".to_owned(),
+            );
+        }
+        _ if of_probe => return None,
         "p" | "port" | "P" | "l" | "listen" | "host" | "addr" | "address" | "H" => {
             return Some("write '--bind 127.0.0.1:8888' for the address and the port".to_owned());
         }

@@ -261,7 +261,13 @@ async fn connect(
         let connected = introduced(connect::unix(path, deadline, &mut report.attempts).await).await;
         return report.finish(Stage::Tcp, begun, connected);
     }
-    let via = options.proxies.proxy_for(target);
+    let via = match options.proxies.proxy_for(target) {
+        Ok(via) => via,
+        Err(failed) => {
+            report.omit(Stage::Resolve, "not tried: the proxy cannot be used");
+            return report.finish(Stage::Tcp, Instant::now(), Err(failed));
+        }
+    };
     let (host, port) = match &via {
         Some(via) => (&via.host, via.port),
         None => (&target.host, target.port),

@@ -57,9 +57,6 @@ fn shown(url: &str) -> String {
 /// What an answer other than 101 means.
 pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
     let text = String::from_utf8_lossy(body);
-    let kind = head.headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
-    let is_plain = kind.starts_with(b"text/plain") || kind.starts_with(b"application/json");
-    let quote = if is_plain { printable_lines(body) } else { String::new() };
     let Answer { status, reason, location, .. } = facts(head);
     let leads = match location {
         Some(to) if head.status.is_redirection() => format!(", which leads to {to}"),
@@ -75,7 +72,16 @@ pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
     } else {
         by_status(head.status)
     };
-    Failed::new(failure, seen).quoting(quote)
+    Failed::new(failure, seen).quoting(quote(head, body))
+}
+
+/// What a body says to people who read it as it is; nothing if it is for browsers.
+pub(super) fn quote(head: &response::Parts, body: &[u8]) -> String {
+    let kind = head.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+    let is_plain = kind.is_some_and(|kind| {
+        kind.starts_with(b"text/plain") || kind.starts_with(b"application/json")
+    });
+    if is_plain { printable_lines(body) } else { String::new() }
 }
 
 fn by_status(status: StatusCode) -> Failure {

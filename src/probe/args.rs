@@ -291,9 +291,8 @@ impl Args {
         let proxies = match self.proxy.as_deref() {
             None => Proxies::from_environment(),
             Some("none") => Proxies::none(),
-            Some(url) => Proxies::fixed(url).ok_or_else(|| {
-                UnusableOption(format!("--proxy {}: write http://HOST:PORT", masked(url)))
-            })?,
+            Some(url) => Proxies::fixed(url)
+                .map_err(|error| UnusableOption(format!("--proxy {}: {error}", masked(url))))?,
         };
         let measure = self.measurements(&proxies)?;
         if !measure.asked().is_empty() && matches!(http2, Policy::Only) {

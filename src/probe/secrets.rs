@@ -31,10 +31,12 @@ impl Secrets {
             }
         }
         found.add_headers(&options.asked.headers);
-        for subprotocol in secret_subprotocols(&options.asked.subprotocols) {
-            found.add(subprotocol);
+        for token in secret_subprotocols(&options.asked.subprotocols) {
+            found.add(token);
         }
-        if let Some(basic) = options.proxies.proxy_for(target).and_then(|via| via.authorization()) {
+        if let Ok(Some(via)) = options.proxies.proxy_for(target)
+            && let Some(basic) = via.authorization()
+        {
             found.add_authorization(&basic);
         }
         // The longest first: one may be a part of another.

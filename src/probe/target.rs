@@ -2,7 +2,7 @@
 //!
 //! Owns the form of such a URL, and what people write instead. It does not know connections.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use hyper::Uri;
@@ -41,6 +41,11 @@ pub enum ParseTargetError {
     /// A host with characters beyond ASCII.
     #[error("the host is not ASCII: write it as DNS knows it (xn--…)")]
     NonAscii,
+    /// A host with the zone of a link-local address.
+    #[error(
+        "an address with a zone, such as %eth0, cannot be probed: write one that is not link-local"
+    )]
+    Zone,
 }
 
 impl Target {
@@ -226,6 +231,9 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, ParseTargetError> {
         let form = || ParseTargetError::Form;
         let meant = |why, url: String| Err(ParseTargetError::Meant(why, masked(&url)));
+        if let Some(url) = with_slashes(text) {
+            return meant("the slashes are missing", url);
+        }
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
             None if !looks_like_host(text.rsplit('@').next().unwrap_or_default()) => {
@@ -249,19 +257,17 @@ impl FromStr for Target {
         if !host.is_ascii() {
             return Err(ParseTargetError::NonAscii);
         }
-        if host.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
-            && !host.starts_with('[')
-        {
+        if host.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok() && !host.starts_with('[') {
             let url = rest.replacen(host, &format!("[{host}]"), 1);
             return meant("an IPv6 address needs brackets", format!("{scheme}://{url}"));
         }
+        if host.contains('%') && host.matches(':').count() > 1 {
+            return Err(ParseTargetError::Zone);
+        }
         let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| form())?;
         let authority = uri.authority().ok_or_else(form)?;
-        let host = authority.host().trim_matches(['[', ']']);
         let written = port(authority).ok_or_else(form)?;
-        if host.is_empty() {
-            return Err(form());
-        }
+        let host = self::host(authority).ok_or_else(form)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         // As browsers do. A redirect could otherwise bring in what a terminal obeys.
         let path = utf8_percent_encode(path, CONTROLS).to_string();
@@ -276,13 +282,36 @@ impl FromStr for Target {
     }
 }
 
+/// The URL of a text in which two slashes are missing behind the scheme.
+fn with_slashes(text: &str) -> Option<String> {
+    let (scheme, rest) = scheme_of(text).filter(|(_, rest)| !rest.starts_with("//"))?;
+    let scheme = match &*scheme.to_ascii_lowercase() {
+        "ws" | "http" => "ws",
+        "wss" | "https" => "wss",
+        _ => return None,
+    };
+    // A host may have such a name, and a port.
+    let is_port = rest.split(['/', '?']).next()?.parse::<u16>().is_ok();
+    (!is_port).then(|| format!("{scheme}://{}", rest.trim_start_matches('/')))
+}
+
+/// The host of an authority, without the brackets of an IPv6 address; `None` if it is none.
+pub(super) fn host(authority: &Authority) -> Option<&str> {
+    let host = authority.host();
+    match host.strip_prefix('[') {
+        None => Some(host).filter(|host| !host.is_empty()),
+        Some(rest) => rest.strip_suffix(']').filter(|ip| ip.parse::<Ipv6Addr>().is_ok()),
+    }
+}
+
 /// The port of an authority, if it has one; `None` if it is none.
 #[expect(clippy::option_option, reason = "absent and wrong are different things")]
-fn port(authority: &Authority) -> Option<Option<u16>> {
+pub(super) fn port(authority: &Authority) -> Option<Option<u16>> {
     let host = authority.as_str().rsplit('@').next()?;
-    match host.strip_prefix(authority.host())?.strip_prefix(':') {
-        None | Some("") => Some(None),
-        Some(port) => port.parse().ok().filter(|port| *port != 0).map(Some),
+    match host.strip_prefix(authority.host())? {
+        "" | ":" => Some(None),
+        port if port.starts_with(":+") => None,
+        port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0).map(Some),
     }
 }
 
@@ -352,6 +381,16 @@ mod tests {
             ("ftp://a.example/", "ws://HOST/PATH"),
             ("ws://a.example:99999/", "ws://HOST/PATH"),
             ("ws://a.example:0/", "ws://HOST/PATH"),
+            ("ws://a.example:+80/", "ws://HOST/PATH"),
+            ("ws://a%62.example:80/", "ws://HOST/PATH"),
+            ("wss:a.example/x", "write \"wss://a.example/x\""),
+            ("http:/a.example:8080", "write \"ws://a.example:8080\""),
+            ("ws:8080/x", "write \"wss://ws:8080/x\""),
+            ("ws://[::1]x/", "ws://HOST/PATH"),
+            ("ws://[a.example]/", "ws://HOST/PATH"),
+            ("ws://[fe80::1%25eth0]:8888/", "write one that is not link-local"),
+            ("ws://[fe80::1%eth0]:8888/", "write one that is not link-local"),
+            ("ws://fe80::1%eth0/", "write one that is not link-local"),
             ("ws:///x", "ws://HOST/PATH"),
             ("", "ws://HOST/PATH"),
         ] {

@@ -84,7 +84,7 @@ impl Load {
 
 /// Whether connections to a target stay on this host, as far as that can be told without DNS.
 pub(super) fn is_loopback(target: &Target, pinned: &[Pinned], proxies: &Proxies) -> bool {
-    if proxies.proxy_for(target).is_some() {
+    if !matches!(proxies.proxy_for(target), Ok(None)) {
         return false;
     }
     let pinned: Vec<_> = pinned.iter().filter(|pinned| pinned.host == target.host).collect();

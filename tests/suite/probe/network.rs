@@ -343,6 +343,59 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
 }
 
 #[test]
+fn of_what_an_http_proxy_says_only_text_is_quoted() {
+    for (kind, quote) in [("text/html;charset=utf-8", ""), ("Text/Plain", "  | <p>No & no.\n")] {
+        let port = serve(move |peer| {
+            peer.answer(&format!(
+                "HTTP/1.1 403 Forbidden\r\nServer: squid/5.7\r\nContent-Type: {kind}\r\n\r\n<p>No & no."
+            ));
+        });
+        let proxy = format!("--proxy=http://127.0.0.1:{port}");
+        let outcome = Outcome::of(&mut probe(&[&proxy, "ws://a.test/"]));
+        let quoted: String = outcome
+            .stdout
+            .lines()
+            .filter(|it| it.starts_with("  |"))
+            .map(|it| it.to_owned() + "\n")
+            .collect();
+        assert_eq!(quoted, quote, "{}", outcome.stdout);
+    }
+}
+
+/// Only where it is for the target: a host may have SOCKS for others.
+#[test]
+fn a_proxy_of_the_environment_that_cannot_be_used_is_named() {
+    let closed = format!("ws://a.test:{}/", closed_port());
+    for (name, value, said) in [
+        (
+            "ALL_PROXY",
+            "socks5h://me:secret@127.0.0.1:1",
+            "ALL_PROXY=socks5h://…@127.0.0.1:1: only http:// proxies are supported",
+        ),
+        ("http_proxy", "https://127.0.0.1:1", "http_proxy=https://127.0.0.1:1: only http://"),
+        ("HTTP_PROXY", "http://127.0.0.1:99999", ": the port is a number from 1 to 65535."),
+        ("HTTP_PROXY", "127.0.0.1:99999", ": the port is a number from 1 to 65535."),
+        ("HTTP_PROXY", "http://127.0.0.1:1#x", "a proxy has no path, query or fragment"),
+        ("HTTP_PROXY", "http://:1", "HTTP_PROXY=http://:1: write http://HOST:PORT"),
+        ("HTTP_PROXY", "http://a b", ": write http://HOST:PORT"),
+        ("HTTP_PROXY", "ftp://127.0.0.1:1", "only http:// proxies are supported"),
+    ] {
+        let args = ["-q", "--resolve=a.test:127.0.0.1", &closed];
+        let outcome = Outcome::of(probe(&args).env(name, value));
+        assert_eq!(outcome.code(), 1, "{name}={value}");
+        assert!(outcome.stdout.contains(said), "{name}={value}: {}", outcome.stdout);
+        assert!(outcome.stdout.ends_with(" (proxy_broken)\n"), "{}", outcome.stdout);
+        let mut exempt = probe(&args);
+        exempt.env(name, value).env("NO_PROXY", "a.test");
+        let outcome = Outcome::of(&mut exempt);
+        assert!(outcome.stdout.ends_with(" (tcp_refused)\n"), "{}", outcome.stdout);
+    }
+    let mut other = probe(&["-q", "--resolve=a.test:127.0.0.1", &closed]);
+    let outcome = Outcome::of(other.env("HTTPS_PROXY", "socks5://127.0.0.1:1"));
+    assert!(outcome.stdout.ends_with(" (tcp_refused)\n"), "{}", outcome.stdout);
+}
+
+#[test]
 fn a_wrong_command_line_exits_with_2_and_says_what_to_write() {
     for (args, said) in [
         (&["http://a.test/x"][..], "write \"ws://a.test/x\""),
@@ -357,14 +410,29 @@ fn a_wrong_command_line_exits_with_2_and_says_what_to_write() {
         (&["--subprotocol=a b", "ws://a.test"], "a subprotocol is a token"),
         (&["--expect=(", "ws://a.test"], "invalid value '(' for '--expect <REGEX>'"),
         (&["--send=x", "ws://a.test"], "--expect <REGEX>"),
-        (&["--proxy=socks5://x", "ws://a.test"], "write http://HOST:PORT"),
+        (&["--proxy=socks5://x", "ws://a.test"], "only http:// proxies are supported"),
+        (&["--proxy=h:3128", "ws://a.test"], "write http://HOST:PORT"),
+        (&["--proxy=http://h:99999", "ws://a.test"], "the port is a number from 1 to 65535"),
+        (&["--proxy=http://h:+80", "ws://a.test"], "the port is a number from 1 to 65535"),
+        (&["--proxy=http://h:0", "ws://a.test"], "the port is a number from 1 to 65535"),
+        (&["--proxy=http://:1", "ws://a.test"], "--proxy http://:1: write http://HOST:PORT"),
+        (&["--proxy=http://h#x", "ws://a.test"], "a proxy has no path, query or fragment"),
+        (&["--proxy=http://h/x", "ws://a.test"], "a proxy has no path, query or fragment"),
+        (&["--proxy=http://[::1%25lo]:1", "ws://a.test"], "write http://HOST:PORT"),
+        (&["-p", "80", "ws://a.test"], "write the address and the port in the URL"),
+        (&["--address=a", "ws://a.test"], "write the address and the port in the URL"),
+        (&["--bind=a", "ws://a.test"], "write the address and the port in the URL"),
         (&["--ca=/nonexistent", "ws://a.test"], "--ca /nonexistent: "),
         (&["--ca=/dev/null", "ws://a.test"], "no certificate in PEM form"),
         (&["--key=/dev/null", "ws://a.test"], "--cert <FILE>"),
         (&["-4", "-6", "ws://a.test"], "cannot be used with"),
+        (&["--file=x", "ws://a.test"], "unexpected argument '--file'"),
     ] {
         let outcome = Outcome::of(&mut probe(args));
         assert_eq!(outcome.code(), 2, "{args:?}: {}", outcome.stdout);
         assert!(outcome.stderr.contains(said), "{args:?}: {}", outcome.stderr);
+        let of_service =
+            ["write '--bind", "write '--config"].iter().any(|it| outcome.stderr.contains(it));
+        assert!(!of_service, "{args:?}: {}", outcome.stderr);
     }
 }
