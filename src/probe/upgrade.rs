@@ -135,6 +135,10 @@ fn check(accept: &str, head: &response::Parts, offered: &[String]) -> Result<Agr
     if !has_token(headers, &CONNECTION, b"upgrade") {
         return failed(Failure::ConnectionMissing, shown(headers, &CONNECTION));
     }
+    if headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().count() > 1 {
+        let seen = "The 101 has more than one Sec-WebSocket-Accept.".to_owned();
+        return failed(Failure::AcceptWrong, seen);
+    }
     match headers.get(SEC_WEBSOCKET_ACCEPT).map(|value| value.as_bytes().trim_ascii()) {
         None => {
             let seen = "The 101 has no Sec-WebSocket-Accept.".to_owned();

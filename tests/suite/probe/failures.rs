@@ -196,6 +196,15 @@ const HTTP: &[Case] = &[
 ];
 
 const UPGRADE: &[Case] = &[
+    // Not even if the first of them is right.
+    case(
+        "accept_wrong",
+        |peer| {
+            peer.accept("Sec-WebSocket-Accept: x\r\n");
+            peer.echo_but(|_, _, _, _| false);
+        },
+        "The 101 has more than one Sec-WebSocket-Accept.",
+    ),
     case(
         "accept_missing",
         |peer| peer.answer("HTTP/1.1 101 Ok\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
