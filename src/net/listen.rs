@@ -234,8 +234,6 @@ impl Listener {
     }
 }
 
-/// Leaves out an option that the kernel does not know, as those before EL 7.3's do not know
-/// TCP_NOTSENT_LOWAT: none of them is essential.
 /// The options that a connection should have and this kernel does not know.
 #[must_use]
 pub fn lacking() -> Vec<&'static str> {
@@ -249,6 +247,8 @@ pub fn lacking() -> Vec<&'static str> {
     .collect()
 }
 
+/// Leaves out an option that the kernel does not know, as those before EL 7.3's do not know
+/// TCP_NOTSENT_LOWAT: none of them is essential.
 fn if_known(option: &str, set: io::Result<()>) -> io::Result<()> {
     const ENOPROTOOPT: i32 = 92;
     const EINVAL: i32 = 22;
