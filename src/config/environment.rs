@@ -43,8 +43,19 @@ impl Environment {
                 continue;
             }
             let Some(key) = KEYS.iter().find(|key| key.variable().as_ref() == Some(&name)) else {
-                if !is_of_a_cluster(&name) {
-                    this.unknown.push(name);
+                if is_of_a_cluster(&name, &value.to_string_lossy()) {
+                    continue;
+                }
+                match bind_for(&name) {
+                    Some(bind) => this.findings.push(Finding {
+                        message: format!(
+                            "there is no such key; write the address and the port in {bind}"
+                        ),
+                        variable: Some(name),
+                        line: 1,
+                        column: 1,
+                    }),
+                    None => this.unknown.push(name),
                 }
                 continue;
             };
@@ -68,8 +79,16 @@ impl Environment {
 }
 
 /// Whether Kubernetes made this variable, for a service that is called wsecho.
-fn is_of_a_cluster(name: &str) -> bool {
-    name.contains("_SERVICE_") || name.ends_with("_PORT") || name.contains("_PORT_")
+fn is_of_a_cluster(name: &str, value: &str) -> bool {
+    let is_url = value.contains("://");
+    name.contains("_SERVICE_") || name.contains("_PORT_") || (name.ends_with("_PORT") && is_url)
+}
+
+/// The variable that has what a variable for a port was to say. Without it, the service would listen
+/// elsewhere.
+fn bind_for(name: &str) -> Option<String> {
+    let bind = format!("{}BIND", name.strip_suffix("PORT")?);
+    KEYS.iter().filter_map(Key::variable).find(|variable| *variable == bind)
 }
 
 /// A value as the file would have it: a string may be given without its quotes.

@@ -157,8 +157,8 @@ pub const KEYS: &[Key] = &[
         default: None,
         since: "0.1.0",
         summary: r#"
-            Path of the URL. `"/"` takes WebSockets only: a browser still gets the list of endpoints
-            there."#,
+            Path of the URL. `"/"` takes WebSockets only: other requests still get the page there, or the
+            list of endpoints."#,
         details: r"
             It starts with a slash, and is compared byte by byte, without the query, so it is written
             as clients send it: percent-encoded. No two endpoints have the same path.",

@@ -55,6 +55,25 @@ where
     deserializer.deserialize_str(Parse(expected, parse, PhantomData))
 }
 
+/// The items of a list that are in one text; what is wrong with it if it is none.
+fn items<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<&str>, String> {
+    let Err(wrong) = parse(text) else { return Ok(vec![text]) };
+    let items: Vec<&str> = text.split([',', ' ']).filter(|it| !it.is_empty()).collect();
+    match items.iter().find_map(|item| parse(item).err()) {
+        None if items.len() > 1 => Ok(items),
+        Some(first) if text.contains(',') => Err(first),
+        _ => Err(wrong),
+    }
+}
+
+/// Reads one item of a list. Several in one text are answered with the list.
+fn item<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, String> {
+    parse(text).map_err(|wrong| match items(text, parse) {
+        Ok(items) => format!("{text:?} is several; write {items:?}"),
+        Err(_) => wrong,
+    })
+}
+
 /// A duration such as `"10s"`, of at least `MIN` milliseconds and at most a day.
 pub(super) struct Seconds<const MIN: u64>(Duration);
 
@@ -208,7 +227,7 @@ pub(super) struct Addr(pub(super) ListenAddr);
 impl<'de> Deserialize<'de> for Addr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "an address in quotes, such as \"127.0.0.1:8888\"", |text| {
-            text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
+            item(text, |text| text.parse().map(Self).map_err(|error| format!("{text:?}: {error}")))
         })
     }
 }
@@ -225,7 +244,7 @@ pub(super) struct Peer(pub(super) TrustedPeer);
 impl<'de> Deserialize<'de> for Peer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(deserializer, "a network in quotes, such as \"10.0.0.0/8\", or \"unix\"", |text| {
-            text.parse().map(Self).map_err(|error| format!("{text:?}: {error}"))
+            item(text, |text| text.parse().map(Self).map_err(|error| format!("{text:?}: {error}")))
         })
     }
 }

@@ -183,8 +183,8 @@ fn each_mistake_is_reported_at_its_position_with_its_remedy() {
             "3:16: endpoint.subprotocols: \"chat\" is neither \"any\" nor \"none\"; for a list write [\"chat\"]",
         ),
         (
-            "[[endpoint]]\npath = \"/a\"\nsubprotocols = [\"a b\"]",
-            "3:16: endpoint.subprotocols: \"a b\" is not a token",
+            "[[endpoint]]\npath = \"/a\"\nsubprotocols = [\"a/b\"]",
+            "3:16: endpoint.subprotocols: \"a/b\" is not a token",
         ),
         ("workers = 1\nworkers = 2", "2:1: invalid TOML: duplicate key"),
         ("workers =", "1:10: invalid TOML: "),
@@ -224,6 +224,52 @@ fn mistakes_about_addresses_and_trust_name_their_remedy() {
         (
             "proxy.proxy_protocol = \"on\"",
             "1:24: proxy.proxy_protocol: \"on\" is unknown; write \"off\" or \"required\"",
+        ),
+    ]);
+}
+
+#[test]
+fn several_items_in_one_text_are_answered_with_the_list() {
+    assert_found(&[
+        (
+            "[[endpoint]]\npath = \"/a\"\nsubprotocols = [\"a b\"]",
+            "3:16: endpoint.subprotocols: \"a b\" is several; write [\"a\", \"b\"]",
+        ),
+        (
+            "origins = \"https://a.example, https://b.example\"",
+            "1:11: origins: \"https://a.example, https://b.example\" is neither \"any\" nor \"same-host\"; \
+             for a list write [\"https://a.example\", \"https://b.example\"]",
+        ),
+        (
+            "origins = [\"https://a.example,https://b.example\"]",
+            "1:11: origins: \"https://a.example,https://b.example\" is several; write [\"https://a.example\", ",
+        ),
+        (
+            "origins = \"https://a.example/, https://b.example\"",
+            "1:11: origins: \"https://a.example/, https://b.example\" is neither \"any\" nor \"same-host\"; \
+             for a list write brackets, and \"https://a.example/\": an origin ends with the host",
+        ),
+        (
+            "proxy.trusted = \"10.0.0.0/8 unix\"",
+            "1:17: proxy.trusted: \"10.0.0.0/8 unix\" is several; write [\"10.0.0.0/8\", \"unix\"]",
+        ),
+        (
+            "bind = [\"127.0.0.1:1, [::1]:1\"]",
+            "1:9: bind: \"127.0.0.1:1, [::1]:1\" is several; write [\"127.0.0.1:1\", \"[::1]:1\"]",
+        ),
+    ]);
+}
+
+#[test]
+fn a_number_beyond_any_is_out_of_range() {
+    assert_found(&[
+        (
+            "timeouts.ping_interval = \"9999999999999999h\"",
+            "1:26: timeouts.ping_interval: \"9999999999999999h\" is out of range (1ms to 24h)",
+        ),
+        (
+            "limits.max_message_size = \"99999999999999999999 MiB\"",
+            "1:27: limits.max_message_size: \"99999999999999999999 MiB\" is out of range (125 B to 1 GiB)",
         ),
     ]);
 }

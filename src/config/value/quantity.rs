@@ -31,25 +31,31 @@ const SIZES: [(&str, u64); 9] = [
 /// # Errors
 /// What to write instead.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let mut sum = Some(Duration::ZERO);
+    let (mut sum, mut is_spelt) = (Duration::ZERO, true);
     let mut meant = Vec::new();
     for (number, unit) in quantities(text) {
         let lower = unit.to_lowercase();
         let known = TIMES
             .iter()
             .find(|(name, _, others)| lower == *name || others.contains(&lower.as_str()));
-        let (Some((name, millis, _)), Ok(number)) = (known, number.parse::<u64>()) else {
+        let (Some((name, millis, _)), Some(whole)) = (known, whole(number)) else {
             return Err(no_duration(text));
         };
-        let part = number.checked_mul(*millis).map(Duration::from_millis);
-        sum = sum.filter(|_| unit == *name).zip(part).and_then(|(sum, part)| sum.checked_add(part));
+        sum = sum.saturating_add(Duration::from_millis(whole.saturating_mul(*millis)));
+        is_spelt &= unit == *name;
         meant.push(format!("{number}{name}"));
     }
-    match sum {
+    match is_spelt {
         _ if meant.is_empty() => Err(no_duration(text)),
-        Some(sum) => Ok(sum),
-        None => Err(format!("{text:?} is not a duration; write \"{}\"", meant.join(" "))),
+        true => Ok(sum),
+        false => Err(format!("{text:?} is not a duration; write \"{}\"", meant.join(" "))),
     }
+}
+
+/// A whole number. One that is too large is the largest: who knows the range refuses it.
+fn whole(number: &str) -> Option<u64> {
+    let is_whole = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    is_whole.then(|| number.parse().unwrap_or(u64::MAX))
 }
 
 fn no_duration(text: &str) -> String {
@@ -62,7 +68,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     let [(number, unit)] = quantities(text)[..] else {
         return Err(no_size(example()));
     };
-    let Ok(whole) = number.parse::<u64>() else {
+    let Some(whole) = whole(number) else {
         return Err(no_size(example()));
     };
     if let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) {
@@ -70,11 +76,11 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     }
     let letter = unit.chars().next().map(|letter| letter.to_ascii_uppercase());
     Err(no_size(match letter {
-        None | Some('B') => format!("\"{whole} B\""),
+        None | Some('B') => format!("\"{number} B\""),
         // To some, M means 1,000,000 bytes, to others 1,048,576.
-        Some('K') => format!("\"{whole} KiB\" or \"{whole} kB\""),
+        Some('K') => format!("\"{number} KiB\" or \"{number} kB\""),
         Some(letter @ ('M' | 'G' | 'T')) => {
-            format!("\"{whole} {letter}iB\" or \"{whole} {letter}B\"")
+            format!("\"{number} {letter}iB\" or \"{number} {letter}B\"")
         }
         Some(_) => example(),
     }))
@@ -146,6 +152,9 @@ mod tests {
             ("1m 30s", Ok(90_000)),
             ("1m30s", Ok(90_000)),
             ("24h", Ok(86_400_000)),
+            ("9999999999999999h", Ok(u64::MAX)),
+            ("99999999999999999999h", Ok(u64::MAX)),
+            ("99999999999999999999 hours", Err("write \"99999999999999999999h\"")),
             ("1 hour", Err("write \"1h\"")),
             ("1M", Err("write \"1m\"")),
             ("5 minutes 3 SEC", Err("write \"5m 3s\"")),
@@ -167,6 +176,8 @@ mod tests {
             ("64KiB", Ok(65_536)),
             ("64 kB", Ok(64_000)),
             ("1 TiB", Ok(1 << 40)),
+            ("99999999999999999999 MiB", Ok(u64::MAX)),
+            ("99999999999999999999", Err("write \"99999999999999999999 B\"")),
             ("1M", Err("write \"1 MiB\" or \"1 MB\"")),
             ("1m", Err("write \"1 MiB\" or \"1 MB\"")),
             ("64 KB", Err("write \"64 KiB\" or \"64 kB\"")),

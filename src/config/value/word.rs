@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::value::StrDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
 
-use super::{Value, text};
+use super::{Value, items, text};
 use crate::net::field::is_token;
 use crate::ops::logging::{Format, Level};
 use crate::proxy::protocol::Expect;
@@ -123,8 +123,8 @@ where
             } else if text == "*" {
                 format!("write {one:?} to allow all")
             } else {
-                match (self.parse)(text) {
-                    Ok(_) => format!("for a list write [{text:?}]"),
+                match items(text, self.parse) {
+                    Ok(items) => format!("for a list write {items:?}"),
                     Err(wrong) => format!("for a list write brackets, and {wrong}"),
                 }
             };
@@ -145,7 +145,7 @@ where
                     let wrong = format!("{item:?} is no wildcard; write {one:?}, without brackets");
                     return Err(A::Error::custom(wrong));
                 }
-                listed.push((self.parse)(&item).map_err(A::Error::custom)?);
+                listed.push(super::item(&item, self.parse).map_err(A::Error::custom)?);
             }
             Ok((self.list)(listed))
         }

@@ -57,6 +57,20 @@ fn a_variable_says_what_a_line_of_the_file_would() {
 fn what_is_wrong_names_the_variable() {
     for (variables, finding) in [
         (&[("WSECHO_WORKERS", "two")][..], "WSECHO_WORKERS: workers: invalid "),
+        (
+            &[("WSECHO_PORT", "9000")],
+            "WSECHO_PORT: there is no such key; write the address and the port in WSECHO_BIND",
+        ),
+        (
+            &[("WSECHO_ADMIN_PORT", ":9001")],
+            "WSECHO_ADMIN_PORT: there is no such key; write the address and the port in \
+             WSECHO_ADMIN_BIND",
+        ),
+        (
+            &[("WSECHO_BIND", "127.0.0.1:1,[::1]:1")],
+            "WSECHO_BIND: bind: \"127.0.0.1:1,[::1]:1\" is several; write [\"127.0.0.1:1\", \
+             \"[::1]:1\"]",
+        ),
         (&[("WSECHO_WORKERS", "-1")], "WSECHO_WORKERS: workers: "),
         (&[("WSECHO_BIND", "localhost:80")], "WSECHO_BIND: bind: "),
         (&[("WSECHO_BIND", "[\"127.0.0.1:1\"")], "WSECHO_BIND: bind: "),
@@ -110,6 +124,8 @@ fn the_command_line_stands_over_the_environment_and_that_over_the_file() {
         ("WSECHO_PORT", "tcp://10.0.0.1:8888"),
         ("WSECHO_SERVICE_HOST", "10.0.0.1"),
         ("WSECHO_PORT_8888_TCP_ADDR", "10.0.0.1"),
+        ("WSECHO_ADMIN_PORT", "tcp://10.0.0.2:9090"),
+        ("WSECHO_ADMIN_PORT_9090_TCP_PORT", "9090"),
         ("WSECHO_LOGLEVEL", "debug"),
     ];
     let warning = "warning: WSECHO_LOGLEVEL in the environment sets nothing; wsecho.toml(5) has the \
