@@ -52,9 +52,13 @@ pub fn is_secret(name: &[u8]) -> bool {
         || words.split(' ').any(is_secret)
 }
 
-/// Whether the value of a header has the form of credentials.
+/// Whether there are credentials in the list that the value of a header may be.
 #[must_use]
-pub fn is_credentials(value: &[u8]) -> bool {
+pub fn has_credentials(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(is_credentials)
+}
+
+fn is_credentials(value: &[u8]) -> bool {
     let value = value.trim_ascii();
     let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let mut known = [&b"basic"[..], b"digest", b"negotiate", b"ntlm"].into_iter();

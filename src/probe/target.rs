@@ -170,7 +170,7 @@ pub(super) fn is_secret(name: &str) -> bool {
 
 /// Whether the value of a header is a secret, by its name or its form.
 pub(super) fn is_secret_header(name: &HeaderName, value: &HeaderValue) -> bool {
-    is_secret(name.as_str()) || secret::is_credentials(value.as_bytes())
+    is_secret(name.as_str()) || secret::has_credentials(value.as_bytes())
 }
 
 /// Those of the subprotocols offered that are secrets.

@@ -266,7 +266,7 @@ async fn a_flood_of_traces_is_told_from_a_handshake_that_never_came() {
 }
 
 /// Where secrets travel.
-const PLACES: [&str; 40] = [
+const PLACES: [&str; 41] = [
     "Authorization: Basic @\r\n",
     "authorization: @\r\n",
     "Proxy-Authorization: Bearer @\r\n",
@@ -277,6 +277,7 @@ const PLACES: [&str; 40] = [
     "X-Amz-Security-Token: a@b\r\n",
     "X-Anything: Bearer @\r\n",
     "X-Anything: ApiKey @\r\n",
+    "X-Anything: a, Bearer @\r\n",
     "X-Anything: HMAC a:@\r\n",
     "X-Anything: AWS4-HMAC-SHA256 x/@\r\n",
     "X-Anything: {\"a\":1,\"token\":\"@\"}\r\n",

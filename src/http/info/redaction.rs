@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::http::query::unescape;
-use crate::net::secret::{self, is_credentials};
+use crate::net::secret::{self, has_credentials};
 
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -22,7 +22,7 @@ fn is_secret(name: &[u8]) -> bool {
 /// The value of a header, as far as it may be shown.
 pub(super) fn header(name: &str, value: &[u8]) -> String {
     // The nonce of a handshake is none of anybody's secrets.
-    if name != "sec-websocket-key" && (is_secret(name.as_bytes()) || is_credentials(value)) {
+    if name != "sec-websocket-key" && (is_secret(name.as_bytes()) || has_credentials(value)) {
         return REDACTED.to_owned();
     }
     let value = if name.ends_with("host") { without_user(value) } else { Cow::Borrowed(value) };
@@ -202,6 +202,7 @@ mod tests {
             ("x-custom", "Bearer x", REDACTED),
             ("x-custom", "bearer", "bearer"),
             ("x-custom", "ApiKey x", REDACTED),
+            ("x-custom", "a, Bearer x", REDACTED),
             ("x-custom", "HMAC-SHA256 x", REDACTED),
             ("x-custom", "a passage", "a passage"),
             ("x-pin", "1", REDACTED),
