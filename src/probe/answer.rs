@@ -4,7 +4,7 @@
 //! shown as it is.
 
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER, VIA};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, LOCATION, SERVER, VIA};
 use hyper::http::response;
 
 use super::exchange::Unanswered;
@@ -75,12 +75,13 @@ pub(super) fn refused(head: &response::Parts, body: &[u8]) -> Failed {
     Failed::new(failure, seen).quoting(quote(head, body))
 }
 
-/// What a body says to people who read it as it is; nothing if it is for browsers.
+/// What a body says to people who read it as it is; nothing if it is for browsers, or compressed.
 pub(super) fn quote(head: &response::Parts, body: &[u8]) -> String {
     let kind = head.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
-    let is_plain = kind.is_some_and(|kind| {
-        kind.starts_with(b"text/plain") || kind.starts_with(b"application/json")
-    });
+    let is_plain = !head.headers.contains_key(CONTENT_ENCODING)
+        && kind.is_some_and(|kind| {
+            kind.starts_with(b"text/plain") || kind.starts_with(b"application/json")
+        });
     if is_plain { printable_lines(body) } else { String::new() }
 }
 

@@ -344,7 +344,11 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
 
 #[test]
 fn of_what_an_http_proxy_says_only_text_is_quoted() {
-    for (kind, quote) in [("text/html;charset=utf-8", ""), ("Text/Plain", "  | <p>No & no.\n")] {
+    for (kind, quote) in [
+        ("text/html;charset=utf-8", ""),
+        ("text/plain\r\nContent-Encoding: gzip", ""),
+        ("Text/Plain", "  | <p>No & no.\n"),
+    ] {
         let port = serve(move |peer| {
             peer.answer(&format!(
                 "HTTP/1.1 403 Forbidden\r\nServer: squid/5.7\r\nContent-Type: {kind}\r\n\r\n<p>No & no."
