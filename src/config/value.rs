@@ -58,10 +58,10 @@ where
 /// The items of a list that are in one text; what is wrong with it if it is none.
 fn items<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<&str>, String> {
     let Err(wrong) = parse(text) else { return Ok(vec![text]) };
-    let items: Vec<&str> = text.split([',', ' ']).filter(|it| !it.is_empty()).collect();
+    let items: Vec<&str> = text.split([',', ';', ' ']).filter(|it| !it.is_empty()).collect();
     match items.iter().find_map(|item| parse(item).err()) {
         None if items.len() > 1 => Ok(items),
-        Some(first) if text.contains(',') => Err(first),
+        Some(first) if text.contains([',', ';']) => Err(first),
         _ => Err(wrong),
     }
 }

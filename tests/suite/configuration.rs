@@ -241,8 +241,8 @@ fn several_items_in_one_text_are_answered_with_the_list() {
              for a list write [\"https://a.example\", \"https://b.example\"]",
         ),
         (
-            "origins = [\"https://a.example,https://b.example\"]",
-            "1:11: origins: \"https://a.example,https://b.example\" is several; write [\"https://a.example\", ",
+            "origins = [\"https://a.example;https://b.example\"]",
+            "1:11: origins: \"https://a.example;https://b.example\" is several; write [\"https://a.example\", ",
         ),
         (
             "origins = \"https://a.example/, https://b.example\"",
