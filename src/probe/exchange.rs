@@ -71,7 +71,7 @@ impl Exchange {
         let opens = move |status: StatusCode| {
             // hyper hands out no stream behind a 204.
             let is_tunnel = status.is_success() && status != StatusCode::NO_CONTENT;
-            status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && is_tunnel)
+            if is_connect { is_tunnel } else { status == StatusCode::SWITCHING_PROTOCOLS }
         };
         let unanswered = |error: hyper::Error| {
             let recording = recorder.get();

@@ -298,7 +298,7 @@ type Case = (&'static str, fn(&mut Peer), &'static str);
 
 #[test]
 fn each_fault_of_an_http_proxy_is_told_apart() {
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         (
             "proxy_auth",
             |peer| peer.answer("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"),
@@ -317,6 +317,15 @@ fn each_fault_of_an_http_proxy_is_told_apart() {
                 peer.wait();
             },
             "The HTTP proxy answered CONNECT a.test:80 with 204 No Content.",
+        ),
+        (
+            "proxy_refused",
+            |peer| {
+                peer.head();
+                peer.say("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+                peer.wait();
+            },
+            "The HTTP proxy answered CONNECT a.test:80 with 101 Switching Protocols.",
         ),
         ("proxy_broken", |peer| peer.answer("\x05\x01\x00"), "The answer to CONNECT is not HTTP."),
         (
