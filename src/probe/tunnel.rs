@@ -56,15 +56,17 @@ impl Proxies {
     /// used is an error only of a target that it is for.
     #[must_use]
     pub fn from_environment() -> Self {
-        // Of a CGI program, a client sets HTTP_PROXY.
-        if env::var_os("REQUEST_METHOD").is_some() {
-            return Self::none();
-        }
         let set = |name: &str| {
             let names = [name.to_owned(), name.to_lowercase()];
             let mut found = names.into_iter().filter_map(|it| Some((env::var(&it).ok()?, it)));
             found.next().filter(|(url, _)| !url.is_empty())
         };
+        let exempt = set("NO_PROXY").map(|(hosts, _)| hosts).unwrap_or_default();
+        let are_all_exempt = exempt.split(',').any(|host| host.trim() == "*");
+        // Of a CGI program, a client sets HTTP_PROXY.
+        if are_all_exempt || env::var_os("REQUEST_METHOD").is_some() {
+            return Self::none();
+        }
         let [plain, secure] =
             ["HTTP_PROXY", "HTTPS_PROXY"].map(|name| set(name).or_else(|| set("ALL_PROXY")));
         let unusable = [&plain, &secure].map(|named| {
@@ -76,7 +78,6 @@ impl Proxies {
             (Some(_), Some(_)) => "http://unusable".to_owned(),
             (named, _) => named.map(|(url, _)| url).unwrap_or_default(),
         };
-        let exempt = set("NO_PROXY").map(|(hosts, _)| hosts).unwrap_or_default();
         let matcher = Matcher::builder()
             .http(url(plain, &unusable[0]))
             .https(url(secure, &unusable[1]))

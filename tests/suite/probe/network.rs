@@ -403,6 +403,10 @@ fn a_proxy_of_the_environment_that_cannot_be_used_is_named() {
         let outcome = Outcome::of(&mut exempt);
         assert!(outcome.stdout.ends_with(" (tcp_refused)\n"), "{}", outcome.stdout);
     }
+    let address = format!("ws://127.0.0.1:{}/", closed_port());
+    let mut all_exempt = probe(&["-q", &address]);
+    let outcome = Outcome::of(all_exempt.env("ALL_PROXY", "socks5://a").env("NO_PROXY", "*"));
+    assert!(outcome.stdout.ends_with(" (tcp_refused)\n"), "{}", outcome.stdout);
     let mut other = probe(&["-q", "--resolve=a.test:127.0.0.1", &closed]);
     let outcome = Outcome::of(other.env("HTTPS_PROXY", "socks5://127.0.0.1:1"));
     assert!(outcome.stdout.ends_with(" (tcp_refused)\n"), "{}", outcome.stdout);
