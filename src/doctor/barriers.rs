@@ -30,7 +30,8 @@ pub(super) fn judge(ours: &Ours, passages: &[Passage], report: &mut Report) {
     let public = own.iter().filter(|addr| !addr.ip().is_loopback());
     let mut open: BTreeSet<(u16, &str)> = public.map(|addr| (addr.port(), "wsecho")).collect();
     for passage in passages {
-        open.extend(passage.entry.iter().map(|it| (it.addr.port(), passage.product.name())));
+        let entry = passage.entry.iter().filter(|it| !it.local);
+        open.extend(entry.map(|it| (it.addr.port(), passage.product.name())));
     }
     judge_firewalld(&open, report);
 }

@@ -56,6 +56,11 @@ pub(super) fn through(config: &Config, passages: &[Passage], report: &mut Report
             continue;
         }
         tried.push(entry);
+        let how = format!("through {}", passage.product.name());
+        if let Some(why) = entry.barred {
+            report.skip(format!("an echo {how} on port {}", entry.addr.port()), why);
+            continue;
+        }
         // Where it is not known what becomes of the path, an endpoint as it is may do.
         let known = passage.paths.iter().find(|(_, gets)| {
             config.policy.endpoints.iter().any(|endpoint| endpoint.path == *gets)
@@ -65,7 +70,7 @@ pub(super) fn through(config: &Config, passages: &[Passage], report: &mut Report
         let mut options = Options::of_echo(PATIENCE);
         options.pinned = vec![Pinned { host: target.host.clone(), ip: entry.addr.ip() }];
         options.proxy_protocol = entry.introduced.then_some(Version::V2);
-        probed(&target, options, config, &format!("through {}", passage.product.name()), report);
+        probed(&target, options, config, &how, report);
     }
 }
 

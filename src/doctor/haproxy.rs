@@ -6,12 +6,13 @@
 //! Source: HAProxy's configuration manual, sections 2.2 (words), 4 (proxies) and 5 (bind and server).
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files::Files;
-use super::nginx::listen_addr;
-use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks};
+use super::nginx::{here, listen_addr};
+use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, without_family};
 use super::report::{Finding, Place};
 use crate::net::addr::PeerAddr;
 use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
@@ -34,6 +35,11 @@ impl Line {
     fn behind(&self, word: &str) -> Option<&str> {
         let at = self.words.iter().position(|it| it == word)?;
         self.words.get(at + 1).map(|word| &**word)
+    }
+
+    /// Whether it is for some requests only.
+    fn is_conditional(&self) -> bool {
+        self.has("if") || self.has("unless")
     }
 
     fn begins(&self, words: &[&str]) -> bool {
@@ -245,8 +251,10 @@ impl<'a> Sections<'a> {
             key: true,
             front: Front::Unnamed,
         };
+        // Zero is none, which for a tunnel means that the others hold.
         let timeout = |section: &'a Section, name: &str| {
-            self.last(section, &["timeout", name]).and_then(|line| time(line.words.get(2)?))
+            let line = self.last(section, &["timeout", name])?;
+            time(line.words.get(2)?).filter(|time| !time.is_zero())
         };
         let idle = timeout(section, "tunnel").or_else(|| {
             let clients = fronts.iter().filter_map(|front| timeout(front, "client"));
@@ -268,22 +276,43 @@ impl<'a> Sections<'a> {
             paths: Vec::new(),
             peer,
             map: None,
-            entry: fronts.iter().find_map(|front| self.entry(section, front)),
+            entry: Entry::best(fronts.iter().flat_map(|front| self.entries(section, front))),
         }
     }
 
-    /// Where clients reach a section without conditions.
-    fn entry(&self, section: &'a Section, front: &'a Section) -> Option<Entry> {
-        let direct = front.kind == "listen" && front.name == section.name;
+    /// Where clients of a front reach a section without conditions.
+    fn entries(&self, section: &'a Section, front: &'a Section) -> Vec<Entry> {
+        let direct = std::ptr::eq(front, section);
         let by_default = self.last(front, &["default_backend"]);
         if !direct && by_default.is_none_or(|line| line.words.get(1) != Some(&section.name)) {
-            return None;
+            return Vec::new();
         }
-        let binds = || self.with_defaults(front).filter(|line| line.words[0] == "bind");
-        let bind = binds().find(|line| !line.has("ssl")).or_else(|| binds().next())?;
-        let addr = listen_addr(bind.words.get(1)?.split(',').next()?)?;
-        let (secure, introduced) = (bind.has("ssl"), bind.has("accept-proxy"));
-        Some(Entry { secure, addr, host: addr.ip().to_string(), introduced })
+        let mut rules = self.with_defaults(front).chain(self.with_defaults(section));
+        let redirects = rules.any(redirects);
+        let expected = ["tcp-request", "connection", "expect-proxy"];
+        let expected = self.last(front, &expected).is_some_and(|line| !line.is_conditional());
+        let binds = front.lines.iter().filter(|line| line.words[0] == "bind");
+        let all = binds.flat_map(|bind| addrs(bind).map(move |listen| (bind, listen)));
+        let entry = |(bind, listen): (&Line, SocketAddr)| {
+            let secure = bind.has("ssl");
+            let addr = here(listen);
+            let barred = if bind.behind("verify") == Some("required") {
+                Some(Entry::CERTIFICATE)
+            } else if bind.has("strict-sni") {
+                Some(Entry::NAME)
+            } else {
+                (!secure && redirects).then_some(Entry::REDIRECT)
+            };
+            Entry {
+                secure,
+                addr,
+                local: listen.ip().is_loopback(),
+                host: addr.ip().to_string(),
+                introduced: expected || bind.has("accept-proxy"),
+                barred,
+            }
+        };
+        all.map(entry).collect()
     }
 
     /// Whether another proxy of this HAProxy sends a PROXY header that one of these passes on unread.
@@ -293,7 +322,8 @@ impl<'a> Sections<'a> {
             .filter(|front| !self.is_http(front))
             .flat_map(|front| &front.lines)
             .filter(|line| line.words[0] == "bind" && !line.has("accept-proxy"))
-            .filter_map(|line| listen_addr(line.words.get(1)?))
+            .flat_map(addrs)
+            .map(here)
             .collect();
         let servers = self.0.iter().flat_map(|it| &it.lines).filter(|it| it.words[0] == "server");
         servers
@@ -301,6 +331,18 @@ impl<'a> Sections<'a> {
             .filter_map(|line| listen_addr(line.words.get(2)?))
             .any(|target| own.contains(&target))
     }
+}
+
+/// The addresses of a `bind`, as they are written.
+fn addrs(bind: &Line) -> impl Iterator<Item = SocketAddr> {
+    let all = bind.words.get(1).into_iter().flat_map(|word| word.split(','));
+    all.filter_map(|text| listen_addr(without_family(text)))
+}
+
+/// Whether a rule sends clients to another scheme or host.
+fn redirects(line: &Line) -> bool {
+    let is_one = line.words[0] == "redirect" || line.begins(&["http-request", "redirect"]);
+    is_one && (line.has("scheme") || line.words.iter().any(|word| word.contains("://")))
 }
 
 /// A rule that takes from every request what a handshake needs.

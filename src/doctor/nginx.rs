@@ -52,10 +52,12 @@ pub fn passages(
     let mut found = Vec::new();
     for http in nodes.iter().filter(|node| node.name == "http") {
         let upstreams = upstreams(http);
+        let defaults = defaults(http);
         for server in http.children().iter().filter(|node| node.name == "server") {
             let context = Context {
                 upstreams: &upstreams,
                 server,
+                defaults: &defaults,
                 ours,
                 modern,
                 endpoints: &endpoints,
@@ -68,9 +70,10 @@ pub fn passages(
         }
     }
     for stream in nodes.iter().filter(|node| node.name == "stream") {
-        let upstreams = upstreams(stream);
+        let (upstreams, defaults) = (upstreams(stream), defaults(stream));
         let servers = stream.children().iter().filter(|node| node.name == "server");
-        let passages = servers.filter_map(|it| stream_passage(stream, it, &upstreams, ours));
+        let passages =
+            servers.filter_map(|it| stream_passage(stream, it, &upstreams, &defaults, ours));
         found.extend(passages.take(MAX_PASSAGES));
     }
     found
@@ -80,6 +83,7 @@ pub fn passages(
 struct Context<'a> {
     upstreams: &'a HashMap<&'a str, &'a Node>,
     server: &'a Node,
+    defaults: &'a Defaults<'a>,
     ours: &'a Ours,
     modern: bool,
     endpoints: &'a [&'a str],
@@ -136,7 +140,7 @@ impl<'a> Context<'a> {
             None => self.ours.peer(&address, usual),
         }?;
         let uri = (!uri.is_empty()).then(|| uri.to_owned());
-        Some(Target { pass, secure, uri, peer })
+        Some(Target { pass, secure, uri, as_is: pass.arg(0).contains('$'), peer })
     }
 
     /// The paths by which handshakes may reach a location, each with what the service gets. `None` if
@@ -158,6 +162,10 @@ impl<'a> Context<'a> {
         let all = match kind {
             Kind::Named => return Some(Vec::new()),
             Kind::Exact => vec![whole(pattern)],
+            Kind::Prefix | Kind::Final if target.as_is => {
+                let asked = paths_below(pattern, None, self.endpoints);
+                asked.iter().map(|(asked, _)| whole(asked)).collect()
+            }
             Kind::Prefix | Kind::Final => paths_below(pattern, uri, self.endpoints),
             Kind::Regex | Kind::AnyCase => {
                 let fits = |path: &&&str| matches(pattern, kind == Kind::AnyCase, path);
@@ -223,7 +231,7 @@ impl<'a> Context<'a> {
             paths,
             peer: target.peer,
             map: header("Connection").and_then(|node| self.variables.map_of(node.arg(1))),
-            entry: entry(self.server),
+            entry: entry(self.server, scope, self.defaults),
         }
     }
 }
@@ -233,6 +241,8 @@ struct Target<'a> {
     pass: &'a Node,
     secure: bool,
     uri: Option<String>,
+    /// Whether the URI takes the place of the whole path: with a variable, nginx adds nothing.
+    as_is: bool,
     peer: PeerAddr,
 }
 
@@ -329,42 +339,105 @@ fn span(digits: &str, unit: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(each)
 }
 
-/// Where clients reach a server: without TLS if it has both, and by its first plain name.
-fn entry(server: &Node) -> Option<Entry> {
-    let listens: Vec<_> = server.children().iter().filter(|it| it.name == "listen").collect();
-    let plain = |node: &&&Node| !node.args.iter().any(|arg| arg == "ssl");
-    let listen = listens.iter().find(plain).or(listens.first());
-    let has = |word: &str| listen.is_some_and(|listen| listen.args.iter().any(|arg| arg == word));
-    let addr = match listen {
-        Some(listen) => listen_addr(listen.arg(0))?,
-        None => SocketAddr::from((Ipv4Addr::LOCALHOST, 80)),
-    };
-    let names = server.children().iter().filter(|it| it.name == "server_name");
-    let is_plain = |name: &&String| {
-        !name.is_empty()
-            && *name != "_"
-            && !name.contains(['*', '~', '$'])
-            && !name.starts_with('.')
-    };
-    let host = names.flat_map(|it| &it.args).find(is_plain);
-    let host = host.cloned().unwrap_or_else(|| addr.ip().to_string());
-    Some(Entry { secure: has("ssl"), addr, host, introduced: has("proxy_protocol") })
+/// The server that takes what no name of another claims, for each address as it is written.
+type Defaults<'a> = HashMap<SocketAddr, &'a Node>;
+
+fn defaults(block: &Node) -> Defaults<'_> {
+    let mut defaults = HashMap::new();
+    for server in block.children().iter().filter(|node| node.name == "server") {
+        for (addr, options) in listens(server) {
+            if options.iter().any(|it| ["default_server", "default"].contains(&&**it)) {
+                defaults.insert(addr, server);
+            } else {
+                defaults.entry(addr).or_insert(server);
+            }
+        }
+    }
+    defaults
 }
 
-/// An address of `listen` or `bind`, as this host reaches it.
+/// The addresses of a server that take TCP, as they are written, each with its options.
+fn listens(server: &Node) -> Vec<(SocketAddr, &[String])> {
+    let mut all = server.children().iter().filter(|it| it.name == "listen").peekable();
+    if all.peek().is_none() {
+        return vec![((Ipv4Addr::UNSPECIFIED, 80).into(), &[])];
+    }
+    let is_tcp = |it: &&Node| !it.args.iter().any(|arg| ["quic", "udp"].contains(&&**arg));
+    all.filter(is_tcp).filter_map(|it| Some((listen_addr(it.arg(0))?, it.args.get(1..)?))).collect()
+}
+
+/// Where clients reach a server, at the place of one of its passages.
+fn entry(server: &Node, scope: &Scope<'_>, defaults: &Defaults<'_>) -> Option<Entry> {
+    let on = |name: &str| setting(scope, name).is_some_and(|node| node.arg(0) == "on");
+    let name = name(server);
+    let redirects = scope.iter().flat_map(|nodes| nodes.iter()).any(redirects);
+    let listens = listens(server);
+    let own: Vec<SocketAddr> = listens.iter().map(|it| it.0).collect();
+    Entry::best(listens.into_iter().map(|(listen, options)| {
+        let has = |word: &str| options.iter().any(|option| option == word);
+        let addr = here(listen);
+        let secure = has("ssl") || on("ssl");
+        // An address of its own takes precedence over all of them.
+        let is_taken = !own.contains(&addr) && defaults.contains_key(&addr);
+        let is_default = defaults.get(&listen).is_some_and(|it| std::ptr::eq(*it, server));
+        let barred = if secure && on("ssl_verify_client") {
+            Some(Entry::CERTIFICATE)
+        } else if is_taken || (name.is_none() && !is_default) {
+            Some(Entry::NAME)
+        } else {
+            (!secure && redirects).then_some(Entry::REDIRECT)
+        };
+        let host = name.clone().unwrap_or_else(|| addr.ip().to_string());
+        let local = listen.ip().is_loopback();
+        Entry { secure, addr, local, host, introduced: has("proxy_protocol"), barred }
+    }))
+}
+
+/// A name that leads to a server: its first one, or one that fits a wildcard.
+fn name(server: &Node) -> Option<String> {
+    let names = server.children().iter().filter(|it| it.name == "server_name");
+    let names = || {
+        names
+            .clone()
+            .flat_map(|it| &it.args)
+            .filter(|name| !name.is_empty() && *name != "_" && !name.contains(['~', '$']))
+    };
+    let plain = names().find(|name| !name.contains('*') && !name.starts_with('.'));
+    let name = plain.or_else(|| names().next())?;
+    Some(name.trim_start_matches('.').replace('*', "wsecho"))
+}
+
+/// Whether an `if` sends clients elsewhere.
+fn redirects(node: &Node) -> bool {
+    let sends = |it: &Node| match &*it.name {
+        "return" => it.arg(0).starts_with('3') || it.arg(0).contains("://"),
+        "rewrite" => it.arg(1).contains("://") || ["redirect", "permanent"].contains(&it.arg(2)),
+        _ => false,
+    };
+    node.name == "if" && node.children().iter().any(sends)
+}
+
+/// An address of `listen` or `bind`, as it is written: the first of a range of ports.
 pub(super) fn listen_addr(text: &str) -> Option<SocketAddr> {
+    let port = |text: &str| text.split('-').next()?.parse().ok();
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => match text.parse() {
-            Ok(port) => ("*", port),
-            Err(_) => (text, 80),
+        Some((host, text)) if !text.ends_with(']') => (host, port(text)?),
+        _ => match port(text) {
+            Some(port) => ("*", port),
+            None => (text, 80),
         },
     };
     let ip = match host.trim_matches(['[', ']']) {
-        "*" | "" | "localhost" => Ipv4Addr::LOCALHOST.into(),
+        "*" | "" => Ipv4Addr::UNSPECIFIED.into(),
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
         host => host.parse::<IpAddr>().ok()?,
     };
-    Some((from_here(ip), port).into())
+    Some((ip, port).into())
+}
+
+/// Where this host reaches what listens on an address.
+pub(super) fn here(listen: SocketAddr) -> SocketAddr {
+    SocketAddr::new(from_here(listen.ip()), listen.port())
 }
 
 /// A server of `stream` that leads to the service.
@@ -372,6 +445,7 @@ fn stream_passage(
     stream: &Node,
     server: &Node,
     upstreams: &HashMap<&str, &Node>,
+    defaults: &Defaults<'_>,
     ours: &Ours,
 ) -> Option<Passage> {
     let scope = vec![server.children(), stream.children()];
@@ -393,6 +467,6 @@ fn stream_passage(
         paths: Vec::new(),
         peer,
         map: None,
-        entry: entry(server),
+        entry: entry(server, &scope, defaults),
     })
 }

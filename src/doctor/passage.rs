@@ -110,10 +110,28 @@ pub struct Entry {
     pub secure: bool,
     /// The address, on this host.
     pub addr: SocketAddr,
+    /// Whether other hosts cannot connect there.
+    pub local: bool,
     /// The name that it serves.
     pub host: String,
     /// Whether it expects a PROXY header.
     pub introduced: bool,
+    /// Why what an echo meets there would say nothing about clients.
+    pub barred: Option<&'static str>,
+}
+
+impl Entry {
+    /// It asks for what only clients have.
+    pub(super) const CERTIFICATE: &'static str = "it asks clients for a certificate";
+    /// Another server may take what is sent there.
+    pub(super) const NAME: &'static str = "the configuration tells no name that leads there";
+    /// Clients come over TLS, to another listener or another proxy.
+    pub(super) const REDIRECT: &'static str = "it may redirect what comes without TLS";
+
+    /// The one by which most clients come: browsers insist on TLS where they can have it.
+    pub(super) fn best(all: impl Iterator<Item = Self>) -> Option<Self> {
+        all.min_by_key(|it| (it.barred.is_some(), !it.secure, it.local))
+    }
 }
 
 impl Passage {
@@ -289,11 +307,7 @@ impl Ours {
             let ours = |addr: &ListenAddr| *addr == ListenAddr::Unix(PathBuf::from(path));
             return self.addrs.iter().any(ours).then_some(PeerAddr::Unix);
         }
-        let address = ["ipv4@", "ipv6@"]
-            .iter()
-            .find_map(|prefix| address.strip_prefix(prefix))
-            .unwrap_or(address);
-        self.resolved(address, usual_port)
+        self.resolved(without_family(address), usual_port)
             .into_iter()
             .find(|addr| self.listens_on(*addr))
             .map(PeerAddr::Tcp)
@@ -331,6 +345,11 @@ impl Ours {
             _ => false,
         })
     }
+}
+
+/// An address without the family that HAProxy may have before it.
+pub(super) fn without_family(address: &str) -> &str {
+    ["ipv4@", "ipv6@"].iter().find_map(|it| address.strip_prefix(it)).unwrap_or(address)
 }
 
 /// The names of /etc/hosts, and `localhost`.

@@ -106,9 +106,9 @@ REWRITE = """
 </VirtualHost>
 """
 MODULE = "LoadModule rewrite_module modules/mod_rewrite.so\n"
-BALANCER = "LoadModule {0}_module modules/mod_{0}.so\n"
+LOAD = "LoadModule {0}_module modules/mod_{0}.so\n"
 BALANCERS = "".join(
-    BALANCER.format(name) for name in ("slotmem_shm", "proxy_balancer", "lbmethod_byrequests")
+    LOAD.format(name) for name in ("slotmem_shm", "proxy_balancer", "lbmethod_byrequests")
 )
 CASES = [
     # Upstream names, variables, `set` and `map`.
@@ -120,6 +120,9 @@ CASES = [
         nginx(location("/", "$b$request_uri", HALF), f"map $host $b {{ default {BACKEND}; }}"),
         LOST,
     ),
+    # With a variable, what stands in proxy_pass is the whole path.
+    Case(nginx(f"set $b {BACKEND};" + location("/ws/", "$b/socket", FULL)), None),
+    Case(nginx(f"set $b {BACKEND};" + location("/", "$b/", FULL)), "no_endpoint"),
     # A map for Connection, with and without its default.
     Case(nginx(location("/", BACKEND, f"{VERSION} {UPGRADE} {BY_MAP}"), MAP), None),
     Case(
@@ -170,6 +173,9 @@ CASES = [
     ),
     Case(haproxy("timeout server 10s"), "idle_timeout", line="server wsecho"),
     Case(haproxy("timeout server 10s\n    timeout tunnel 1h"), None),
+    # Zero is none, and leaves a tunnel to the others.
+    Case(haproxy("timeout server 0\n    timeout tunnel 0"), None),
+    Case(haproxy("timeout server 10s\n    timeout tunnel 0"), "idle_timeout", line="server wsecho"),
     # HAProxy's rules and defaults.
     Case(haproxy("http-request del-header Upgrade"), "header_dropped", line="del-header"),
     Case(haproxy("http-request del-header Upgrade if { path /x }"), None),
@@ -306,13 +312,44 @@ def check_tls() -> None:
     """An echo comes back over TLS too, whatever the certificate."""
     with certificate() as (paths, _), wsecho() as started:
         crt, key = paths["/etc/nginx/wsecho.crt"], paths["/etc/nginx/wsecho.key"]
-        server = f"listen 443 ssl; ssl_certificate {crt}; ssl_certificate_key {key};"
-        text = f"server {{ {server} server_name {SITE}; {location('/', BACKEND, FULL)} }}"
-        with running("nginx", text):
-            code, report = findings(started.config)
-    expect(f"exit code in {report}", code, 0)
-    through = f"wss://{SITE}/socket (any certificate accepted)"
-    expect(f"echoes in {report}", report["echoed"][1:], [through])
+        tls = f"listen 443 ssl; ssl_certificate {crt}; ssl_certificate_key {key};"
+        to_tls = "if ($scheme = http) { return 301 https://$host$request_uri; }"
+        passing = f"server_name {SITE}; {location('/', BACKEND, FULL)}"
+        bind = f"bind :443 ssl crt {paths['/etc/haproxy/wsecho.pem']}"
+        redirect = "http-request redirect scheme https unless { ssl_fc }"
+        one = haproxy("timeout tunnel 1h")[1].replace("default_b", f"{bind}\n{redirect}\ndefault_b")
+        demand = f"ssl_verify_client on; ssl_client_certificate {crt};"
+        apache_tls = (
+            f"SSLEngine on\nSSLCertificateFile {crt}\nSSLCertificateKeyFile {key}\n"
+            f"ServerName {SITE}\nProxyPass / {WS}/"
+        )
+        to_site = f"ServerName {SITE}\nRedirect / https://{SITE}/"
+        for product, text, host in [
+            ("nginx", f"server {{ {tls} {passing} }}", SITE),
+            # One server for both, the first of the address without a name of ours.
+            (
+                "nginx",
+                f"server {{ listen 80; {tls} return 404; }} "
+                f"server {{ listen 80; {tls} {to_tls} {passing} }}",
+                SITE,
+            ),
+            ("haproxy", one, "127.0.0.1"),
+            (
+                "apache",
+                LOAD.format("alias") + f"<VirtualHost *:80>\n{to_site}\n</VirtualHost>\n"
+                f"<VirtualHost *:443>\n{apache_tls}\n</VirtualHost>",
+                SITE,
+            ),
+            # Only clients can get in.
+            ("nginx", f"server {{ {tls} {demand} {passing} }}", None),
+        ]:
+            with running(product, text):
+                code, report = findings(started.config)
+            expect(f"exit code in {report}", code, 0)
+            through = [f"wss://{host}/socket (any certificate accepted)"] if host else []
+            expect(f"echoes in {report}", report["echoed"][1:], through)
+            skipped = [it for it in report["unchecked"] if it["what"].startswith("an echo")]
+            expect(f"unchecked in {report}", len(skipped), 0 if host else 1)
 
 
 def check_barriers() -> None:

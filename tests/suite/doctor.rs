@@ -1,7 +1,9 @@
 //! `wsecho doctor` on this host, with programs that answer what the manuals say.
 
+mod entries;
 mod hostile;
 mod instances;
+mod verdicts;
 
 use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
