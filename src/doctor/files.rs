@@ -166,6 +166,22 @@ pub(super) fn matching(pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// A file, or all those in a folder, however deep, in the order in which Apache reads them.
+pub(super) fn below(path: PathBuf) -> Vec<PathBuf> {
+    let (mut found, mut left, mut folders) = (Vec::new(), vec![path], 0);
+    while let Some(path) = left.pop() {
+        // A link may lead back to where it is.
+        if folders < MAX_FOLDERS && path.is_dir() {
+            folders += 1;
+            let all = host::names(&path, MAX_NAMES - left.len().min(MAX_NAMES)).unwrap_or_default();
+            left.extend(all.iter().rev().map(|name| path.join(name)));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
 /// Whether a name fits a pattern of a shell: `*`, `?` and `[a-z]`.
 fn fits(name: &str, pattern: &str) -> bool {
     let (name, pattern): (Vec<char>, Vec<char>) =

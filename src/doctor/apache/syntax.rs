@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::doctor::files::{Builder, Files, MAX_INCLUDES, Node, matching};
+use crate::doctor::files::{Builder, Files, MAX_INCLUDES, Node, below, matching};
 use crate::doctor::report::Place;
 
 /// The longest value of a variable, in bytes.
@@ -48,7 +48,8 @@ impl Reader {
             }
             match &*node.name.to_ascii_lowercase() {
                 "include" | "includeoptional" if depth < MAX_INCLUDES => {
-                    for file in matching(&self.root.join(node.arg(0))) {
+                    let named = matching(&self.root.join(node.arg(0)));
+                    for file in named.into_iter().flat_map(below) {
                         let text = files.read(&file);
                         all.extend(self.follow(parse(&text, &file), files, depth + 1));
                     }
@@ -198,14 +199,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let main = folder.path().join("httpd.conf");
         std::fs::create_dir(folder.path().join("d")).unwrap();
+        std::fs::create_dir(folder.path().join("d/2")).unwrap();
         std::fs::write(folder.path().join("d/1.conf"), "A ${x}${y}\n").unwrap();
+        std::fs::write(folder.path().join("d/2/.b"), "E\n").unwrap();
+        std::fs::write(folder.path().join("d/3.conf"), "F\n").unwrap();
         let text = "Define x 1\n<IfDefine !NO>\nInclude d/*.conf\n</IfDefine>\n\
                     <IfDefine NO>\nB\n</IfDefine>\n<IfModule mod_x.c>\nC\n</IfModule>\n\
-                    <IfModule !mod_x.c>\nD\n</IfModule>\n";
+                    <IfModule !mod_x.c>\nD\n</IfModule>\nInclude d\nIncludeOptional no/?\n";
         std::fs::write(&main, text).unwrap();
         let started = Started { root: folder.path().into(), defined: Vec::new() };
         let nodes = read(&main, &started, &mut Files::default());
         let shown: Vec<_> = nodes.iter().map(|it| format!("{} {}", it.name, it.arg(0))).collect();
-        assert_eq!(shown, ["Define x", "A 1${y}", "C "]);
+        assert_eq!(shown, ["Define x", "A 1${y}", "F ", "C ", "A 1${y}", "E ", "F "]);
     }
 }
