@@ -63,6 +63,11 @@ fn clients_of_nginx_enter_by_tls_and_a_name_of_the_server() {
             format!("listen 443; ssl on; server_name a.example; {PASS}"),
             "wss://a.example at 127.0.0.1:443".into(),
         ),
+        (
+            "",
+            format!("listen 80; listen 443 ssl; {PASS}"),
+            "wss://127.0.0.1 at 127.0.0.1:443".into(),
+        ),
         // Behind a balancer that ends TLS.
         (
             "",
@@ -162,6 +167,7 @@ fn only_a_name_leads_to_a_server_of_nginx_that_is_not_the_first() {
 #[test]
 fn clients_of_haproxy_enter_by_tls_where_any_name_will_do() {
     for (front, expected) in [
+        ("bind :80\nbind :443 ssl crt /c", "wss://127.0.0.1 at 127.0.0.1:443".to_owned()),
         (
             "bind :80\nbind :443 ssl crt /c\nhttp-request redirect scheme https unless { ssl_fc }",
             "wss://127.0.0.1 at 127.0.0.1:443".to_owned(),
