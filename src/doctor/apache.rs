@@ -17,9 +17,9 @@ use regex_lite::{Captures, Regex, RegexBuilder};
 
 pub use self::syntax::{Started, parse};
 use super::files::{Files, Node};
-use super::nginx::{here, listen_addr};
+use super::nginx::listen_addr;
 use super::passage::{
-    Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, paths_below, without_query,
+    Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, here, paths_below, without_query,
 };
 use super::report::Finding;
 use crate::config::Config;
@@ -274,8 +274,9 @@ impl<'a> Server<'a> {
     /// All rules, in the order in which Apache asks them.
     fn rules(&self) -> Vec<Rule<'a>> {
         let mut rules: Vec<Rule<'a>> = Vec::new();
-        let engine = self.own.iter().rfind(|node| node.is("RewriteEngine"));
-        if engine.is_some_and(|node| node.arg(0).eq_ignore_ascii_case("on")) {
+        if last(self.own, "RewriteEngine")
+            .is_some_and(|node| node.arg(0).eq_ignore_ascii_case("on"))
+        {
             rules.extend(rewriting(self.own));
         }
         let contexts =
@@ -373,8 +374,12 @@ impl<'a> Server<'a> {
 
     /// A directive beside a rule, of its server, or of the main one.
     fn setting(&self, rule: &Rule<'a>, name: &str) -> Option<&'a Node> {
-        let find = |nodes: &'a [Node]| nodes.iter().rfind(|node| node.is(name));
-        find(rule.beside).or_else(|| find(self.own)).or_else(|| find(self.main))
+        last(rule.beside, name).or_else(|| self.general(name))
+    }
+
+    /// A directive that is set for the whole server, or for all.
+    fn general(&self, name: &str) -> Option<&'a Node> {
+        last(self.own, name).or_else(|| last(self.main, name))
     }
 
     fn entry(&self) -> Option<Entry> {
@@ -398,9 +403,8 @@ impl<'a> Server<'a> {
 
     fn entry_at(&self, listen: SocketAddr) -> Entry {
         let is = |name: &str, values: &[&str]| {
-            let find = |nodes: &'a [Node]| nodes.iter().rfind(|node| node.is(name));
-            let node = find(self.own).or_else(|| find(self.main));
-            node.is_some_and(|node| values.iter().any(|it| node.arg(0).eq_ignore_ascii_case(it)))
+            self.general(name)
+                .is_some_and(|node| values.iter().any(|it| node.arg(0).eq_ignore_ascii_case(it)))
         };
         let inside = || {
             self.own
@@ -425,9 +429,7 @@ impl<'a> Server<'a> {
         } else {
             (!secure && inside().any(redirects)).then_some(Entry::REDIRECT)
         };
-        let host = name.unwrap_or_else(|| addr.ip().to_string());
-        let introduced = is("RemoteIPProxyProtocol", &["on"]);
-        Entry { secure, addr, local: listen.ip().is_loopback(), host, introduced, barred }
+        Entry::at(listen, secure, name, is("RemoteIPProxyProtocol", &["on"]), barred)
     }
 
     /// Apache answers 500 where no loaded module knows the scheme of a URL.
@@ -457,6 +459,10 @@ fn name(own: &[Node]) -> Option<String> {
     let name = find("ServerName").or_else(|| find("ServerAlias"))?.arg(0);
     let name = name.rsplit('/').next()?.split(':').next()?;
     Some(name.replace(['*', '?'], "wsecho"))
+}
+
+fn last<'a>(nodes: &'a [Node], name: &str) -> Option<&'a Node> {
+    nodes.iter().rfind(|node| node.is(name))
 }
 
 /// Whether a directive sends clients elsewhere.

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::files::Files;
-use super::nginx::{here, listen_addr};
-use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, without_family};
+use super::nginx::listen_addr;
+use super::passage::{Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, here, without_family};
 use super::report::{Finding, Place};
 use crate::net::addr::PeerAddr;
 use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
@@ -295,7 +295,6 @@ impl<'a> Sections<'a> {
         let all = binds.flat_map(|bind| addrs(bind).map(move |listen| (bind, listen)));
         let entry = |(bind, listen): (&Line, SocketAddr)| {
             let secure = bind.has("ssl");
-            let addr = here(listen);
             let barred = if bind.behind("verify") == Some("required") {
                 Some(Entry::CERTIFICATE)
             } else if bind.has("strict-sni") {
@@ -303,14 +302,7 @@ impl<'a> Sections<'a> {
             } else {
                 (!secure && redirects).then_some(Entry::REDIRECT)
             };
-            Entry {
-                secure,
-                addr,
-                local: listen.ip().is_loopback(),
-                host: addr.ip().to_string(),
-                introduced: expected || bind.has("accept-proxy"),
-                barred,
-            }
+            Entry::at(listen, secure, None, expected || bind.has("accept-proxy"), barred)
         };
         all.map(entry).collect()
     }

@@ -21,10 +21,10 @@ pub use self::syntax::parse;
 use self::variables::Variables;
 use super::files::{Files, Node};
 use super::passage::{
-    Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, lists, paths_below, without_query,
+    Entry, MAX_PASSAGES, Ours, Passage, Product, Speaks, here, lists, paths_below, without_query,
 };
 use crate::config::Config;
-use crate::net::addr::{PeerAddr, from_here};
+use crate::net::addr::PeerAddr;
 use crate::ws::handshake::{Connection, Front, Trace, Upgrade};
 
 /// The directives that hold for a place, from the innermost block outwards.
@@ -140,7 +140,7 @@ impl<'a> Context<'a> {
             None => self.ours.peer(&address, usual),
         }?;
         let uri = (!uri.is_empty()).then(|| uri.to_owned());
-        Some(Target { pass, secure, uri, as_is: pass.arg(0).contains('$'), peer })
+        Some(Target { pass, secure, uri, peer })
     }
 
     /// The paths by which handshakes may reach a location, each with what the service gets. `None` if
@@ -162,7 +162,7 @@ impl<'a> Context<'a> {
         let all = match kind {
             Kind::Named => return Some(Vec::new()),
             Kind::Exact => vec![whole(pattern)],
-            Kind::Prefix | Kind::Final if target.as_is => {
+            Kind::Prefix | Kind::Final if target.is_as_is() => {
                 let asked = paths_below(pattern, None, self.endpoints);
                 asked.iter().map(|(asked, _)| whole(asked)).collect()
             }
@@ -241,9 +241,14 @@ struct Target<'a> {
     pass: &'a Node,
     secure: bool,
     uri: Option<String>,
-    /// Whether the URI takes the place of the whole path: with a variable, nginx adds nothing.
-    as_is: bool,
     peer: PeerAddr,
+}
+
+impl Target<'_> {
+    /// Whether the URI takes the place of the whole path: with a variable, nginx adds nothing.
+    fn is_as_is(&self) -> bool {
+        self.pass.arg(0).contains('$')
+    }
 }
 
 /// The upstreams beside a server, by their names.
@@ -387,9 +392,7 @@ fn entry(server: &Node, scope: &Scope<'_>, defaults: &Defaults<'_>) -> Option<En
         } else {
             (!secure && redirects).then_some(Entry::REDIRECT)
         };
-        let host = name.clone().unwrap_or_else(|| addr.ip().to_string());
-        let local = listen.ip().is_loopback();
-        Entry { secure, addr, local, host, introduced: has("proxy_protocol"), barred }
+        Entry::at(listen, secure, name.clone(), has("proxy_protocol"), barred)
     }))
 }
 
@@ -433,11 +436,6 @@ pub(super) fn listen_addr(text: &str) -> Option<SocketAddr> {
         host => host.parse::<IpAddr>().ok()?,
     };
     Some((ip, port).into())
-}
-
-/// Where this host reaches what listens on an address.
-pub(super) fn here(listen: SocketAddr) -> SocketAddr {
-    SocketAddr::new(from_here(listen.ip()), listen.port())
 }
 
 /// A server of `stream` that leads to the service.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::report::{Finding, Place};
 use crate::config::{Config, show_duration};
-use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::addr::{ListenAddr, PeerAddr, from_here};
 use crate::ops::metrics::Label as _;
 use crate::proxy::diagnosis::{Diagnosis, Remedy, Verdict, host_remedy, misplaced};
 use crate::proxy::protocol::Expect;
@@ -121,6 +121,19 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What listens on an address, as it is written. Without a name, it serves the address.
+    pub(super) fn at(
+        listen: SocketAddr,
+        secure: bool,
+        name: Option<String>,
+        introduced: bool,
+        barred: Option<&'static str>,
+    ) -> Self {
+        let (addr, local) = (here(listen), listen.ip().is_loopback());
+        let host = name.unwrap_or_else(|| addr.ip().to_string());
+        Self { secure, addr, local, host, introduced, barred }
+    }
+
     /// It asks for what only clients have.
     pub(super) const CERTIFICATE: &'static str = "it asks clients for a certificate";
     /// Another server may take what is sent there.
@@ -345,6 +358,11 @@ impl Ours {
             _ => false,
         })
     }
+}
+
+/// Where this host reaches what listens on an address.
+pub(super) fn here(listen: SocketAddr) -> SocketAddr {
+    SocketAddr::new(from_here(listen.ip()), listen.port())
 }
 
 /// An address without the family that HAProxy may have before it.
