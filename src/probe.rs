@@ -40,7 +40,7 @@ use self::http2::Policy;
 use self::report::measured::Measured;
 use self::report::{
     Agreed, Answer, Attempt, Ending, Family, Outcome, Redirect, Report, Stage, Step, Unconnected,
-    expired, printable,
+    days, expired, printable,
 };
 use self::secrets::Secrets;
 use self::socket::Socket;
@@ -414,11 +414,8 @@ impl Report {
             .chain
             .iter()
             .find(|it| Some(it.not_after_unix_seconds) == tls.last_expiry_unix_seconds);
-        if let Some(days) = self.days_left().filter(|days| *days < EXPIRES_SOON) {
-            let expires = expired(days).unwrap_or_else(|| match days {
-                1 => "expires in 1 day".to_owned(),
-                _ => format!("expires in {days} days"),
-            });
+        if let Some(left) = self.days_left().filter(|days| *days < EXPIRES_SOON) {
+            let expires = expired(left).unwrap_or_else(|| format!("expires in {}", days(left)));
             let subject = first.map_or("the root", |it| &it.subject);
             self.warnings.push(format!("A certificate {expires}: {subject}."));
         }

@@ -218,11 +218,12 @@ pub(super) fn days_until(then: i64, now: i64) -> i64 {
 
 /// Since when a certificate is expired that has so many days left; `None` if it is not.
 pub(super) fn expired(days_left: i64) -> Option<String> {
-    match days_left {
-        0.. => None,
-        -1 => Some("expired 1 day ago".to_owned()),
-        days => Some(format!("expired {} days ago", days.unsigned_abs())),
-    }
+    (days_left < 0).then(|| format!("expired {} ago", days(days_left.saturating_neg())))
+}
+
+/// A number of days, with its unit.
+pub(super) fn days(count: i64) -> String {
+    if count == 1 { "1 day".to_owned() } else { format!("{count} days") }
 }
 
 /// The text of an error in lower case, without its number.

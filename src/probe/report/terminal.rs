@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 pub use self::measured::sparkline;
-use super::{Agreed, Answer, Attempt, Closed, Ending, Http2, Outcome, Report, Stage, Tls, expired};
+use super::{
+    Agreed, Answer, Attempt, Closed, Ending, Http2, Outcome, Report, Stage, Tls, days, expired,
+};
 use crate::probe::failure::Failed;
 
 /// The widest line that is wrapped.
@@ -144,10 +146,8 @@ fn tls(tls: &Tls) -> String {
     facts.extend(tls.alpn.clone());
     if let Some(leaf) = tls.chain.first() {
         facts.push(leaf.names.first().unwrap_or(&leaf.subject).clone());
-        facts.push(expired(leaf.days_left).unwrap_or_else(|| match leaf.days_left {
-            1 => "1 day left".to_owned(),
-            days => format!("{days} days left"),
-        }));
+        let left = || format!("{} left", days(leaf.days_left));
+        facts.push(expired(leaf.days_left).unwrap_or_else(left));
     }
     if !tls.verified {
         facts.push("not verified".to_owned());
