@@ -135,8 +135,8 @@ impl<'a> Plan<'a> {
 pub(super) fn echo(script: Option<&Script>, echo: Arc<Echo>) -> Arc<Echo> {
     let Some(Script { close, whole_frames, .. }) = script else { return echo };
     let last = match close {
-        Some(closing @ Closing { after: After::Messages(messages), .. }) => {
-            Some(Box::new((*messages, closing.end.clone())))
+        Some(Closing { end, after: After::Messages(messages) }) => {
+            Some(Box::new((*messages, end.clone())))
         }
         _ => None,
     };
